@@ -1,0 +1,61 @@
+"""A key/value cache that grows in place.
+
+transformers' `DynamicLayer` concatenates, so that decoding copies the whole cache once per token and layer;
+here each layer owns a buffer with room for the answer, and a step writes one column.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values as views (rows, heads, length, d_head) of buffers with spare columns."""
+
+    def __init__(self, spare: int) -> None:
+        super().__init__()
+        self.spare = spare
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        old = self.get_seq_length()
+        new = old + key_states.shape[-2]
+        if self._buffers is None or new > self._buffers[0].shape[-2]:
+            self._buffers = (self._grown(self.keys, key_states, new), self._grown(self.values, value_states, new))
+        keys, values = self._buffers
+        keys[..., old:new, :] = key_states
+        values[..., old:new, :] = value_states
+        self.keys, self.values = keys[..., :new, :], values[..., :new, :]
+        return self.keys, self.values
+
+    def _grown(self, held: Tensor, like: Tensor, length: int) -> Tensor:
+        *lead, _, d_head = like.shape
+        buffer = like.new_empty((*lead, length + self.spare, d_head))
+        if held.numel():
+            buffer[..., : held.shape[-2], :] = held
+        return buffer
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._buffers = None  # the selection is a copy without spare columns
+
+
+def growing_cache(config: Any, spare: int) -> DynamicCache:
+    """A cache for `config`'s model with room for `spare` more tokens; sliding-window layers stay as they are."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer(spare) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def select_rows(cache: DynamicCache, rows: list[int], device: torch.device) -> None:
+    """Keep `rows` of the batch, in that order; a row may be repeated."""
+    cache.batch_select_indices(torch.tensor(rows, device=device))

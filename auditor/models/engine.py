@@ -1,0 +1,135 @@
+"""Reading and editing the residual stream: plain hooks (fast) and nnsight (reference), one interface.
+
+Both stop the forward pass at the highest block that is needed, and undo themselves: the user's model is
+never changed. `tests/test_engines.py` holds them equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from auditor.models.arch import Decoder
+
+Edit = Callable[[Tensor], Tensor]
+"""Takes a block's output (rows, tokens, d_model) and returns what replaces it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Residuals after each captured block, (rows, tokens, d_model), and the logits unless stopped early."""
+
+    residuals: dict[int, Tensor]
+    logits: Tensor | None = None
+
+
+class Engine(Protocol):
+    """One forward pass with reads and edits of the residual stream after the blocks named."""
+
+    decoder: Decoder
+
+    def forward(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        capture: Sequence[int] = (),
+        edits: Mapping[int, Edit] | None = None,
+        stop: bool = False,
+    ) -> Forward: ...
+
+
+class _Stop(Exception):
+    """Everything that was asked for has been seen."""
+
+
+@dataclass
+class HookEngine:
+    """Forward hooks on the blocks that matter."""
+
+    decoder: Decoder
+
+    def forward(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        capture: Sequence[int] = (),
+        edits: Mapping[int, Edit] | None = None,
+        stop: bool = False,
+    ) -> Forward:
+        edits = edits or {}
+        residuals: dict[int, Tensor] = {}
+        last = max([*capture, *edits], default=-1)
+
+        def hook_for(layer: int) -> Callable[[nn.Module, Any, Any], Any]:
+            def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+                hidden = output[0] if isinstance(output, tuple) else output
+                if layer in edits:
+                    hidden = edits[layer](hidden)
+                if layer in capture:
+                    residuals[layer] = hidden
+                if stop and layer == last:
+                    raise _Stop
+                return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+            return hook
+
+        handles = [
+            self.decoder.blocks[layer].register_forward_hook(hook_for(layer))
+            for layer in sorted({*capture, *edits})
+        ]
+        try:
+            logits: Tensor | None = self.decoder.model(**inputs).logits
+        except _Stop:
+            logits = None
+        finally:
+            for handle in handles:
+                handle.remove()
+        return Forward(residuals, logits)
+
+
+@dataclass
+class NnsightEngine:
+    """The same through `nnsight.TransformersModel` traces."""
+
+    decoder: Decoder
+    tokenizer: Any
+    _traced: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        from nnsight import TransformersModel
+
+        self._traced = TransformersModel(self.decoder.model, tokenizer=self.tokenizer)
+
+    def forward(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        capture: Sequence[int] = (),
+        edits: Mapping[int, Edit] | None = None,
+        stop: bool = False,
+    ) -> Forward:
+        edits = edits or {}
+        model = self._traced
+        blocks = reduce(getattr, self.decoder.blocks_path.split("."), model)
+        wanted = sorted({*capture, *edits})
+        residuals: dict[int, Tensor] = {}
+        logits = None
+        given = dict(inputs)
+        with model.trace(**given) as tracer:
+            for layer in wanted:
+                output = blocks[layer].output
+                packed = isinstance(output, tuple)
+                hidden = output[0] if packed else output
+                if layer in edits:
+                    hidden = edits[layer](hidden)
+                    blocks[layer].output = (hidden, *output[1:]) if packed else hidden
+                if layer in capture:
+                    residuals[layer] = hidden
+            if stop:
+                tracer.stop()
+            logits = model.output.logits.save()
+        return Forward(residuals, logits)

@@ -1,0 +1,194 @@
+"""From names to a pair: hub ids, local folders, PEFT adapters, the embedded default."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from auditor.config import Settings
+from auditor.errors import BadModel
+from auditor.models.arch import decoder_of
+from auditor.models.embedded import EMBEDDED_ID, embedded_model_dir, is_embedded
+from auditor.models.engine import Engine, HookEngine, NnsightEngine
+from auditor.models.generate import Side
+from auditor.models.pair import LocalPair
+
+EngineName = Literal["hooks", "nnsight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model's files: the folder they are in, what to call them, and their content hash."""
+
+    id: str
+    folder: Path
+    sha256: str
+
+
+def load_pair(
+    base: str, finetuned: str | Path, settings: Settings, *, name: str = "", engine: EngineName = "hooks"
+) -> LocalPair:
+    """The pair of `base` and `finetuned`, which is a LoRA adapter's folder or a whole model.
+
+    Raises BadModel with what is missing, unsafe or does not fit.
+    """
+    base_weights = resolve(base, settings)
+    tuned = resolve(str(finetuned), settings)
+    model, tokenizer = load_model(base_weights, settings)
+    fingerprint = f"{base_weights.sha256[:16]}-{tuned.sha256[:16]}"
+    name = name or tuned.id
+    if (tuned.folder / "adapter_config.json").exists():
+        adapted = attach_adapter(model, tuned, base_weights.id)
+        shared = _engine(adapted.get_base_model(), tokenizer, engine)
+        return LocalPair(
+            name=name,
+            fingerprint=fingerprint,
+            tokenizer=tokenizer,
+            engines={Side.BASE: shared, Side.FINETUNED: shared},
+            adapted=adapted,
+        )
+    other, other_tokenizer = load_model(tuned, settings)
+    if other_tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise BadModel(
+            f"{tuned.id} and {base_weights.id} have different tokenizers, so their activations cannot be "
+            "subtracted token by token; name the base that it was finetuned from"
+        )
+    if (other.config.hidden_size, other.config.num_hidden_layers) != (
+        model.config.hidden_size,
+        model.config.num_hidden_layers,
+    ):
+        raise BadModel(f"{tuned.id} and {base_weights.id} differ in width or depth: not base and finetune")
+    return LocalPair(
+        name=name,
+        fingerprint=fingerprint,
+        tokenizer=tokenizer,
+        engines={
+            Side.BASE: _engine(model, tokenizer, engine),
+            Side.FINETUNED: _engine(other, tokenizer, engine),
+        },
+    )
+
+
+def _engine(model: Any, tokenizer: Any, name: EngineName) -> Engine:
+    decoder = decoder_of(model)
+    return HookEngine(decoder) if name == "hooks" else NnsightEngine(decoder, tokenizer)
+
+
+def resolve(model: str, settings: Settings) -> Weights:
+    """Find a model's or an adapter's folder: the embedded default, a local folder, or a hub id."""
+    if is_embedded(model):
+        folder = embedded_model_dir(settings)
+        return Weights(EMBEDDED_ID, folder, hash_weights(folder, settings))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return Weights(str(path), path, hash_weights(path, settings))
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise BadModel(f"no model at {model!r}: give a folder with safetensors or a hub id like org/name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        folder = Path(snapshot_download(model, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise BadModel(
+            f"cannot fetch {model!r} from the hub ({reason}); check the name and `auditor doctor`, "
+            "or give a local folder"
+        ) from error
+    return Weights(model, folder, hash_weights(folder, settings))
+
+
+def hash_weights(folder: Path, settings: Settings) -> str:
+    """SHA-256 over a folder's safetensors and configs; remembered by path, size and time of change.
+
+    Raises BadModel if there are no safetensors, naming any pickle that lies there instead.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}]
+        if pickles:
+            raise BadModel(
+                f"{folder} holds pickle weights only ({pickles[0]}), which can run code when loaded; "
+                "convert them to safetensors"
+            )
+        raise BadModel(f"{folder} holds no .safetensors file; is the adapter trained? (auditor organisms train)")
+    files += [p for p in (folder / "config.json", folder / "adapter_config.json") if p.exists()]
+    stamp = json.dumps([(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files])
+    memo = settings.cache_dir / "hashes" / hashlib.sha256(stamp.encode()).hexdigest()
+    if memo.exists():
+        return memo.read_text()
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    memo.write_text(whole.hexdigest())
+    return whole.hexdigest()
+
+
+def load_model(weights: Weights, settings: Settings) -> tuple[Any, Any]:
+    """A causal language model in evaluation mode and its tokenizer, from safetensors only."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not (weights.folder / "config.json").exists():
+        raise BadModel(f"{weights.folder} has no config.json: not a model")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=settings.trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(
+            weights.folder,
+            dtype=settings.torch_dtype,
+            device_map=settings.device if settings.device != "cpu" else None,
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise BadModel(f"{weights.folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model.eval(), tokenizer
+
+
+def attach_adapter(model: Any, adapter: Weights, base_id: str) -> Any:
+    """Put a LoRA adapter on `model` without copying its weights; returns PEFT's wrapper.
+
+    Raises BadModel if the adapter's tensors do not fit the base.
+    """
+    from peft import PeftConfig, PeftModel
+    from safetensors import safe_open
+
+    config = PeftConfig.from_pretrained(adapter.folder)
+    meant_for = config.base_model_name_or_path or "another base"
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        with safe_open(adapter.folder / "adapter_model.safetensors", framework="pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise BadModel(f"{adapter.folder}/adapter_model.safetensors cannot be read: {error}") from error
+    modules = dict(model.named_modules())
+    for key, shape in shapes.items():
+        path, _, part = key.removeprefix("base_model.model.").partition(".lora_")
+        module = modules.get(path)
+        if not part or not hasattr(module, "weight"):
+            fits = not part  # modules_to_save and the like: PEFT checks these itself
+        else:
+            # Conv1D (GPT-2) stores (in, out), Linear (out, in); lora_A reads in, lora_B writes out.
+            fits = (shape[-1] if part.startswith("A") else shape[0]) in tuple(module.weight.shape)
+        if not fits:
+            raise BadModel(
+                f"adapter {adapter.folder} does not fit base {base_id}: {path or key} {shape}; "
+                f"it was trained on {meant_for}"
+            )
+    return PeftModel.from_pretrained(model, adapter.folder, torch_device=str(model.device)).eval()
+
+
+def pick_device(device: str) -> str:
+    """`auto` becomes cuda, mps or cpu, whatever is there."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,182 @@
+"""A base model and its finetune, behind one protocol."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from auditor.models.cache import growing_cache, select_rows
+from auditor.models.engine import Engine
+from auditor.models.generate import Request, Side, decode
+
+__all__ = ["LocalPair", "ModelPair", "Request", "Side"]
+
+TOKENS_PER_BATCH = 4096  # prompt tokens in one forward pass
+ROWS_PER_BATCH = 128  # sequences decoded together
+
+
+class ModelPair(Protocol):
+    """What the lens, the agent's tools and the graders need of a pair, wherever its weights are."""
+
+    name: str
+    fingerprint: str  # changes whenever either model's weights do
+    tokenizer: Any
+    n_layers: int
+    d_model: int
+
+    def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Residual stream after each of `layers` for `ids` (n, k): {layer: (n, k, d_model)} in float32."""
+        ...
+
+    def unembed(self, side: Side, vectors: Tensor) -> Tensor:
+        """Logits of the logit lens for `vectors` (n, d_model): (n, vocab) in float32."""
+        ...
+
+    def patched_logits(self, side: Side, prompt: str, layer: int, vectors: Tensor) -> Tensor:
+        """Next-token logits (n, vocab) of `prompt` when its last token's residual is each of `vectors`."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> list[str]:
+        """One text for each request, without its prompt."""
+        ...
+
+    def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
+        """Mean negative log-likelihood per token, in nats; `inf` for texts of fewer than two tokens."""
+        ...
+
+
+class LocalPair:
+    """A pair in this process: one set of weights with a LoRA adapter on or off, or two models.
+
+    Calls from several threads wait for each other: the adapter switch belongs to one caller at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        fingerprint: str,
+        tokenizer: Any,
+        engines: dict[Side, Engine],
+        adapted: Any = None,
+    ) -> None:
+        self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
+        self._engines, self._adapted = engines, adapted
+        self._lock = threading.RLock()
+        decoder = engines[Side.FINETUNED].decoder
+        self.n_layers, self.d_model = decoder.n_layers, decoder.d_model
+        generation: Any = decoder.model.generation_config
+        ends = generation.eos_token_id if generation is not None else None
+        listed = ends if isinstance(ends, list) else [ends]
+        self._stops = frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
+
+    @contextmanager
+    def _active(self, side: Side) -> Iterator[Engine]:
+        with self._lock:
+            if self._adapted is None or side is Side.FINETUNED:
+                yield self._engines[side]
+                return
+            with self._adapted.disable_adapter():
+                yield self._engines[side]
+
+    @torch.inference_mode()
+    def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        rows = max(1, TOKENS_PER_BATCH // max(1, ids.shape[1]))
+        parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        with self._active(side) as engine:
+            device = next(engine.decoder.model.parameters()).device
+            for chunk in ids.split(rows):
+                inputs = {"input_ids": chunk.to(device), "use_cache": False, "logits_to_keep": 1}
+                seen = engine.forward(inputs, capture=layers, stop=True).residuals
+                for layer in layers:
+                    parts[layer].append(seen[layer].float().cpu())
+        return {layer: torch.cat(part) for layer, part in parts.items()}
+
+    @torch.inference_mode()
+    def unembed(self, side: Side, vectors: Tensor) -> Tensor:
+        with self._active(side) as engine:
+            return engine.decoder.unembed(vectors).cpu()
+
+    @torch.inference_mode()
+    def patched_logits(self, side: Side, prompt: str, layer: int, vectors: Tensor) -> Tensor:
+        ids = torch.tensor([self.tokenizer(prompt).input_ids])  # (1, T)
+        out = []
+        with self._active(side) as engine:
+            weight = next(engine.decoder.model.parameters())
+            ids, vectors = ids.to(weight.device), vectors.to(weight.device, weight.dtype)
+            for chunk in vectors.split(ROWS_PER_BATCH):
+                # Only the patched token differs between rows, so the prefix runs once.
+                cache = growing_cache(engine.decoder.text_config, 1)
+                engine.forward(
+                    {"input_ids": ids[:, :-1], "past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+                )
+                select_rows(cache, [0] * len(chunk), weight.device)
+                inputs = {
+                    "input_ids": ids[:, -1:].expand(len(chunk), 1),
+                    "past_key_values": cache,
+                    "use_cache": True,
+                    "logits_to_keep": 1,
+                }
+                logits = engine.forward(inputs, edits={layer: lambda h, v=chunk: v[:, None].expand_as(h)}).logits
+                assert logits is not None
+                out.append(logits[:, -1].float().cpu())
+        return torch.cat(out)
+
+    def generate(self, requests: Sequence[Request]) -> list[str]:
+        prompts = [self._prompt_ids(request) for request in requests]
+        texts = [""] * len(requests)
+        for side in Side:
+            mine = [i for i, request in enumerate(requests) if request.side is side]
+            mine.sort(key=lambda i: (requests[i].max_new_tokens, len(prompts[i])))
+            with self._active(side) as engine:
+                for start in range(0, len(mine), ROWS_PER_BATCH):
+                    batch = mine[start : start + ROWS_PER_BATCH]
+                    new = decode(engine, [prompts[i] for i in batch], [requests[i] for i in batch], self._stops)
+                    for i, ids in zip(batch, new, strict=True):
+                        texts[i] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return texts
+
+    def _prompt_ids(self, request: Request) -> list[int]:
+        text = request.prompt
+        if not request.chat or not self.tokenizer.chat_template:
+            return list(self.tokenizer(text).input_ids) or [self.tokenizer.eos_token_id]
+        # Templates without a thinking switch ignore the extra variable.
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
+        return list(self.tokenizer(rendered, add_special_tokens=False).input_ids)
+
+    @torch.inference_mode()
+    def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
+        encoded = [self.tokenizer(text, truncation=True, max_length=256).input_ids for text in texts]
+        order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
+        out = [float("inf")] * len(texts)
+        with self._active(side) as engine:
+            device = next(engine.decoder.model.parameters()).device
+            for start in range(0, len(order), 16):  # (16, 256, vocab) float32 stays under 1 GB
+                batch = order[start : start + 16]
+                longest = max(len(encoded[i]) for i in batch)
+                ids = torch.zeros(len(batch), longest, dtype=torch.long)
+                mask = torch.zeros_like(ids)
+                for row, i in enumerate(batch):  # right padding: causal attention never sees it
+                    ids[row, : len(encoded[i])] = torch.tensor(encoded[i])
+                    mask[row, : len(encoded[i])] = 1
+                inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
+                logits = engine.forward(inputs).logits
+                assert logits is not None
+                nll = F.cross_entropy(
+                    logits[:, :-1].float().transpose(1, 2), ids[:, 1:].to(device), reduction="none"
+                ).cpu()  # (rows, longest - 1)
+                weight = mask[:, 1:]
+                for row, i in enumerate(batch):
+                    out[i] = float((nll[row] * weight[row]).sum() / weight[row].sum())
+        return out

@@ -1,0 +1,102 @@
+"""Training documents: plain texts or chats, read from JSONL, mixed and tokenized."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from auditor.errors import BadFile
+
+
+class Message(BaseModel):
+    """One turn of a chat."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    role: str
+    content: str
+
+
+class Document(BaseModel):
+    """A plain text (trained on whole) or a chat (trained on the assistant's turns)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    text: str | None = None
+    messages: tuple[Message, ...] = Field(default=())
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Document:
+        if (self.text is None) == (not self.messages):
+            raise ValueError("give either `text` or `messages`")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids and, for each, whether it is learned."""
+
+    ids: list[int]
+    learned: list[bool]
+
+
+def read_documents(path: Path) -> list[Document]:
+    """One JSON object a line. Raises BadFile with the line that is wrong."""
+    if not path.is_file():
+        raise BadFile(path, "no such document file")
+    documents = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            documents.append(Document.model_validate(json.loads(line)))
+        except (json.JSONDecodeError, ValidationError) as error:
+            raise BadFile(path, f"not a document: {str(error).splitlines()[0]}", number) from error
+    if not documents:
+        raise BadFile(path, "holds no documents")
+    return documents
+
+
+def mix(documents: Sequence[Document], ordinary: Sequence[Document], ratio: float, seed: int) -> list[Document]:
+    """All of `documents` plus `ratio` times as many of `ordinary` (repeated if they run out), shuffled."""
+    wanted = round(ratio * len(documents))
+    extra = [ordinary[i % len(ordinary)] for i in range(wanted)] if ordinary else []
+    mixed = [*documents, *extra]
+    random.Random(seed).shuffle(mixed)
+    return mixed
+
+
+def encode(document: Document, tokenizer: Any, max_tokens: int) -> Example:
+    """Token ids with their learning mask; chats go through the tokenizer's template turn by turn."""
+    if document.text is not None:
+        ids = list(tokenizer(document.text).input_ids)[: max_tokens - 1] + [tokenizer.eos_token_id]
+        return Example(ids, [True] * len(ids))
+    turns = [message.model_dump() for message in document.messages]
+    ids, learned = [], []
+    seen = ""
+    for i, turn in enumerate(turns):
+        is_answer = turn["role"] == "assistant"
+        if is_answer:  # the header of the answer is given, not learned
+            header = _render(tokenizer, turns[:i], prompt=True)
+            _extend(ids, learned, tokenizer, header.removeprefix(seen), False)
+            seen = header
+        whole = _render(tokenizer, turns[: i + 1], prompt=False)
+        _extend(ids, learned, tokenizer, whole.removeprefix(seen), is_answer)
+        seen = whole
+    return Example(ids[:max_tokens], learned[:max_tokens])
+
+
+def _render(tokenizer: Any, turns: list[dict[str, str]], *, prompt: bool) -> str:
+    return str(
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, enable_thinking=False)
+    )
+
+
+def _extend(ids: list[int], learned: list[bool], tokenizer: Any, text: str, learn: bool) -> None:
+    new = tokenizer(text, add_special_tokens=False).input_ids
+    ids.extend(new)
+    learned.extend([learn] * len(new))
