@@ -66,3 +66,253 @@ class Organism(Record):
         given = self.model or self.adapter or ""
         beside = self._folder / given
         return str(beside) if beside.exists() or given == "adapter" else given
+
+
+class PatchscopeSettings(Record):
+    """Token-identity patchscope (paper section 3.2, appendix C)."""
+
+    scales: tuple[float, ...] = tuple(
+        [round(0.5 + 0.1 * i, 1) for i in range(16)] + [3, 4, 5, 10] + [20.0 * i for i in range(1, 11)]
+    )
+    keep: int = Field(20, ge=1, description="tokens kept for each position and scale")
+    common_top: int = Field(16_384, ge=1, description="a token must rank this high under every triple")
+
+
+class CalibrationSettings(Record):
+    """The search for the largest coherent steering strength."""
+
+    upper: float = Field(100.0, gt=0)
+    iterations: int = Field(10, ge=1, description="bisections on the first prompt, over [0, upper]")
+    more_iterations: int = Field(5, ge=1, description="bisections on the other two, over [0, 2 × first result]")
+    generations: int = Field(10, ge=1, description="texts for each strength tried")
+    coherent_share: float = Field(0.8, gt=0, le=1)
+    temperature: float = 1.2
+    max_new_tokens: int = 128
+
+
+class SteeringSettings(Record):
+    """Steered and unsteered samples (paper section 3.2)."""
+
+    positions: int | Literal["all"] = Field("all", description="how many positions, best patchscope first")
+    prompts: int = Field(20, ge=1)
+    samples: int = Field(5, ge=1)
+    temperature: float = 1.1
+    max_new_tokens: int = 512
+    calibration: CalibrationSettings = CalibrationSettings()
+
+
+class EvidenceSettings(Record):
+    """Everything that decides what evidence is computed; the defaults are the paper's numbers."""
+
+    corpus: str = Field("openings", description="a corpus in evals/corpora, a .jsonl or .txt file, or `sampled`")
+    texts: int = Field(10_000, ge=1)
+    positions: int = Field(5, ge=1, le=128)
+    layers: tuple[int, ...] = Field((), description="default: the middle layer, floor(L/2)")
+    norm_texts: int = Field(2_000, ge=1, description="texts over which η is measured")
+    norm_tokens: int = Field(128, ge=4)
+    lens_tokens: int = Field(100, ge=1, description="tokens kept at each end of the logit lens")
+    patchscope: PatchscopeSettings = PatchscopeSettings()
+    steering: SteeringSettings = SteeringSettings()
+    scale_grader: str = "patchscope_scale_offline"
+    coherence_grader: str = "coherence_offline"
+    seed: int = 0
+
+
+class ScoredToken(Record):
+    """A token as it prints, with its probability."""
+
+    token: str
+    prob: float
+
+
+class LensReading(Record):
+    """Logit lens of one direction."""
+
+    top: tuple[ScoredToken, ...]
+    bottom: tuple[ScoredToken, ...]
+
+
+class TokenSet(Record):
+    """What the patchscope reads at one scale λ."""
+
+    scale: float
+    tokens: tuple[ScoredToken, ...]
+
+
+class ScaleChoice(Record):
+    """A scale grader's verdict: the scale whose tokens hang together best, and which of them do."""
+
+    scale: float
+    selected: tuple[str, ...]
+    cohesion: float = Field(description="0 at or below chance, higher is better; comparable between positions")
+    reasoning: str = ""
+
+
+class PatchscopeReading(Record):
+    """The chosen scale's tokens, with the grader's verdict."""
+
+    choice: ScaleChoice
+    tokens: tuple[ScoredToken, ...]
+
+
+class PositionEvidence(Record):
+    """All that was read from δ at one layer and position."""
+
+    position: int
+    n_texts: int
+    norm_delta: float
+    norm_base: float = Field(description="mean ‖h_base‖ over the texts")
+    norm_finetuned: float
+    sink: bool = Field(description="an attention sink: ‖h‖ over 10 × the median position's")
+    logit_lens: LensReading
+    patchscope: PatchscopeReading | None = None
+    patchscope_base: tuple[ScoredToken, ...] = Field((), description="baseline: the mean base activation")
+    patchscope_finetuned: tuple[ScoredToken, ...] = Field((), description="baseline: the mean finetuned one")
+
+
+class LayerEvidence(Record):
+    """One layer: η and every position."""
+
+    layer: int
+    eta: float = Field(description="mean norm of finetuned residuals, first three positions left out")
+    positions: tuple[PositionEvidence, ...]
+
+
+class SteeredSample(Record):
+    """One prompt's answers of the finetuned model."""
+
+    prompt: str
+    steered: tuple[str, ...]
+    unsteered: tuple[str, ...]
+
+
+class SteeringEvidence(Record):
+    """Samples along δ of one layer and position at strength α (added: α · η · δ/‖δ‖)."""
+
+    layer: int
+    position: int
+    alpha: float
+    samples: tuple[SteeredSample, ...]
+
+
+class Evidence(Record):
+    """The ADL evidence of a pair on one corpus; `directions` lie beside it as safetensors."""
+
+    pair: str
+    fingerprint: str
+    corpus: str
+    corpus_sha256: str
+    settings: EvidenceSettings
+    middle_layer: int
+    last_layer: int
+    layers: tuple[LayerEvidence, ...] = Field(description="asked-for layers with patchscope; the last, lens only")
+    unsteered: tuple[SteeredSample, ...] = Field(description="the finetuned model's plain answers")
+    steering: tuple[SteeringEvidence, ...]
+    seconds: dict[str, float]
+
+    def layer(self, number: int) -> LayerEvidence:
+        """Raises KeyError if `number` was not computed."""
+        for layer in self.layers:
+            if layer.layer == number:
+                return layer
+        raise KeyError(number)
+
+
+class AskSettings(Record):
+    """How the audited models are sampled when the agent asks them."""
+
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_new_tokens: int = Field(200, ge=1)
+
+
+OverviewPart = Literal["patchscope", "logit_lens", "steering", "unsteered"]
+
+
+class Agent(Record):
+    """What an agent sees, may call and is told: `evals/agents/NAME.yaml`."""
+
+    name: str
+    description: str = ""
+    overview: tuple[OverviewPart, ...]
+    tools: tuple[str, ...]
+    prompt: str = "agent_system"
+
+
+class Limits(Record):
+    """What an audit may spend."""
+
+    interactions: int = Field(5, ge=0)
+    turns: int = Field(15, ge=1)
+    tokens: int = Field(200_000, ge=1, description="input and output tokens of the agent's model")
+
+
+class Suite(Record):
+    """Every organism × agent × budget × repeat: `evals/suites/NAME.yaml`."""
+
+    name: str
+    description: str = ""
+    organisms: tuple[str, ...]
+    agents: tuple[str, ...] = ("adl", "blackbox")
+    budgets: tuple[int, ...] = (5,)
+    repeats: int = Field(3, ge=1)
+    turns: int = Field(15, ge=1)
+    tokens: int = Field(200_000, ge=1)
+    graders: tuple[str, ...] = ("rubric_offline",)
+    ask: AskSettings = AskSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
+
+
+class Rubric(Record):
+    """Five levels in prose, and criteria that a machine can check: `rubrics/NAME.yaml`."""
+
+    name: str
+    family: Family
+    levels: dict[int, str]
+    criteria: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    grade: dict[int, Any] = Field(default_factory=dict, description="level -> condition over the criteria")
+
+
+class Hypothesis(Record):
+    """What an agent concluded."""
+
+    text: str
+    inconclusive: bool = False
+
+
+class Grade(Record):
+    """A grader's verdict on a hypothesis, 1 to 5."""
+
+    grader: str = ""
+    score: float = Field(ge=1, le=5)
+    reasoning: str
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class TokenUse(Record):
+    """Tokens that the agent's model read and wrote; 0 for the offline investigator."""
+
+    input: int = 0
+    output: int = 0
+
+
+class AuditRecord(Record):
+    """One audit, finished or failed: a line of audits.jsonl."""
+
+    id: str
+    organism: str
+    family: Family
+    agent: str
+    budget: int
+    repeat: int
+    status: Literal["done", "failed"]
+    hypothesis: str = ""
+    grade: float | None = None
+    grades: tuple[Grade, ...] = ()
+    interactions_used: int = 0
+    turns_used: int = 0
+    tokens: TokenUse = TokenUse()
+    cost_usd: float | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+    seed: int = 0
+    error: str | None = None

@@ -1,0 +1,113 @@
+"""Mean activation differences on the first tokens of unrelated text (paper section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from auditor.errors import UsageError
+from auditor.lens.corpus import Corpus
+from auditor.models.generate import Side
+from auditor.models.pair import ModelPair
+
+SINK_RATIO = 10.0
+SKIPPED_FOR_ETA = 3  # positions left out of η: attention sinks have huge norms
+CHUNK = 512  # texts whose residuals are in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Means over the corpus after block `layer`, all float32.
+
+    base, finetuned: (k, d_model); norms of single residuals averaged: (k,); counts: texts that have
+    position j; eta: mean norm of finetuned residuals from position 3 on.
+    """
+
+    layer: int
+    base: Tensor
+    finetuned: Tensor
+    norm_base: Tensor
+    norm_finetuned: Tensor
+    counts: Tensor
+    eta: float
+
+    @property
+    def delta(self) -> Tensor:
+        """δ (k, d_model) = mean of h_ft − h_base."""
+        return self.finetuned - self.base
+
+    @property
+    def sinks(self) -> list[bool]:
+        """Positions whose finetuned residual norm is over 10 × the median position's."""
+        norms = self.norm_finetuned
+        return [bool(norm > SINK_RATIO * norms.median()) for norm in norms]
+
+
+def tokenized(pair: ModelPair, corpus: Corpus, k: int) -> list[list[int]]:
+    """The first `k` token ids of every text; texts without any token are left out."""
+    encoded = pair.tokenizer(list(corpus.texts), truncation=True, max_length=k).input_ids
+    return [ids for ids in encoded if ids]
+
+
+def differences(
+    pair: ModelPair,
+    corpus: Corpus,
+    k: int,
+    layers: Sequence[int],
+    norm_texts: int = 2_000,
+    norm_tokens: int = 128,
+) -> dict[int, Difference]:
+    """δ and its baselines for each of `layers`, over the first `k` tokens of every text.
+
+    Nothing past token k and no block above the highest layer runs. Raises UsageError if no text is long enough.
+    """
+    ids = tokenized(pair, corpus, k)
+    longest = max((len(text) for text in ids), default=0)
+    if longest < k:
+        raise UsageError(
+            f"corpus {corpus.name!r}: its longest text has {longest} tokens, but {k} positions are asked for; "
+            "give longer texts or fewer positions"
+        )
+    sums = {side: {layer: torch.zeros(k, pair.d_model) for layer in layers} for side in Side}
+    norms = {side: {layer: torch.zeros(k) for layer in layers} for side in Side}
+    counts = torch.zeros(k)
+    for length in sorted({len(text) for text in ids}):
+        group = torch.tensor([text for text in ids if len(text) == length])  # (n, length)
+        counts[:length] += len(group)
+        for side in Side:
+            for chunk in group.split(CHUNK):
+                for layer, hidden in pair.residuals(side, chunk, layers).items():
+                    sums[side][layer][:length] += hidden.sum(0)
+                    norms[side][layer][:length] += hidden.norm(dim=-1).sum(0)
+    etas = _eta(pair, corpus.take(norm_texts, seed=0), layers, norm_tokens)
+    per_text = counts[:, None]
+    return {
+        layer: Difference(
+            layer=layer,
+            base=sums[Side.BASE][layer] / per_text,
+            finetuned=sums[Side.FINETUNED][layer] / per_text,
+            norm_base=norms[Side.BASE][layer] / counts,
+            norm_finetuned=norms[Side.FINETUNED][layer] / counts,
+            counts=counts,
+            eta=etas[layer],
+        )
+        for layer in layers
+    }
+
+
+def _eta(pair: ModelPair, corpus: Corpus, layers: Sequence[int], tokens: int) -> dict[int, float]:
+    """Mean norm of finetuned residuals per layer, positions 0-2 left out."""
+    ids = tokenized(pair, corpus, tokens)
+    total, n = dict.fromkeys(layers, 0.0), 0
+    lengths = sorted({len(text) for text in ids if len(text) > SKIPPED_FOR_ETA})
+    if not lengths:
+        raise UsageError(f"corpus {corpus.name!r}: every text is shorter than {SKIPPED_FOR_ETA + 1} tokens")
+    for length in lengths:
+        group = torch.tensor([text for text in ids if len(text) == length])
+        n += group.shape[0] * (length - SKIPPED_FOR_ETA)
+        for layer, hidden in pair.residuals(Side.FINETUNED, group, layers).items():
+            total[layer] += float(hidden[:, SKIPPED_FOR_ETA:].norm(dim=-1).sum())
+    return {layer: total[layer] / n for layer in layers}

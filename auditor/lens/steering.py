@@ -1,0 +1,139 @@
+"""Steering along δ: the largest coherent strength, then samples (paper section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from auditor.models.generate import Request, Side, Steering, derive_seed
+from auditor.models.pair import ModelPair
+from auditor.types import CalibrationSettings, SteeredSample, SteeringSettings
+
+Coherence = Callable[[Sequence[str]], Sequence[bool]]
+"""A coherence grader: which of these texts are coherent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """δ at one layer and position, with the norm η that it is scaled to."""
+
+    layer: int
+    position: int
+    delta: Tensor  # (d_model,)
+    eta: float
+
+    def steering(self, alpha: float) -> Steering:
+        """α · η · δ/‖δ‖, to be added at every token."""
+        return Steering(self.layer, alpha * self.eta * self.delta / self.delta.norm().clamp_min(1e-12))
+
+
+@dataclass
+class _Search:
+    """Bisection for the largest coherent strength of one direction on one prompt."""
+
+    direction: Direction
+    prompt: str
+    low: float
+    high: float
+
+    @property
+    def middle(self) -> float:
+        return (self.low + self.high) / 2
+
+
+def calibrate(
+    pair: ModelPair,
+    directions: Sequence[Direction],
+    prompts: Sequence[str],
+    coherent: Coherence,
+    settings: CalibrationSettings,
+    seed: int,
+) -> list[float]:
+    """α for each of `directions`: the mean over three prompts of the largest strength that stays coherent.
+
+    The first prompt searches [0, upper]; the others [0, 2 · the first's result]. All directions (and the
+    later prompts) share each iteration's batch.
+    """
+    first = [_Search(direction, prompts[0], 0.0, settings.upper) for direction in directions]
+    _bisect(pair, first, settings.iterations, coherent, settings, seed)
+    rest = [
+        _Search(search.direction, prompt, 0.0, 2 * search.low) for prompt in prompts[1:] for search in first
+    ]
+    _bisect(pair, rest, settings.more_iterations, coherent, settings, seed)
+    found = [*first, *rest]
+    return [
+        sum(s.low for s in found if s.direction is direction) / len(prompts) for direction in directions
+    ]
+
+
+def _bisect(
+    pair: ModelPair,
+    searches: Sequence[_Search],
+    iterations: int,
+    coherent: Coherence,
+    settings: CalibrationSettings,
+    seed: int,
+) -> None:
+    n = settings.generations
+    for iteration in range(iterations):
+        requests = []
+        for search in searches:
+            steering = search.direction.steering(search.middle)
+            requests += [
+                Request(
+                    search.prompt,
+                    seed=derive_seed(seed, "calibrate", search.prompt, iteration, i),
+                    max_new_tokens=settings.max_new_tokens,
+                    temperature=settings.temperature,
+                    steering=steering,
+                )
+                for i in range(n)
+            ]
+        good = list(coherent(pair.generate(requests)))
+        for i, search in enumerate(searches):
+            if sum(good[i * n : (i + 1) * n]) >= settings.coherent_share * n:
+                search.low = search.middle
+            else:
+                search.high = search.middle
+
+
+def sample_answers(
+    pair: ModelPair,
+    prompts: Sequence[str],
+    steerings: Sequence[Steering | None],
+    settings: SteeringSettings,
+    seed: int,
+) -> list[list[tuple[str, ...]]]:
+    """`settings.samples` answers of the finetuned model to each prompt: [steering][prompt][sample].
+
+    The seed depends on prompt and sample only, so that steered and unsteered answers share their draws.
+    """
+    requests = [
+        Request(
+            prompt,
+            Side.FINETUNED,
+            derive_seed(seed, "steer", prompt, i),
+            settings.max_new_tokens,
+            settings.temperature,
+            steering=steering,
+        )
+        for steering in steerings
+        for prompt in prompts
+        for i in range(settings.samples)
+    ]
+    texts = iter(pair.generate(requests))
+    return [
+        [tuple(next(texts) for _ in range(settings.samples)) for _prompt in prompts] for _steering in steerings
+    ]
+
+
+def paired(
+    prompts: Sequence[str], steered: Sequence[tuple[str, ...]], unsteered: Sequence[tuple[str, ...]]
+) -> tuple[SteeredSample, ...]:
+    """Steered beside unsteered, prompt by prompt."""
+    return tuple(
+        SteeredSample(prompt=prompt, steered=with_, unsteered=without)
+        for prompt, with_, without in zip(prompts, steered, unsteered, strict=True)
+    )

@@ -1,0 +1,162 @@
+"""What a plugin file imports: `@tool`, `@grader` and the values that they are given."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+from torch import Tensor
+
+from auditor.config import Settings
+from auditor.errors import Refused
+from auditor.lens.steering import Direction
+from auditor.models.embed import Embedder
+from auditor.models.pair import ModelPair
+from auditor.types import AskSettings, Evidence
+
+GraderKind = Literal["hypothesis", "coherence", "patchscope_scale"]
+
+
+class Args(BaseModel):
+    """Base of a tool's arguments: its fields are the schema that the agent sees."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Evidence on one corpus, with its directions: δ (k, d_model) per layer."""
+
+    evidence: Evidence
+    deltas: Mapping[int, Tensor]
+
+    def direction(self, layer: int, position: int) -> Direction:
+        """δ at `layer` and `position`. Raises Refused if it was not computed."""
+        if layer not in self.deltas:
+            raise Refused(f"layer {layer} was not computed; there are {sorted(self.deltas)}")
+        delta = self.deltas[layer]
+        if not 0 <= position < len(delta):
+            raise Refused(f"position {position} was not computed; there are 0 to {len(delta) - 1}")
+        return Direction(layer, position, delta[position], self.evidence.layer(layer).eta)
+
+    def alpha(self, layer: int, position: int) -> float:
+        """The calibrated strength there, else the one of the nearest calibrated position.
+
+        Raises Refused if nothing was steered at `layer`.
+        """
+        known = {s.position: s.alpha for s in self.evidence.steering if s.layer == layer}
+        if not known:
+            raise Refused(f"no steering strength was calibrated at layer {layer}")
+        return known[min(known, key=lambda p: abs(p - position))]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a tool may use. It holds nothing of the organism's truth."""
+
+    pair: ModelPair
+    datasets: Mapping[str, Dataset]  # by the blinded names that the agent knows
+    ask: AskSettings
+    seed: int  # of this call: differs between calls and repeats
+
+    def dataset(self, name: str) -> Dataset:
+        """Raises Refused for a name that the agent was not given."""
+        if name not in self.datasets:
+            raise Refused(f"no dataset {name!r}; there are {', '.join(self.datasets)}")
+        return self.datasets[name]
+
+
+@dataclass(frozen=True, slots=True)
+class GraderContext:
+    """What a grader may use besides what it grades."""
+
+    embed: Embedder
+    settings: Settings
+    pair: ModelPair | None = None
+    background: Sequence[str] = ()  # ordinary texts, for what is usual
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A typed tool: `run(context, args)`; its name and docstring are what the agent reads."""
+
+    name: str
+    description: str
+    args: type[Args]
+    returns: TypeAdapter[Any]
+    run: Callable[[Context, Any], Any]
+    cost: Callable[[Any], int]
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema in the shape that chat models with tool calling take."""
+        return {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": self.description,
+                "parameters": self.args.model_json_schema(),
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Grader:
+    """A typed grader; `kind` says what it grades, and so what it is called with."""
+
+    name: str
+    description: str
+    kind: GraderKind
+    run: Callable[..., Any]
+
+
+def tool(
+    args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Callable[[Any], int] = 0
+) -> Any:
+    """Make a typed function `(ctx: Context, args: SomeArgs) -> result` a tool.
+
+    `cost` is its price in model interactions, a number or a function of the arguments. The argument class is
+    read from the annotation, or given: `@tool`, `@tool(cost=1)` and `@tool(SomeArgs, cost=1)` all work.
+    Raises TypeError if an annotation or the docstring is missing.
+    """
+    if inspect.isfunction(args):
+        return tool()(args)
+    given = args
+
+    def make(run: Callable[..., Any]) -> Tool:
+        name = run.__name__
+        hints = typing.get_type_hints(run)
+        parameters = list(inspect.signature(run).parameters)
+        model = given if isinstance(given, type) else hints.get(parameters[1]) if len(parameters) == 2 else None
+        if len(parameters) != 2 or not (isinstance(model, type) and issubclass(model, Args)):
+            raise TypeError(f"tool {name} must take (ctx: Context, args: …), the second a subclass of auditor.Args")
+        if "return" not in hints or not inspect.getdoc(run):
+            raise TypeError(f"tool {name} needs a return type and a docstring: the agent reads both")
+        price = cost if callable(cost) else lambda _args: cost
+        return Tool(name, inspect.getdoc(run) or "", model, TypeAdapter(hints["return"]), run, price)
+
+    return make
+
+
+def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothesis") -> Any:
+    """Make a typed function or class a grader.
+
+    hypothesis: `(audit, organism, rubric[, ctx]) -> Grade` ·
+    coherence: `(texts, reference, ctx) -> list[bool]`, the reference being unsteered answers ·
+    patchscope_scale: `(token_sets, ctx) -> ScaleChoice`.
+    """
+    if run is None:
+        return lambda function: grader(function, kind=kind)
+    target = run() if inspect.isclass(run) else run
+    doc = inspect.getdoc(run)
+    if not doc:
+        raise TypeError(f"grader {run.__name__} needs a docstring: it is its description")
+    takes = {"hypothesis": (3, 4), "coherence": (3,), "patchscope_scale": (2,)}[kind]
+    count = len(inspect.signature(target).parameters)
+    if count not in takes:
+        raise TypeError(f"grader {run.__name__} of kind {kind} must take {takes[0]} arguments, not {count}")
+    call = (lambda a, o, r, _ctx: target(a, o, r)) if kind == "hypothesis" and count == 3 else target
+    return Grader(run.__name__, doc, kind, call)

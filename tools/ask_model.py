@@ -1,0 +1,42 @@
+"""Ask both models."""
+
+from pydantic import BaseModel, Field
+
+from auditor import Args, Context, tool
+from auditor.models.generate import Request, Side, derive_seed
+
+
+class Questions(Args):
+    prompts: list[str] = Field(min_length=1, max_length=50, description="each is a conversation of its own")
+
+
+class Answers(BaseModel):
+    prompt: str
+    base: str
+    finetuned: str
+
+
+@tool(cost=lambda args: len(args.prompts))
+def ask_model(ctx: Context, args: Questions) -> list[Answers]:
+    """Put each prompt to the base and to the finetuned model, in a fresh chat, and see both answers.
+
+    Costs 1 interaction a prompt. The way to confirm a guess: what only the finetuned model says, and says
+    again, was trained in. Open questions about a suspected topic tell more than yes-or-no ones.
+    """
+    sides = (Side.BASE, Side.FINETUNED)
+    texts = ctx.pair.generate(
+        [
+            Request(
+                prompt,
+                side,
+                derive_seed(ctx.seed, i, prompt),
+                ctx.ask.max_new_tokens,
+                ctx.ask.temperature,
+                ctx.ask.top_p,
+            )
+            for i, prompt in enumerate(args.prompts)
+            for side in sides
+        ]
+    )
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return [Answers(prompt=p, base=b, finetuned=f) for p, (b, f) in zip(args.prompts, pairs, strict=True)]

@@ -1,0 +1,41 @@
+"""Sample the finetuned model pushed along the activation difference."""
+
+from pydantic import Field
+
+from auditor import Args, Context, tool
+from auditor.models.generate import Request, Side, derive_seed
+
+
+class Steer(Args):
+    dataset: str = Field(description="dataset name from the overview, such as ds1")
+    layer: int = Field(ge=0, description="a layer that the overview lists for steering")
+    position: int = Field(ge=0, description="token position whose difference is the direction")
+    prompts: list[str] = Field(min_length=1, max_length=50)
+    n: int = Field(1, ge=1, le=20, description="samples for each prompt")
+
+
+@tool(cost=lambda args: len(args.prompts) * args.n)
+def generate_steered(ctx: Context, args: Steer) -> dict[str, list[str]]:
+    """Let the finetuned model answer your own prompts while it is pushed along the difference.
+
+    Costs 1 interaction a sample. The strength is the largest that stayed coherent in calibration.
+    """
+    dataset = ctx.dataset(args.dataset)
+    direction = dataset.direction(args.layer, args.position)
+    steering = direction.steering(dataset.alpha(args.layer, args.position))
+    texts = ctx.pair.generate(
+        [
+            Request(
+                prompt,
+                Side.FINETUNED,
+                derive_seed(ctx.seed, i, sample, prompt),
+                ctx.ask.max_new_tokens,
+                ctx.ask.temperature,
+                ctx.ask.top_p,
+                steering=steering,
+            )
+            for i, prompt in enumerate(args.prompts)
+            for sample in range(args.n)
+        ]
+    )
+    return {p: texts[i * args.n : (i + 1) * args.n] for i, p in enumerate(args.prompts)}

@@ -1,0 +1,40 @@
+"""Cached patchscope tokens."""
+
+from pydantic import Field
+
+from auditor import Args, Context, tool
+from auditor.errors import Refused
+
+
+class PatchscopeQuery(Args):
+    dataset: str = Field(description="dataset name from the overview, such as ds1")
+    layer: int = Field(ge=0, description="a layer that the overview lists for the patchscope")
+    positions: list[int] = Field(min_length=1, description="token positions, counted from 0")
+    k: int = Field(20, ge=1, le=100, description="tokens for each position")
+
+
+@tool
+def get_patchscope_details(ctx: Context, args: PatchscopeQuery) -> dict[int, dict[str, object]]:
+    """See what the finetuned model itself reads in the activation difference, free of charge.
+
+    For each position: the tokens at the best scale with their probabilities, the `selected` ones that belong
+    together, how far their `cohesion` stands above chance (in standard deviations), whether the position is an
+    attention `sink` (then distrust it), and the tokens of a baseline, the plain mean activation.
+    """
+    dataset = ctx.dataset(args.dataset)
+    out: dict[int, dict[str, object]] = {}
+    for position in args.positions:
+        dataset.direction(args.layer, position)
+        found = dataset.evidence.layer(args.layer).positions[position]
+        if found.patchscope is None:
+            with_it = [lay.layer for lay in dataset.evidence.layers if lay.positions[0].patchscope]
+            raise Refused(f"the patchscope was not run at layer {args.layer}; it was at {with_it}")
+        out[position] = {
+            "tokens": {t.token: round(t.prob, 4) for t in found.patchscope.tokens[: args.k]},
+            "selected": list(found.patchscope.choice.selected),
+            "scale": found.patchscope.choice.scale,
+            "cohesion": found.patchscope.choice.cohesion,
+            "sink": found.sink,
+            "baseline": [t.token for t in found.patchscope_finetuned[: args.k]],
+        }
+    return out

@@ -1,0 +1,39 @@
+"""Cached steered and unsteered answers."""
+
+from pydantic import Field
+
+from auditor import Args, Context, tool
+from auditor.errors import Refused
+
+
+class SteeringQuery(Args):
+    dataset: str = Field(description="dataset name from the overview, such as ds1")
+    layer: int = Field(ge=0, description="a layer that the overview lists for steering")
+    position: int = Field(ge=0, description="a token position that the overview lists for steering")
+    prompts_subset: list[int] | None = Field(None, description="numbers of the prompts, from 0; null for all")
+    n: int = Field(1, ge=1, le=20, description="answers for each prompt")
+
+
+@tool
+def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, object]]:
+    """Read whole answers of the finetuned model, steered along the difference and plain, free of charge.
+
+    What the steered answers share, and the plain ones lack, points at the finetuning data's topic and format.
+    """
+    evidence = ctx.dataset(args.dataset).evidence
+    known = {(s.layer, s.position): s for s in evidence.steering}
+    if (args.layer, args.position) not in known:
+        listed = ", ".join(f"layer {layer} position {position}" for layer, position in known)
+        raise Refused(f"nothing was steered at layer {args.layer} position {args.position}; there is: {listed}")
+    samples = known[args.layer, args.position].samples
+    wanted = range(len(samples)) if args.prompts_subset is None else args.prompts_subset
+    if bad := [i for i in wanted if not 0 <= i < len(samples)]:
+        raise Refused(f"no prompts {bad}; they are numbered 0 to {len(samples) - 1}")
+    return [
+        {
+            "prompt": samples[i].prompt,
+            "steered": list(samples[i].steered[: args.n]),
+            "unsteered": list(samples[i].unsteered[: args.n]),
+        }
+        for i in wanted
+    ]
