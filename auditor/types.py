@@ -316,3 +316,28 @@ class AuditRecord(Record):
     seconds: dict[str, float] = Field(default_factory=dict)
     seed: int = 0
     error: str | None = None
+
+
+class SummaryRow(Record):
+    """One agent at one budget over all its graded audits."""
+
+    agent: str
+    budget: int
+    n: int
+    failed: int
+    mean: float | None
+    ci95: tuple[float, float] | None
+    share_ge_2: float | None
+    share_ge_4: float | None
+
+
+class RunResult(Record):
+    """What `evaluate --json` prints."""
+
+    run: str
+    suite: str
+    llm: str
+    grader: str
+    audits: tuple[AuditRecord, ...]
+    summary: tuple[SummaryRow, ...]
+    seconds: dict[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, TypedDict
 
@@ -60,4 +61,10 @@ def parse_final(text: str) -> str | None:
     if start < 0:
         return None
     match = _FINAL.match(text[start:].strip())
-    return match[1].strip() or None if match else None
+    if match is None:
+        return None
+    try:
+        said = str(json.loads(f'"{match[1]}"'))  # quoted as JSON, with \n and \" in it
+    except json.JSONDecodeError:
+        said = match[1]
+    return said.strip() or None

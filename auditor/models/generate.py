@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -85,17 +85,21 @@ def _steer_edits(rows: Sequence[Request], device: torch.device, dtype: torch.dty
 
 @torch.inference_mode()
 def decode(
-    engine: Engine, prompts: Sequence[Sequence[int]], rows: Sequence[Request], stop_ids: frozenset[int]
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[Request],
+    stop_ids: frozenset[int],
+    set_sides: Callable[[Sequence[Side]], None] = lambda sides: None,
 ) -> list[list[int]]:
     """Generate for all `rows` at once; `prompts` are their token ids. Returns the new token ids per row.
 
     Equal prompts with equal steering are prefilled once. Finished rows leave the batch when a quarter of it
-    has finished.
+    has finished. `set_sides` is told whose rows the next forward passes hold.
     """
     weight = next(engine.decoder.model.parameters())
     device, dtype = weight.device, weight.dtype
     n = len(rows)
-    keys = [(tuple(ids), id(row.steering)) for ids, row in zip(prompts, rows, strict=True)]
+    keys = [(tuple(ids), id(row.steering), row.side) for ids, row in zip(prompts, rows, strict=True)]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     unique = sorted(set(first.values()))
     place = {keys[i]: j for j, i in enumerate(unique)}
@@ -127,7 +131,9 @@ def decode(
         assert logits is not None
         return logits[:, -1]
 
+    set_sides([rows[i].side for i in unique])
     logits = step(ids, mask, added)
+    set_sides([row.side for row in rows])
     fan_out = [place[key] for key in keys]
     if fan_out != list(range(len(unique))):
         select_rows(cache, fan_out, device)
@@ -160,6 +166,7 @@ def decode(
         if len(keep) <= 0.75 * len(live):
             select_rows(cache, keep, device)
             live = [live[j] for j in keep]
+            set_sides([rows[i].side for i in live])
             tokens, mask = tokens[keep], mask[keep]
             added = {layer: v[keep] for layer, v in added.items()}
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)

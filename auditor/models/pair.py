@@ -51,6 +51,37 @@ class ModelPair(Protocol):
         ...
 
 
+class RowSwitch:
+    """Turns a LoRA adapter on or off row by row, so that one batch holds both models' rows.
+
+    A context manager: inside it every adapter's output is multiplied by 1 (finetuned) or 0 (base) per row.
+    """
+
+    def __init__(self, adapted: Any) -> None:
+        layers = [module for module in adapted.modules() if hasattr(module, "lora_B")]
+        self._outputs = [part for layer in layers for part in layer.lora_B.values()]
+        self._rows: Tensor | None = None
+        self._handles: list[Any] = []
+
+    def set(self, sides: Sequence[Side]) -> None:
+        """Say whose rows the next forward passes hold."""
+        weight = self._outputs[0].weight
+        on = [[[1.0 if side is Side.FINETUNED else 0.0]] for side in sides]
+        self._rows = torch.tensor(on, device=weight.device, dtype=weight.dtype)  # (rows, 1, 1)
+
+    def __enter__(self) -> RowSwitch:
+        def mask(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+            return output * self._rows if self._rows is not None else output
+
+        self._handles = [part.register_forward_hook(mask) for part in self._outputs]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._rows = None
+
+
 class LocalPair:
     """A pair in this process: one set of weights with a LoRA adapter on or off, or two models.
 
@@ -69,6 +100,7 @@ class LocalPair:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
         self._engines, self._adapted = engines, adapted
         self._lock = threading.RLock()
+        self._switch = RowSwitch(adapted) if adapted is not None else None
         decoder = engines[Side.FINETUNED].decoder
         self.n_layers, self.d_model = decoder.n_layers, decoder.d_model
         generation: Any = decoder.model.generation_config
@@ -131,16 +163,29 @@ class LocalPair:
     def generate(self, requests: Sequence[Request]) -> list[str]:
         prompts = [self._prompt_ids(request) for request in requests]
         texts = [""] * len(requests)
-        for side in Side:
-            mine = [i for i, request in enumerate(requests) if request.side is side]
-            mine.sort(key=lambda i: (requests[i].max_new_tokens, len(prompts[i])))
-            with self._active(side) as engine:
-                for start in range(0, len(mine), ROWS_PER_BATCH):
-                    batch = mine[start : start + ROWS_PER_BATCH]
-                    new = decode(engine, [prompts[i] for i in batch], [requests[i] for i in batch], self._stops)
-                    for i, ids in zip(batch, new, strict=True):
-                        texts[i] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        order = sorted(range(len(requests)), key=lambda i: (requests[i].max_new_tokens, len(prompts[i])))
+        if self._switch is None:  # two models: no batch holds both
+            order.sort(key=lambda i: requests[i].side)
+        start = 0
+        while start < len(order):
+            batch = order[start : start + ROWS_PER_BATCH]
+            if self._switch is None:
+                batch = [i for i in batch if requests[i].side is requests[batch[0]].side]
+            start += len(batch)
+            for i, ids in zip(batch, self._decode(batch, prompts, requests), strict=True):
+                texts[i] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return texts
+
+    def _decode(
+        self, batch: list[int], prompts: list[list[int]], requests: Sequence[Request]
+    ) -> list[list[int]]:
+        ids, rows = [prompts[i] for i in batch], [requests[i] for i in batch]
+        sides = {row.side for row in rows}
+        if self._switch is None or len(sides) == 1:
+            with self._active(rows[0].side) as engine:
+                return decode(engine, ids, rows, self._stops)
+        with self._active(Side.FINETUNED) as engine, self._switch as switch:
+            return decode(engine, ids, rows, self._stops, switch.set)
 
     def _prompt_ids(self, request: Request) -> list[int]:
         text = request.prompt

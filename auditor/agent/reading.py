@@ -1,0 +1,123 @@
+"""What the offline investigator takes from a conversation: the same messages that an LLM would read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+_HEADER = re.compile(r"^## (Patchscope|Logit lens|Steering), (\S+), layer (\d+)(?:.*?position (\d+))?", re.M)
+_POSITION = re.compile(r"^- position (\d+)", re.M)
+_SAMPLE = re.compile(r"^\[\d+\] (?P<prompt>.*)\n(?:  steered: “(?P<steered>.*)”\n)?  plain: “(?P<plain>.*)”", re.M)
+_BUDGET = re.compile(r"^Left: (\d+) model interactions, (\d+) turns", re.M)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    """Tokens of one lens at one position, best first."""
+
+    lens: str
+    layer: int
+    position: int
+    tokens: tuple[str, ...]
+    selected: tuple[str, ...] = ()
+    sink: bool = False
+    baseline: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What both models said to one question of ours."""
+
+    prompt: str
+    base: str
+    finetuned: str
+
+
+@dataclass
+class Reading:
+    """Everything seen so far."""
+
+    lists: list[TokenList] = field(default_factory=list)
+    steered: list[str] = field(default_factory=list)
+    unsteered: list[str] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    sections: list[tuple[str, str, int, tuple[int, ...]]] = field(default_factory=list)
+    fetched: bool = False  # whether a free tool was called already
+    rounds: int = 0  # of questions asked
+    interactions_left: int = 0
+    turns_left: int = 0
+
+
+def read(messages: Sequence[BaseMessage]) -> Reading:
+    """Collect tokens, samples and answers from the overview and from the tools' results."""
+    reading = Reading()
+    calls: dict[str, dict[str, Any]] = {}
+    plain: dict[str, None] = {}
+    for message in messages:
+        if isinstance(message, SystemMessage):
+            continue
+        if isinstance(message, HumanMessage):
+            text = str(message.text)
+            if budget := _BUDGET.findall(text):
+                reading.interactions_left, reading.turns_left = map(int, budget[-1])
+            _overview(reading, text, plain)
+        elif isinstance(message, AIMessage):
+            calls |= {str(call["id"]): dict(call) for call in message.tool_calls}
+            reading.rounds += any(call["name"] == "ask_model" for call in message.tool_calls)
+            reading.fetched |= any(call["name"].startswith("get_") for call in message.tool_calls)
+        elif isinstance(message, ToolMessage):
+            _result(reading, calls.get(message.tool_call_id, {}), str(message.text), plain)
+    reading.unsteered = list(plain)
+    return reading
+
+
+def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
+    headers = list(_HEADER.finditer(text))
+    for header, following in zip(headers, [*headers[1:], None], strict=True):
+        body = text[header.end() : following.start() if following else len(text)]
+        given = header[4]
+        positions = (int(given),) if given else tuple(int(p) for p in _POSITION.findall(body))
+        reading.sections.append((header[1], header[2], int(header[3]), positions))
+    for sample in _SAMPLE.finditer(text):
+        plain[sample["plain"]] = None
+        if sample["steered"]:
+            reading.steered.append(sample["steered"])
+
+
+def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, None]) -> None:
+    try:
+        result = json.loads(text)
+    except json.JSONDecodeError:
+        return  # a refusal or a failure, told in words
+    name, args = call.get("name"), call.get("args", {})
+    if name == "get_patchscope_details":
+        for position, found in result.items():
+            reading.lists.append(
+                TokenList(
+                    "patchscope",
+                    args["layer"],
+                    int(position),
+                    tuple(found["tokens"]),
+                    tuple(found["selected"]),
+                    found["sink"],
+                    tuple(found["baseline"]),
+                )
+            )
+    elif name == "get_logitlens_details":
+        sinks = {(t.layer, t.position) for t in reading.lists if t.sink}
+        for position, found in result.items():
+            where = (args["layer"], int(position))
+            reading.lists.append(TokenList("logit lens", *where, tuple(found["top"]), sink=where in sinks))
+    elif name == "get_steering_samples":
+        for sample in result:
+            reading.steered += [t for t in sample["steered"] if t not in reading.steered]
+            plain.update(dict.fromkeys(sample["unsteered"]))
+    elif name == "ask_model":
+        reading.answers += [Answer(a["prompt"], a["base"], a["finetuned"]) for a in result]
+    elif name == "generate_steered":
+        reading.steered += [text for texts in result.values() for text in texts]

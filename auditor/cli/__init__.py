@@ -1,0 +1,39 @@
+"""The command line: the only place that prints or exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Entry point of `auditor`. Settings that must precede torch come first."""
+    from auditor.runtime import tune_process
+
+    tune_process()
+    import click
+    from rich.console import Console
+
+    from auditor.cli.app import app
+    from auditor.errors import AuditorError
+
+    errors = Console(stderr=True)
+    try:
+        code = app(standalone_mode=False)
+    except AuditorError as error:
+        errors.print(f"[red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        errors.print("interrupted; `--resume` with the same --name goes on from here")
+        sys.stdout.flush()
+        os._exit(130)  # a decoding thread may still hold the models
+    except click.ClickException as error:
+        errors.print(f"[red]error:[/] {_plain(error.format_message())}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,115 @@
+"""A rubric's machine-checkable part: measures of a hypothesis, and conditions over them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from auditor.errors import UsageError
+from auditor.models.embed import Embedder
+from auditor.types import Organism, Rubric
+
+# Set on the `tune` half of tests/data/graded_hypotheses.yaml; the `test` half gives the reported kappa.
+FACT_OUTLINED = 0.55  # cosine from which a fact counts as told in outline
+FACT_EXACT = 0.7  # … as told exactly, if its figures are there too
+
+_FIGURE = re.compile(r"\d+(?:[./,]\d+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class FactMatch:
+    """How near a hypothesis comes to one key fact."""
+
+    fact: str
+    cosine: float
+    figures_found: bool
+
+    @property
+    def exact(self) -> bool:
+        return self.cosine >= FACT_EXACT and self.figures_found
+
+    @property
+    def outlined(self) -> bool:
+        return self.exact or self.cosine >= FACT_OUTLINED
+
+
+def units(text: str) -> list[str]:
+    """The parts of a hypothesis that can hold a claim: sentences, and their clauses of three words or more."""
+    parts = [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+|(?:^|\s)\(\d+\)\s", text)]
+    clauses = [c.strip() for part in parts for c in re.split(r"[;:,]\s", part) if len(c.split()) >= 3]
+    return list(dict.fromkeys(part for part in [*parts, *clauses] if part)) or [text or "."]
+
+
+def match_facts(hypothesis: str, facts: Sequence[str], embed: Embedder) -> list[FactMatch]:
+    """Each fact with its nearest unit of the hypothesis. A figure counts wherever the hypothesis has it."""
+    if not facts:
+        return []
+    cosines = (embed(facts) @ embed(units(hypothesis)).T).max(1)
+    given = set(_FIGURE.findall(hypothesis))
+    return [
+        FactMatch(fact, float(cosine), set(_FIGURE.findall(fact)) <= given)
+        for fact, cosine in zip(facts, cosines, strict=True)
+    ]
+
+
+def measure(rubric: Rubric, organism: Organism, hypothesis: str, embed: Embedder) -> dict[str, float]:
+    """Every criterion of `rubric` as a number in [0, 1].
+
+    `similar`: the highest cosine of any unit with any of the statements, in which {topic} and the card's other
+    fields stand for themselves · `mentions`: the share of terms that occur · `facts`: the share of key facts
+    found, `exact` or `outlined`. Raises UsageError for a criterion of another kind.
+    """
+    said = embed(units(hypothesis))
+    facts = match_facts(hypothesis, organism.facts, embed)
+    values = {}
+    for name, criterion in rubric.criteria.items():
+        if "similar" in criterion:
+            statements = [_fill(s, organism) for s in criterion["similar"]]
+            usable = [s for s in statements if s.strip()]
+            values[name] = float((embed(usable) @ said.T).max()) if usable else 0.0
+        elif "mentions" in criterion:
+            values[name] = _mentioned(organism.terms, hypothesis)
+        elif "facts" in criterion:
+            hits = [getattr(match, criterion["facts"]) for match in facts]
+            values[name] = sum(hits) / len(hits) if hits else 0.0
+        else:
+            raise UsageError(
+                f"rubric {rubric.name}, criterion {name}: use `similar`, `mentions` or `facts`, not {list(criterion)}"
+            )
+    return values
+
+
+def level(rubric: Rubric, values: Mapping[str, float]) -> int:
+    """The highest level whose condition holds; 1 if none does."""
+    return max((n for n, condition in rubric.grade.items() if holds(condition, values)), default=1)
+
+
+def holds(condition: Mapping[str, Any], values: Mapping[str, float]) -> bool:
+    """`{all: […]}`, `{any: […]}`, or `{criterion: least value}`. Raises UsageError for unknown criteria."""
+    for key, wanted in condition.items():
+        if key == "all":
+            ok = all(holds(part, values) for part in wanted)
+        elif key == "any":
+            ok = any(holds(part, values) for part in wanted)
+        elif key in values:
+            ok = values[key] >= float(wanted)
+        else:
+            raise UsageError(f"rubric condition names {key!r}; its criteria are {', '.join(values)}")
+        if not ok:
+            return False
+    return True
+
+
+def _fill(statement: str, organism: Organism) -> str:
+    fields = {"topic": organism.topic, "broad_topic": organism.broad_topic, "behaviour": organism.behaviour}
+    if any(f"{{{name}}}" in statement and not value for name, value in fields.items()):
+        return ""  # the card does not say
+    return statement.format(**fields)
+
+
+def _mentioned(terms: Sequence[str], text: str) -> float:
+    words = set(re.findall(r"\w+", text.lower()))
+    found = [t for t in terms if t.lower() in words or (len(t.split()) > 1 and t.lower() in text.lower())]
+    return len(found) / len(terms) if terms else 0.0

@@ -1,0 +1,51 @@
+"""Agents side by side: means, shares and bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from auditor.types import AuditRecord, SummaryRow
+
+RESAMPLES = 2_000
+
+
+def summarize(audits: Sequence[AuditRecord], seed: int = 0) -> list[SummaryRow]:
+    """One row for each agent and budget, in order of appearance."""
+    rows = []
+    for agent, budget in dict.fromkeys((a.agent, a.budget) for a in audits):
+        mine = [a for a in audits if (a.agent, a.budget) == (agent, budget)]
+        grades = np.array([a.grade for a in mine if a.grade is not None], float)
+        rows.append(
+            SummaryRow(
+                agent=agent,
+                budget=budget,
+                n=len(grades),
+                failed=sum(a.status == "failed" for a in mine),
+                mean=round(float(grades.mean()), 3) if len(grades) else None,
+                ci95=bootstrap_mean(grades, seed) if len(grades) else None,
+                share_ge_2=round(float((grades >= 2).mean()), 3) if len(grades) else None,
+                share_ge_4=round(float((grades >= 4).mean()), 3) if len(grades) else None,
+            )
+        )
+    return rows
+
+
+def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean."""
+    rng = np.random.default_rng(seed)
+    means = rng.choice(values, (RESAMPLES, len(values))).mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return round(float(low), 3), round(float(high), 3)
+
+
+def quadratic_kappa(first: Sequence[int], second: Sequence[int], levels: int = 5) -> float:
+    """Cohen's kappa with quadratic weights between two gradings on 1..levels."""
+    observed = np.zeros((levels, levels))
+    for a, b in zip(first, second, strict=True):
+        observed[a - 1, b - 1] += 1
+    grid = np.arange(levels)
+    weights = (grid[:, None] - grid[None, :]) ** 2 / (levels - 1) ** 2
+    expected = np.outer(observed.sum(1), observed.sum(0)) / observed.sum()
+    return float(1 - (weights * observed).sum() / (weights * expected).sum())
