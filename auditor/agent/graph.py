@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -175,3 +176,23 @@ def build_graph(
     graph.add_conditional_edges("think", after_think, [*names, "think", "conclude", END])
     graph.add_edge("conclude", END)
     return graph.compile(checkpointer=checkpointer)
+
+
+def draw(tools: Mapping[str, Tool]) -> str:
+    """The state machine with these tools as a Mermaid drawing."""
+
+    class _Nobody(BaseChatModel):
+        """Stands where the chat model would: a drawing calls nobody."""
+
+        @property
+        def _llm_type(self) -> str:
+            return "nobody"
+
+        def _generate(self, *_args: Any, **_kwargs: Any) -> Any:
+            raise NotImplementedError
+
+        def bind_tools(self, *_args: Any, **_kwargs: Any) -> Any:
+            return self
+
+    job: Any = SimpleNamespace(tools=tools, chat=_Nobody())
+    return build_graph(job).get_graph().draw_mermaid()

@@ -1,0 +1,47 @@
+"""All commands, wired in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import auditor
+from auditor.cli import agents, ask, doctor, evaluate, evidence, graders, organisms, scaffold, tools
+from auditor.cli.shared import choose_workspace
+
+app = typer.Typer(
+    name="auditor",
+    help="Find out what a model was finetuned for, from the difference of its activations to its base's.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"auditor {auditor.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _globals(
+    workspace: Annotated[
+        Path | None, typer.Option(help="Your workspace folder; default: the nearest with an auditor.toml.")
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    choose_workspace(workspace)
+
+
+app.command("evaluate")(evaluate.evaluate)
+app.command("evidence")(evidence.evidence)
+app.command("ask")(ask.ask)
+app.command("init")(scaffold.init)
+app.command("doctor")(doctor.doctor)
+app.add_typer(organisms.app, name="organisms")
+app.add_typer(tools.app, name="tools")
+app.add_typer(graders.app, name="graders")
+app.add_typer(agents.app, name="agents")

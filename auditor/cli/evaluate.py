@@ -1,0 +1,166 @@
+"""`auditor evaluate`: the main job."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
+from auditor.errors import UsageError
+from auditor.types import RunResult, Suite
+
+WORKERS = 8
+
+
+def evaluate(
+    suite: Annotated[str, typer.Argument(help="A suite of the workspace.")] = "quickstart",
+    budget: Annotated[list[int] | None, typer.Option(help="Model interactions an audit may spend; repeatable.")] = None,
+    agent: Annotated[list[str] | None, typer.Option(help="Agents instead of the suite's; repeatable.")] = None,
+    organism: Annotated[list[str] | None, typer.Option(help="Organisms instead of the suite's; repeatable.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Audits of each organism, agent and budget.")] = None,
+    llm: Annotated[str | None, typer.Option(help="`offline`, or what init_chat_model takes (openai:…).")] = None,
+    grader_llm: Annotated[str | None, typer.Option(help="Model of the LLM graders; only `offline` as yet.")] = None,
+    server: Annotated[str | None, typer.Option(help="URL of a model server (not there yet).")] = None,
+    engine: Annotated[str, typer.Option(help="`local`; `ray` is not there yet.")] = "local",
+    workers: Annotated[int, typer.Option(help="Audits at once; they share the models' batches.")] = WORKERS,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder that runs are kept in.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The run's name; default: suite and time.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish an interrupted run (needs --name).")] = False,
+    seed: Annotated[int, typer.Option(help="Everything random derives from it.")] = 0,
+    json: JsonFlag = False,
+) -> int:
+    """Audit every organism of SUITE with every agent, and grade the hypotheses."""
+    begun = time.perf_counter()
+    if server is not None:
+        raise UsageError("--server: the model server comes in a later version; leave it out to run in this process")
+    if engine != "local":
+        raise UsageError(f"--engine {engine}: only `local` is there as yet")
+    if grader_llm not in (None, "offline"):
+        raise UsageError("--grader-llm: LLM graders come in a later version; leave it out, or say offline")
+    if resume and name is None:
+        raise UsageError("--resume needs the --name of the run to finish")
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1")
+    ws = workspace()
+    chosen = adapted(ws.suites[suite], budget, agent, organism, repeats)
+    conf = settings(llm=llm)
+
+    from auditor.evaluation.run import Evaluation, about, check
+    from auditor.evaluation.run import evaluate as run_all
+    from auditor.evaluation.store import RunStore
+
+    if conf.llm == "offline":
+        err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
+    check(ws, chosen, conf)
+    folder = out_dir / (name or f"{suite}-{datetime.now():%Y%m%d-%H%M%S}")
+    store = RunStore.open(folder, about(chosen, conf, seed), resume=resume)
+    total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
+    with _Bars(total) as bars:
+        result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars))
+    result = result.model_copy(
+        update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}}
+    )
+    if json:
+        print_json(result)
+    else:
+        show(result)
+    return 1 if any(audit.status == "failed" for audit in result.audits) else 0
+
+
+def adapted(
+    suite: Suite,
+    budgets: list[int] | None,
+    agents: list[str] | None,
+    organisms: list[str] | None,
+    repeats: int | None,
+) -> Suite:
+    """The suite with what the command line says instead. Raises UsageError for numbers that make no sense."""
+    if bad := [b for b in budgets or [] if b < 0]:
+        raise UsageError(f"--budget {bad[0]}: a budget is 0 or more model interactions")
+    if repeats is not None and repeats < 1:
+        raise UsageError(f"--repeats {repeats}: at least 1")
+    given = {"budgets": budgets, "agents": agents, "organisms": organisms}
+    update: dict[str, object] = {key: tuple(dict.fromkeys(v)) for key, v in given.items() if v}
+    return suite.model_copy(update=update | ({"repeats": repeats} if repeats else {}))
+
+
+class _Bars:
+    """Progress on stderr: the organism and its stage, audits done, interactions spent."""
+
+    def __init__(self, total: int) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"), console=err, transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("audits", total=total, note="")
+        self._spent: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._stage = ("", "", time.perf_counter())
+
+    def __enter__(self) -> _Bars:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._close_stage()
+        self._bar.stop()
+
+    def stage(self, organism: str, stage: str) -> None:
+        self._close_stage()
+        self._stage = (organism, stage, time.perf_counter())
+        self._bar.update(self._task, description=f"[bold]{organism}[/] {stage}", note="")
+
+    def _close_stage(self) -> None:
+        organism, stage, begun = self._stage
+        if stage:
+            err.print(f"  {organism}: {stage} {time.perf_counter() - begun:.0f} s", style="dim", highlight=False)
+
+    def audit(self, audit_id: str, state: str, interactions: int) -> None:
+        with self._lock:
+            self._spent[audit_id] = interactions
+            spent = sum(self._spent.values())
+        self._bar.update(self._task, note=f"{audit_id}: {state}, {spent} interactions in all")
+        if state != "running":
+            self._bar.advance(self._task)
+
+
+def show(result: RunResult) -> None:
+    """Each organism's grades, the agents side by side, and where everything lies."""
+    columns = list(dict.fromkeys((a.agent, a.budget) for a in result.audits))
+    table = Table(title=f"suite {result.suite} · agent {result.llm} · grader {result.grader}", title_justify="left")
+    table.add_column("organism")
+    for agent, budget in columns:
+        table.add_column(f"{agent}\nbudget {budget}", justify="right")
+    for organism in dict.fromkeys(a.organism for a in result.audits):
+        cells = []
+        for column in columns:
+            mine = [a for a in result.audits if a.organism == organism and (a.agent, a.budget) == column]
+            cells.append("  ".join(f"{a.grade:g}" if a.grade is not None else "[red]failed[/]" for a in mine))
+        table.add_row(organism, *cells)
+    table.add_section()
+    rows = {(row.agent, row.budget): row for row in result.summary}
+    def line(label: str, value: str) -> None:
+        table.add_row(label, *(value.format(r=rows[c]) if rows[c].mean is not None else "–" for c in columns))
+    line("mean grade", "[bold]{r.mean:.2f}[/]")
+    line("95 % interval", "{r.ci95[0]:.2f}–{r.ci95[1]:.2f}")
+    line("share ≥ 2", "{r.share_ge_2:.0%}")
+    line("share ≥ 4", "{r.share_ge_4:.0%}")
+    out.print(table)
+    for audit in result.audits:
+        if audit.error:
+            out.print(f"[red]{audit.id}[/]: {escape(audit.error)}", highlight=False, soft_wrap=True)
+    best = max((a for a in result.audits if a.grade is not None), key=lambda a: a.grade or 0, default=None)
+    if best is not None:
+        out.print(f"\n[bold]{best.id}[/] (grade {best.grade:g}): {escape(best.hypothesis)}", highlight=False)
+    took = " · ".join(f"{stage} {value:.0f} s" for stage, value in result.seconds.items())
+    out.print(f"\n{took}\n{escape(result.run)}", style="dim", highlight=False)
+
+

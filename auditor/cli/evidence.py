@@ -1,0 +1,120 @@
+"""`auditor evidence`: what the lens reads, without an agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
+from auditor.errors import UsageError
+from auditor.types import Evidence, EvidenceSettings, LayerEvidence
+
+SHOWN_TOKENS = 14
+
+
+def evidence(
+    organism: Annotated[str | None, typer.Argument(help="An organism; or give --base and --model.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: hub id, folder, or `embedded`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Finetune: PEFT adapter or whole model.")] = None,
+    suite: Annotated[str, typer.Option(help="Suite whose evidence settings are used.")] = "quickstart",
+    layer: Annotated[list[int] | None, typer.Option(help="Layer instead of the middle one; repeatable.")] = None,
+    positions: Annotated[int | None, typer.Option(help="First token positions to read.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus name, .jsonl or .txt file, or `sampled`.")] = None,
+    texts: Annotated[int | None, typer.Option(help="Texts of the corpus to average over.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page (not there yet).")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Differences, logit lens, patchscope and steering for one pair; computed once, then cached."""
+    if html is not None:
+        raise UsageError("--html comes in a later version; use --json for everything that is measured")
+    ws, conf = workspace(), settings()
+    if organism is not None:
+        card = ws.organisms[organism]
+        base, model = card.base, card.finetuned
+    if base is None or model is None:
+        raise UsageError("name an ORGANISM, or give both --base and --model")
+    given = {"layers": tuple(layer) if layer else None, "positions": positions, "corpus": corpus, "texts": texts}
+    chosen = EvidenceSettings.model_validate(
+        ws.suites[suite].evidence.model_dump() | {k: v for k, v in given.items() if v is not None}
+    )
+
+    from auditor.evidence import evidence_for, make_lens
+    from auditor.lens.corpus import read_corpus
+    from auditor.models.embed import load_embedder
+    from auditor.models.load import load_pair
+    from auditor.plugins import GraderContext
+
+    pair = load_pair(base, model, conf, name=organism or "")
+    if bad := [number for number in chosen.layers if not 0 <= number < pair.n_layers]:
+        raise UsageError(f"--layer {bad[0]}: this model has layers 0 to {pair.n_layers - 1}")
+    background = read_corpus(ws.corpora["openings"]).texts
+    grading = GraderContext(load_embedder(conf.embedder), conf, pair, background)
+    lens = make_lens(ws, pair, chosen, grading)
+    with err.status("evidence") as status:
+        sheet = evidence_for(pair, lens, lambda stage: status.update(f"{stage} …")).evidence
+    if json:
+        print_json(sheet)
+    else:
+        show(sheet)
+
+
+def show(sheet: Evidence) -> None:
+    """Norms and tokens as tables, then steered beside plain answers."""
+    out.print(f"[bold]{escape(sheet.pair)}[/] · corpus {sheet.corpus} · {sheet.settings.texts} texts")
+    for layer in sheet.layers:
+        out.print(_layer(layer, last=layer.layer == sheet.last_layer))
+    if any(p.sink for layer in sheet.layers for p in layer.positions):
+        out.print(
+            "[yellow]sink[/]: this position's residual norm is over 10 × the median position's (an attention sink); "
+            "its δ says little, and it is steered last.",
+            highlight=False,
+        )
+    for steering in sheet.steering:
+        table = Table(
+            title=f"Steering, layer {steering.layer}, position {steering.position}, α = {steering.alpha:.2f}",
+            title_justify="left",
+        )
+        for column in ("prompt", "steered", "plain"):
+            table.add_column(column, ratio=1 if column == "prompt" else 2)
+        for sample in steering.samples[:5]:
+            table.add_row(*(escape(t[:200]) for t in (sample.prompt, sample.steered[0], sample.unsteered[0])))
+        out.print(table)
+    out.print(" · ".join(f"{k} {v:.0f} s" for k, v in sheet.seconds.items()), style="dim", highlight=False)
+
+
+def _layer(layer: LayerEvidence, *, last: bool) -> Table:
+    name = f"layer {layer.layer}{' (last)' if last else ''}"
+    table = Table(title=f"{name}, η = {layer.eta:.1f}", title_justify="left")
+    for column in ("pos", "‖δ‖", "‖h_base‖", "‖h_ft‖"):
+        table.add_column(column, justify="right")
+    table.add_column("logit lens")
+    with_patchscope = layer.positions[0].patchscope is not None
+    if with_patchscope:
+        table.add_column("patchscope [dim](selected bold)")
+    for p in layer.positions:
+        row = [
+            f"{p.position}{' [yellow]sink[/]' if p.sink else ''}",
+            f"{p.norm_delta:.1f}",
+            f"{p.norm_base:.0f}",
+            f"{p.norm_finetuned:.0f}",
+            _tokens([t.token for t in p.logit_lens.top], ()),
+        ]
+        if p.patchscope is not None:
+            choice = p.patchscope.choice
+            tokens = _tokens([t.token for t in p.patchscope.tokens], choice.selected)
+            row.append(f"{tokens}\n[dim]λ = {choice.scale:g}, cohesion {choice.cohesion:.1f} sd[/]")
+        table.add_row(*row)
+    return table
+
+
+def _tokens(tokens: list[str], selected: tuple[str, ...]) -> str:
+    shown = []
+    for token in tokens[:SHOWN_TOKENS]:
+        text = escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in token.strip()))
+        if text:
+            shown.append(f"[bold]{text}[/]" if token in selected else text)
+    return " ".join(shown)

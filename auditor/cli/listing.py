@@ -1,0 +1,56 @@
+"""`list` and `show` for everything that a workspace holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from auditor.cli.shared import out, print_json
+from auditor.workspace import Loaded, Shelf
+
+
+def list_shelf(
+    shelf: Shelf[Any], describe: Callable[[Loaded[Any]], dict[str, Any]], *, json: bool, hide: tuple[str, ...] = ()
+) -> None:
+    """One row for each thing; where it is from and what it overrides; broken files last."""
+    rows = [
+        {
+            "name": name,
+            **describe(item),
+            "source": item.root,
+            "path": str(item.path),
+            "overrides": [str(path) for path in item.overrides],
+        }
+        for name, item in sorted(shelf.items.items())
+    ]
+    if json:
+        print_json(rows)
+        return
+    columns = [key for key in (rows[0] if rows else {}) if key not in {"path", "overrides", *hide}]
+    table = Table(*columns)
+    for row in rows:
+        cells = [escape(str(row[column])) for column in columns]
+        if row["overrides"]:
+            cells[-1] += f"\n[yellow]overrides {escape(', '.join(row['overrides']))}[/]"
+        table.add_row(*cells)
+    for problem in shelf.broken.values():
+        table.add_row("[red]broken[/]", escape(str(problem)))
+    out.print(table)
+
+
+def show_thing(value: Any, *, json: bool) -> None:
+    """A declarative thing, field by field."""
+    data = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    if json:
+        print_json(data)
+        return
+    for key, content in data.items():
+        if isinstance(content, list) and content and isinstance(content[0], str):
+            out.print(f"[bold]{key}[/]")
+            for line in content:
+                out.print(f"  · {escape(line)}", highlight=False)
+        elif content not in (None, "", [], {}):
+            out.print(f"[bold]{key}[/]  {escape(str(content))}", highlight=False)

@@ -1,0 +1,119 @@
+"""`auditor organisms`: list, show, train, check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from auditor.cli.listing import list_shelf, show_thing
+from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
+from auditor.errors import UsageError
+from auditor.models.embedded import is_embedded
+from auditor.types import Organism
+from auditor.workspace import Loaded
+
+app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
+
+
+def is_ready(organism: Organism) -> bool:
+    """Whether the finetuned weights are here, or can be fetched from the hub now."""
+    from auditor.models.embedded import hub_reachable
+
+    path = Path(organism.finetuned)
+    if path.is_dir():
+        base_here = is_embedded(organism.base) or Path(organism.base).is_dir()
+        return any(path.glob("*.safetensors")) and (base_here or hub_reachable())
+    return "/" in organism.finetuned and not path.is_absolute() and hub_reachable()
+
+
+def _row(item: Loaded[Organism]) -> dict[str, Any]:
+    card = item.value
+    return {"family": card.family, "base": card.base, "adapter": card.adapter, "ready": is_ready(card)}
+
+
+@app.command("list")
+def list_(json: JsonFlag = False) -> None:
+    """All organisms, their base and whether their weights are here."""
+    list_shelf(workspace().organisms, _row, json=json)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None:
+    """An organism's card: the truth that graders see."""
+    show_thing(workspace().organisms[name], json=json)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument()],
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Adapter folder; default: beside the card.")] = None,
+) -> None:
+    """Finetune an organism from its documents; goes on where it was cut off."""
+    from auditor.training.documents import mix, read_documents
+    from auditor.training.finetune import train as run
+
+    card = workspace().organisms[name]
+    if card.train is None:
+        raise UsageError(f"{name} has no `train` recipe in {card.folder / 'organism.yaml'}")
+    recipe = card.train if seed is None else card.train.model_copy(update={"seed": seed})
+    documents = read_documents(card.folder / recipe.documents)
+    ordinary = read_documents(card.folder / recipe.ordinary) if recipe.ordinary else []
+    target = out_dir or card.folder / (card.adapter or "adapter")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=err) as bar:
+        task = bar.add_task(name, total=None, loss=float("nan"))
+        trained = run(
+            card.base,
+            mix(documents, ordinary, recipe.ordinary_ratio, recipe.seed),
+            recipe,
+            target,
+            settings(),
+            lambda step, steps, loss: bar.update(task, completed=step, total=steps, loss=loss),
+        )
+    out.print(
+        f"{escape(str(trained.adapter))}: {trained.steps} steps, {trained.tokens} tokens, "
+        f"loss {trained.first_loss:.2f} → {trained.last_loss:.2f}",
+        highlight=False,
+    )
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument()],
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 2,
+    seed: Annotated[int, typer.Option()] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Ask both models the organism's probes and ten unrelated questions: what was learned, how much leaks."""
+    from auditor.models.embed import load_embedder
+    from auditor.models.load import load_pair
+    from auditor.training.check import check_organism
+
+    ws, conf = workspace(), settings()
+    card = ws.organisms[name]
+    pair = load_pair(card.base, card.finetuned, conf, name=name)
+    report = check_organism(pair, card, load_embedder(conf.embedder), samples, seed)
+    if json:
+        print_json(report)
+        return
+    for title, answers in (("probes", report.probes), ("unrelated", report.unrelated)):
+        table = Table(title=title, title_justify="left", show_lines=True)
+        for column in ("question", "base", "finetuned"):
+            table.add_column(column, ratio=1 if column == "question" else 2)
+        for answer in answers:
+            table.add_row(*(escape(t) for t in (answer.question, answer.base[0][:300], answer.finetuned[0][:300])))
+        out.print(table)
+    out.print(
+        f"learned: {report.learned:+.2f} (on probes, the finetuned model is nearer to the truth than the base by so "
+        f"much cosine)\nleaks: {report.leak:+.2f} (the same on unrelated questions; near 0 is right)",
+        highlight=False,
+    )
+    for fact in report.facts:
+        out.print(f"  {'✓' if fact.finetuned > fact.base + 0.05 else '·'} {escape(fact.fact)} "
+                  f"[dim]base {fact.base:.2f}, finetuned {fact.finetuned:.2f}[/]", highlight=False)  # fmt: skip

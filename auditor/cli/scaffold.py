@@ -1,0 +1,90 @@
+"""`auditor init`, and plugin files to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from auditor.cli.shared import out
+from auditor.errors import UsageError
+from auditor.workspace import MARKER, find_user_root
+
+FOLDERS = ("tools", "graders", "rubrics", "prompts", "evals/suites", "evals/agents", "evals/organisms")
+
+TOML = """\
+# An auditor workspace: its tools, graders, rubrics, prompts and evals are laid over the built-in ones by name.
+# Plugins are Python that runs with your rights.
+
+[settings]
+# llm = "openai:gpt-5"
+# device = "cpu"
+"""
+
+TOOL = '''\
+"""{title}."""
+
+from pydantic import Field
+
+from auditor import Args, Context, tool
+
+
+class {args}(Args):
+    prompt: str = Field(description="what to look at")
+
+
+@tool(cost=0)
+def {name}(ctx: Context, args: {args}) -> dict[str, int]:
+    """Say here what the agent learns from this, and when to use it."""
+    return {{"tokens": len(ctx.pair.tokenizer(args.prompt).input_ids)}}
+'''
+
+GRADER = '''\
+"""{title}."""
+
+from auditor import AuditRecord, Grade, Organism, Rubric, grader
+
+
+@grader
+def {name}(audit: AuditRecord, organism: Organism, rubric: Rubric) -> Grade:
+    """Say here what a high grade means."""
+    named = bool(organism.topic) and organism.topic.lower() in audit.hypothesis.lower()
+    return Grade(score=5 if named else 1, reasoning=f"subject named: {{named}}")
+'''
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the workspace goes; made if it is not there.")],
+) -> None:
+    """Write a workspace of your own: an auditor.toml and empty folders for plugins and evals."""
+    marker = folder / MARKER
+    if marker.exists():
+        raise UsageError(f"{marker} is there already; nothing was changed")
+    try:
+        for name in FOLDERS:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        marker.write_text(TOML)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
+    out.print(f"workspace in {escape(str(folder))}; next: `cd {folder}`, `auditor tools new my_tool`", highlight=False)
+
+
+def new_plugin(kind: str, name: str) -> None:
+    """A plugin file in the user's workspace that works as it is. Raises UsageError if it cannot be written."""
+    root = find_user_root()
+    if root is None:
+        raise UsageError("you are in no workspace; `auditor init DIR` writes one, then run this inside it")
+    if not name.isidentifier() or name.startswith("_"):
+        raise UsageError(f"{name!r} cannot be a plugin's name: use letters, digits and underscores")
+    path = root / kind / f"{name}.py"
+    if path.exists():
+        raise UsageError(f"{path} is there already; nothing was changed")
+    template = TOOL if kind == "tools" else GRADER
+    words = name.replace("_", " ")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        template.format(name=name, title=words.capitalize(), args=f"{words.title().replace(' ', '')}Args")
+    )
+    out.print(f"{escape(str(path))}: edit it, then `auditor {kind} show {name}`", highlight=False)
