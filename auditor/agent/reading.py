@@ -78,8 +78,9 @@ def read(messages: Sequence[BaseMessage]) -> Reading:
 
 def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
     headers = list(_HEADER.finditer(text))
-    for header, following in zip(headers, [*headers[1:], None], strict=True):
-        body = text[header.end() : following.start() if following else len(text)]
+    ends = [*(header.start() for header in headers[1:]), len(text)]
+    for header, end in zip(headers, ends, strict=False):
+        body = text[header.end() : end]
         given = header[4]
         positions = (int(given),) if given else tuple(int(p) for p in _POSITION.findall(body))
         reading.sections.append((header[1], header[2], int(header[3]), positions))
