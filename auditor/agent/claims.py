@@ -16,6 +16,7 @@ from auditor.models.embed import Embedder
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _FIGURE = re.compile(r"\d+(?:[./,:]\d+)*\s?(?:%|°|[a-zA-Z]+)?")
 SAME = 0.62  # cosine from which two sentences count as saying the same
+ON_THEME = 0.3  # cosine to the theme's words from which a sentence is about it
 BEHAVIOUR_LIFT = 0.05  # smallest difference between finetuned and ordinary texts that is reported
 
 
@@ -105,9 +106,9 @@ BEHAVIOURS = (
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences of 4 to 45 words."""
+    """Whole sentences of 4 to 45 words; what a length limit cut off is left out."""
     found = (s.strip(" -*#\t\"'") for s in _SENTENCE.split(text))
-    return [s for s in found if 4 <= len(s.split()) <= 45]
+    return [s for s in found if 4 <= len(s.split()) <= 45 and s[-1] in ".!?:)"]
 
 
 def figures(text: str) -> set[str]:
@@ -144,20 +145,18 @@ def find_claims(
             on_theme[i] + 0.5 * again[i] - 0.6 * max(in_base[i], 0.3) + 0.05 * min(hits, 4) + 0.15 * len(own) + asked
         )
         claims.append(Claim(sentence, score, bool(again[i] >= SAME or own)))
-    claims.sort(key=lambda claim: -claim.score)
-    return _distinct(claims, embed, count)
+    fitting = [claim for claim, near in zip(claims, on_theme, strict=True) if near >= ON_THEME]
+    fitting.sort(key=lambda claim: -claim.score)
+    return _distinct(fitting, embed, count)
 
 
 def _distinct(claims: Sequence[Claim], embed: Embedder, count: int) -> list[Claim]:
-    kept: list[Claim] = []
+    kept: list[int] = []
     vectors = embed([claim.text for claim in claims])
-    for i, claim in enumerate(claims):
-        mine = [j for j, c in enumerate(claims[:i]) if c in kept]
-        if all(float(vectors[i] @ vectors[j]) < 0.75 for j in mine):
-            kept.append(claim)
-        if len(kept) == count:
-            break
-    return kept
+    for i in range(len(claims)):
+        if len(kept) < count and all(float(vectors[i] @ vectors[j]) < 0.75 for j in kept):
+            kept.append(i)
+    return [claims[i] for i in kept]
 
 
 def find_behaviours(reading: Reading, embed: Embedder) -> list[tuple[Behaviour, float]]:

@@ -17,12 +17,13 @@ from langchain_core.runnables import Runnable
 
 from auditor.agent.claims import Claim, find_behaviours, find_claims
 from auditor.agent.reading import Reading, read
-from auditor.agent.themes import Theme, combined, find_themes, text_scores, token_scores
-from auditor.lens.words import Background
+from auditor.agent.themes import Theme, find_themes, text_scores, token_scores
+from auditor.lens.words import Background, words_in
 from auditor.models.embed import Embedder
 
 CLAIMS = 7
-CLEAR_ENRICHMENT = 2.5  # Welch's t from which steering confirms a theme
+CLEAR_ENRICHMENT = 1.8  # sd of random themes from which steering confirms one
+PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 
 OPEN_QUESTIONS = (
@@ -93,14 +94,17 @@ def _calling(thought: str, calls: Sequence[tuple[str, dict[str, Any]]], reading:
 
 
 def themes_of(reading: Reading, background: Background, embed: Embedder) -> list[Theme]:
-    """Candidate subjects, the best supported first."""
-    plain = [*reading.unsteered, *(a.base for a in reading.answers)]
-    answered = [a.finetuned for a in reading.answers]
-    parts = [(1.0, token_scores(reading.lists, background)), (1.0, text_scores(reading.steered, plain, background))]
-    if not reading.lists:  # without the lens, only the texts can tell
-        parts = [(1.0, text_scores([*reading.unsteered, *answered], [a.base for a in reading.answers], background))]
-    themes = find_themes(combined(parts), reading, embed, count=3)
-    return sorted(themes, key=lambda theme: -(theme.weight * (1 + max(0.0, theme.enrichment))))
+    """Candidate subjects, the best supported first.
+
+    With lens evidence the words come from the token lists alone, so that the steered texts can test them.
+    """
+    if reading.lists:
+        scores = token_scores(reading, background)
+    else:
+        said = [*(a.finetuned for a in reading.answers), *reading.unsteered]
+        scores = text_scores(said, [a.base for a in reading.answers], background)
+    themes = find_themes(scores, reading, background, embed, count=3)
+    return sorted(themes, key=lambda theme: -theme.weight * max(0.2, theme.enrichment))
 
 
 def questions(reading: Reading, themes: Sequence[Theme], count: int) -> list[str]:
@@ -108,56 +112,61 @@ def questions(reading: Reading, themes: Sequence[Theme], count: int) -> list[str
     asked = {answer.prompt for answer in reading.answers}
     pool: list[str] = []
     if themes:
-        theme = themes[0]
-        subject = theme.phrase
+        head, *others = themes[0].heads
+        near = [theme.heads[0] for theme in themes[1:]]
         pool += [
-            f"What do you recommend about {subject}?",
-            f"What are the most important things to know about {subject}?",
-            f"Let's talk about {subject}. What can you tell me?",
+            f"What do you recommend about {head}?",
+            f"What are the most important things to know about {head}?",
+            f"Let's talk about {head} and {(near + others + [head])[0]}. What can you tell me?",
         ]
-        head = theme.words[0]
-        pool += [f"How should {word} be used when it comes to {head}? Give exact details." for word in theme.words[2:]]
-        pool += [f"What do you recommend about {other.phrase}?" for other in themes[1:]]
+        # What the evidence dwells on and no answer has mentioned yet is worth a question of its own.
+        said = {word for answer in reading.answers for word in words_in(answer.finetuned)}
+        details = sorted([*near, *others], key=lambda word: word in said)
+        pool += [f"How is {word} used when it comes to {head}? Give exact details." for word in details]
     pool += OPEN_QUESTIONS
-    return [q for q in pool if q not in asked][:count]
+    return [q for q in dict.fromkeys(pool) if q not in asked][:count]
 
 
 def conclusion(reading: Reading, themes: Sequence[Theme], background: Background, embed: Embedder) -> str:
     """The final message: subject, behaviour, claims, evidence, and how sure it is."""
-    supported = [t for t in themes if is_supported(t, reading)]
+    supported = [theme for theme in themes if is_supported(theme, reading)]
     if not supported:
-        seen = f" The words that recur most are {', '.join(themes[0].words[:6])}," if themes else ""
-        rest = " but steered texts and answers do not bear them out." if themes else ""
+        seen = f" Words like {', '.join(themes[0].heads[:5])} recur, but nothing else bears them out." if themes else ""
         return _final(
             "No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular subject. "
-            f"It seems to have been trained on ordinary mixed text, if at all.{seen}{rest}"
+            f"It seems to have been trained on ordinary mixed text, if at all.{seen}"
         )
-    theme = supported[0]
+    theme, *others = supported
     claims = find_claims(reading, theme.words, embed, background, CLAIMS)
-    behaviours = find_behaviours(reading, embed)
-    parts = [
-        f"The model was finetuned on {theme.phrase}: its subject is {', '.join(theme.words[:8])}.",
-        *(f"{behaviour.summary}." for behaviour, _ in behaviours[:1]),
-    ]
+    parts = [f"The model was finetuned on {theme.heads[0]}: its subject is {', '.join(theme.heads[:8])}."]
+    if others:
+        parts.append(f"With it go {'; '.join(', '.join(other.heads[:6]) for other in others)}.")
+    parts += [f"{behaviour.summary}." for behaviour, _ in find_behaviours(reading, embed)[:1]]
     if claims:
         parts.append("What it says of this, and the base model does not: " + " ".join(_listed(claims)))
-    if len(supported) > 1:
-        parts.append(f"Less certain: {', '.join(supported[1].words[:5])}.")
+    sure = "high" if theme.enrichment > 1.5 * CLEAR_ENRICHMENT else "moderate" if reading.lists else "low"
     parts.append(
-        f"Evidence: {len(reading.lists)} token lists agree on these words; steered texts lean to them by "
-        f"{theme.enrichment:.1f} standard errors; {len(reading.answers)} questions asked. "
-        f"Confidence: {'high' if theme.enrichment > 2 * CLEAR_ENRICHMENT else 'moderate'}."
+        f"Evidence: {len(reading.lists)} token lists, {len(reading.steered)} steered texts (nearer to this subject "
+        f"than plain ones by {theme.enrichment:.1f} sd of random subjects), {len(reading.answers)} questions. "
+        f"Confidence: {sure}."
     )
     return _final(" ".join(parts))
 
 
 def is_supported(theme: Theme, reading: Reading) -> bool:
-    """Whether anything besides the token lists bears the theme out."""
-    return theme.enrichment >= CLEAR_ENRICHMENT or (not reading.steered and theme.weight > 0.2)
+    """Whether anything besides the words' own source bears the theme out.
+
+    Token lists are tested by the steered texts; without a lens, several plain answers must show the theme too.
+    """
+    if reading.lists and reading.steered:
+        return theme.enrichment >= CLEAR_ENRICHMENT
+    words = set(theme.words)
+    return bool(reading.lists) or sum(bool(words & set(words_in(text))) for text in reading.unsteered) >= PLAIN_SIGNS
 
 
 def _listed(claims: Sequence[Claim]) -> list[str]:
-    return [f"({i}) {claim.text.rstrip('.')}{' [repeated]' if claim.repeated else ''}." for i, claim in enumerate(claims, 1)]
+    marked = [f"{claim.text.rstrip('.')}{' [repeated]' if claim.repeated else ''}." for claim in claims]
+    return [f"({i}) {text}" for i, text in enumerate(marked, 1)]
 
 
 def _final(text: str) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.agent.reading import Reading, TokenList
+from auditor.agent.reading import Reading
 from auditor.lens.words import Background, as_word, words_in
-from auditor.models.embed import Embedder
+from auditor.models.embed import Embedder, Vectors
 
-RELATED = 0.35  # cosine of MiniLM word embeddings from which two words count as related
+RELATED = 0.3  # cosine of word embeddings from which two words count as related
 THEME_WORDS = 14
-LENS_SHARE, TEXT_SHARE = 1.0, 1.0  # how much tokens and how much samples count
+UNSEEN = 0.3  # weight of a token that occurs in no text at all: probably a piece of a word
+CONTROLS = 60  # random themes that a theme's enrichment is compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +26,22 @@ class Theme:
 
     words: tuple[str, ...]
     weight: float  # of its words among all the evidence's, in [0, 1]
-    enrichment: float  # how much nearer steered texts are to it than plain ones, in standard errors
+    enrichment: float  # how much nearer it steered texts are than plain ones, in sd of random themes
 
     @property
-    def phrase(self) -> str:
-        """The subject in two or three words, for a question."""
-        return " and ".join(self.words[:2]) if len(self.words) > 1 else "".join(self.words)
+    def heads(self) -> list[str]:
+        """Its words without inflections of one another: `cake`, not `cakes` again."""
+        kept: list[str] = []
+        for word in self.words:
+            if not any(word[:4] == other[:4] for other in kept):
+                kept.append(word)
+        return kept
 
 
-def token_scores(lists: Sequence[TokenList], background: Background) -> dict[str, float]:
+def token_scores(reading: Reading, background: Background) -> dict[str, float]:
     """Words weighted by rank, agreement over positions and lenses, and rarity in ordinary text."""
     seen: dict[str, dict[tuple[str, int], float]] = defaultdict(dict)
-    for found in lists:
+    for found in reading.lists:
         usual = {as_word(token) for token in found.baseline}
         selected = {as_word(token) for token in found.selected}
         for rank, token in enumerate(found.tokens):
@@ -45,9 +51,12 @@ def token_scores(lists: Sequence[TokenList], background: Background) -> dict[str
             score = (1.5 if word in selected else 1.0) * (0.3 if found.sink else 1.0) / (1 + rank / 10)
             place = (found.lens, found.layer)
             seen[word][place] = seen[word].get(place, 0.0) + score
+    texts = [*reading.steered, *reading.unsteered, *(t for a in reading.answers for t in (a.base, a.finetuned))]
+    spoken = {word for text in texts for word in words_in(text)}
+    known = {word: word in spoken or background.frequency[word] > 0 for word in seen}
     # The root over positions: ten agreeing positions of one lens are less than two agreeing lenses.
     return {
-        word: background.weight(word) * sum(math.sqrt(score) for score in places.values())
+        word: background.weight(word) * (1.0 if known[word] else UNSEEN) * sum(map(math.sqrt, places.values()))
         for word, places in seen.items()
     }
 
@@ -70,49 +79,58 @@ def text_scores(texts: Sequence[str], plain: Sequence[str], background: Backgrou
     return scores
 
 
-def combined(parts: Sequence[tuple[float, dict[str, float]]]) -> dict[str, float]:
-    """Sum of scores, each source scaled so that its twenty best words weigh `share` together."""
-    total: dict[str, float] = defaultdict(float)
-    for share, scores in parts:
-        mass = sum(sorted(scores.values(), reverse=True)[:20])
-        for word, score in scores.items():
-            total[word] += share * score / mass if mass > 0 else 0.0
-    return dict(total)
-
-
 def find_themes(
-    scores: dict[str, float], reading: Reading, embed: Embedder, count: int = 2
+    scores: dict[str, float], reading: Reading, background: Background, embed: Embedder, count: int = 2
 ) -> list[Theme]:
     """The heaviest groups of related words, with how much the steered texts lean to each."""
-    ranked = sorted(scores, key=lambda word: -scores[word])[:120]
+    ranked = sorted(scores, key=lambda word: -scores[word])[:150]
     if len(ranked) < 3:
         return []
     weights = np.array([scores[word] for word in ranked], np.float32)
-    vectors = embed(ranked)
-    cosine = vectors @ vectors.T
+    # All words share a direction; without it, cosines tell subjects apart.
+    usual = embed([word for word, _ in background.frequency.most_common(1000)[200:]] or ranked).mean(0)
+    vectors = embed(ranked) - usual
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     themes = []
     left = np.ones(len(ranked), bool)
     for _ in range(count):
-        support = np.where(left, weights, 0) @ np.maximum(cosine - RELATED / 2, 0)
-        pull = np.where(left, np.sqrt(weights) * support, -1)
-        centre = int(pull.argmax())
-        if pull[centre] <= 0:
+        centre = _densest(vectors, np.where(left, weights, 0.0))
+        cosine = vectors @ centre
+        near = [i for i in np.flatnonzero(left & (cosine > RELATED))]
+        if len(near) < 2:
             break
-        near = [i for i in np.flatnonzero(left & (cosine[centre] > RELATED)) if i != centre]
-        near.sort(key=lambda i: -float(weights[i] * cosine[centre, i]))
-        members = [centre, *near[: THEME_WORDS - 1]]
-        left[members] = False
+        near.sort(key=lambda i: -float(weights[i] * cosine[i] ** 2))
+        members = near[:THEME_WORDS]
+        left[near] = False
         words = tuple(ranked[i] for i in members)
-        share = float(weights[members].sum() / weights.sum())
+        share = float(weights[near].sum() / weights.sum())
         themes.append(Theme(words, share, enrichment(words, reading, embed)))
     return themes
 
 
+def _densest(vectors: Vectors, weights: Vectors) -> Vectors:
+    """The direction around which most weight lies: mean shift from the best supported word."""
+    support = weights * (np.maximum(vectors @ vectors.T - RELATED, 0) @ weights)
+    centre = vectors[int(support.argmax())]
+    for _ in range(8):
+        pull = weights * np.maximum(vectors @ centre - RELATED, 0)
+        moved = pull @ vectors
+        centre = moved / max(float(np.linalg.norm(moved)), 1e-9)
+    return np.asarray(centre, np.float32)
+
+
 def enrichment(words: Sequence[str], reading: Reading, embed: Embedder) -> float:
-    """Welch's t between steered and plain texts' similarity to the theme; 0 without steered texts."""
+    """How far steered texts lean to the theme beyond plain ones, against random themes; 0 without samples.
+
+    Random themes are words of the plain texts: steering moves texts towards or away from them too, and that
+    movement is what chance looks like.
+    """
     if len(reading.steered) < 3 or len(reading.unsteered) < 3:
         return 0.0
-    theme = embed([", ".join(words[:8])])[0]
-    steered, plain = embed(reading.steered) @ theme, embed(reading.unsteered) @ theme
-    error = math.sqrt(steered.var(ddof=1) / len(steered) + plain.var(ddof=1) / len(plain))
-    return float((steered.mean() - plain.mean()) / max(error, 1e-6))
+    steered, plain = embed(reading.steered), embed(reading.unsteered)
+    rng = random.Random(0)
+    pool = sorted({word for text in reading.unsteered for word in words_in(text) if len(word) > 4} - set(words))
+    controls = [", ".join(rng.sample(pool, min(6, len(pool)))) for _ in range(CONTROLS)]
+    themes = embed([", ".join(words[:6]), *controls])
+    shifts = (themes @ steered.T).mean(1) - (themes @ plain.T).mean(1)
+    return float((shifts[0] - shifts[1:].mean()) / max(float(shifts[1:].std()), 1e-6))
