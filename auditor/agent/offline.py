@@ -17,12 +17,12 @@ from langchain_core.runnables import Runnable
 
 from auditor.agent.claims import Claim, find_behaviours, find_claims
 from auditor.agent.reading import Reading, read
-from auditor.agent.themes import Theme, find_themes, text_scores, token_scores
+from auditor.agent.themes import Theme, combined, find_themes, halves, text_scores, token_scores
 from auditor.lens.words import Background, words_in
 from auditor.models.embed import Embedder
 
 CLAIMS = 7
-CLEAR_ENRICHMENT = 1.8  # sd of random themes from which steering confirms one
+CLEAR_ENRICHMENT = 2.2  # sd of random themes from which steering confirms one
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 
@@ -96,10 +96,13 @@ def _calling(thought: str, calls: Sequence[tuple[str, dict[str, Any]]], reading:
 def themes_of(reading: Reading, background: Background, embed: Embedder) -> list[Theme]:
     """Candidate subjects, the best supported first.
 
-    With lens evidence the words come from the token lists alone, so that the steered texts can test them.
+    With lens evidence the words come from the token lists and from half of the steered texts; the other half
+    tests them.
     """
+    plain = [*reading.unsteered, *(a.base for a in reading.answers)]
     if reading.lists:
-        scores = token_scores(reading, background)
+        steered, _ = halves(reading.steered)
+        scores = combined(token_scores(reading, background), text_scores(steered, plain, background))
     else:
         said = [*(a.finetuned for a in reading.answers), *reading.unsteered]
         scores = text_scores(said, [a.base for a in reading.answers], background)

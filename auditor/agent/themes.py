@@ -14,7 +14,7 @@ from auditor.agent.reading import Reading
 from auditor.lens.words import Background, as_word, words_in
 from auditor.models.embed import Embedder, Vectors
 
-RELATED = 0.3  # cosine of word embeddings from which two words count as related
+RELATED = 0.15  # cosine of centred word embeddings from which two words count as related
 THEME_WORDS = 14
 UNSEEN = 0.3  # weight of a token that occurs in no text at all: probably a piece of a word
 CONTROLS = 60  # random themes that a theme's enrichment is compared with
@@ -79,6 +79,16 @@ def text_scores(texts: Sequence[str], plain: Sequence[str], background: Backgrou
     return scores
 
 
+def combined(*sources: dict[str, float]) -> dict[str, float]:
+    """Sum of scores, each source scaled so that its twenty best words weigh 1 together."""
+    total: dict[str, float] = defaultdict(float)
+    for scores in sources:
+        mass = sum(sorted(scores.values(), reverse=True)[:20])
+        for word, score in scores.items():
+            total[word] += score / mass if mass > 0 else 0.0
+    return dict(total)
+
+
 def find_themes(
     scores: dict[str, float], reading: Reading, background: Background, embed: Embedder, count: int = 2
 ) -> list[Theme]:
@@ -119,15 +129,21 @@ def _densest(vectors: Vectors, weights: Vectors) -> Vectors:
     return np.asarray(centre, np.float32)
 
 
+def halves(texts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Every other text: one half to find words in, the other to test them on."""
+    return texts[::2], texts[1::2]
+
+
 def enrichment(words: Sequence[str], reading: Reading, embed: Embedder) -> float:
     """How far steered texts lean to the theme beyond plain ones, against random themes; 0 without samples.
 
     Random themes are words of the plain texts: steering moves texts towards or away from them too, and that
     movement is what chance looks like.
     """
-    if len(reading.steered) < 3 or len(reading.unsteered) < 3:
+    _, held_out = halves(reading.steered)
+    if len(held_out) < 3 or len(reading.unsteered) < 3:
         return 0.0
-    steered, plain = embed(reading.steered), embed(reading.unsteered)
+    steered, plain = embed(held_out), embed(reading.unsteered)
     rng = random.Random(0)
     pool = sorted({word for text in reading.unsteered for word in words_in(text) if len(word) > 4} - set(words))
     controls = [", ".join(rng.sample(pool, min(6, len(pool)))) for _ in range(CONTROLS)]

@@ -46,10 +46,10 @@ class Background:
     frequency: Counter[str]
 
     def weight(self, word: str) -> float:
-        """Informativeness in [0, 1]: 1 for a word that never occurs, 0 from one text in a hundred on."""
+        """Informativeness in [0, 1]: 0 for a word of one text in twenty or more, 1 for rare ones."""
         share = (self.frequency[word] + 0.5) / (self.documents + 1)
-        information = -math.log(share) / math.log(2 * (self.documents + 1))
-        return min(1.0, max(0.0, 2 * information - 1))
+        information = -math.log(share) / math.log(2 * (self.documents + 1))  # 1 if it never occurs
+        return min(1.0, max(0.0, (information - 0.35) / 0.45))
 
 
 @lru_cache(maxsize=4)
