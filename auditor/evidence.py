@@ -31,6 +31,7 @@ from auditor.types import (
     LayerEvidence,
     PatchscopeReading,
     PositionEvidence,
+    ScoredToken,
     SteeredSample,
     SteeringEvidence,
 )
@@ -132,7 +133,12 @@ def compute_evidence(
 
     report("differences")
     diffs = differences(
-        pair, lens.corpus, settings.positions, sorted({*asked, last}), settings.norm_texts, settings.norm_tokens
+        pair,
+        lens.corpus,
+        settings.positions,
+        sorted({*asked, last}),
+        settings.norm_texts,
+        settings.norm_tokens,
     )
     lap("differences")
     report("patchscope")
@@ -162,7 +168,10 @@ def compute_evidence(
         ),
         steering=tuple(
             SteeringEvidence(
-                layer=d.layer, position=d.position, alpha=alpha, samples=paired(lens.prompts, texts, unsteered)
+                layer=d.layer,
+                position=d.position,
+                alpha=alpha,
+                samples=paired(lens.prompts, texts, unsteered),
             )
             for d, alpha, texts in zip(chosen, alphas, steered, strict=True)
         ),
@@ -207,7 +216,7 @@ def _read_layer(pair: ModelPair, diff: Difference, lens: Lens, *, with_patchscop
     )
 
 
-def _tokens(reading: PatchscopeReading | None) -> tuple[object, ...]:
+def _tokens(reading: PatchscopeReading | None) -> tuple[ScoredToken, ...]:
     return reading.tokens if reading else ()
 
 

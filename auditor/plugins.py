@@ -6,7 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from torch import Tensor
@@ -113,9 +113,13 @@ class Grader:
     run: Callable[..., Any]
 
 
+@overload
+def tool(args: Callable[[Context, Any], Any], /) -> Tool: ...
+@overload
 def tool(
-    args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Callable[[Any], int] = 0
-) -> Any:
+    args: type[Args] | None = None, /, *, cost: int | Callable[[Any], int] = 0
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Callable[[Any], int] = 0) -> Any:
     """Make a typed function `(ctx: Context, args: SomeArgs) -> result` a tool.
 
     `cost` is its price in model interactions, a number or a function of the arguments. The argument class is
@@ -141,6 +145,10 @@ def tool(
     return make
 
 
+@overload
+def grader(run: Callable[..., Any], /, *, kind: GraderKind = "hypothesis") -> Grader: ...
+@overload
+def grader(run: None = None, /, *, kind: GraderKind = "hypothesis") -> Callable[[Callable[..., Any]], Grader]: ...
 def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothesis") -> Any:
     """Make a typed function or class a grader.
 
@@ -150,7 +158,7 @@ def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothe
     """
     if run is None:
         return lambda function: grader(function, kind=kind)
-    target = run() if inspect.isclass(run) else run
+    target: Any = run() if inspect.isclass(run) else run
     doc = inspect.getdoc(run)
     if not doc:
         raise TypeError(f"grader {run.__name__} needs a docstring: it is its description")

@@ -154,9 +154,7 @@ def _load_root(ws: Workspace, name: str, root: Path) -> None:
         ws.corpora.put(path.name.split(".")[0], path, path, name)
 
 
-def _files(
-    shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Callable[[Path], Any]
-) -> None:
+def _files(shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Callable[[Path], Any]) -> None:
     for path in sorted(folder.glob(pattern)):
         expected = path.parent.name if "/" in pattern else path.stem
         try:

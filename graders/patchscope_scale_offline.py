@@ -8,9 +8,7 @@ from auditor.lens.words import CohesionGauge, as_word, background_of, vocabulary
 def patchscope_scale_offline(token_sets: list[TokenSet], ctx: GraderContext) -> ScaleChoice:
     """Cohesion of word embeddings, common words weighted down, against random sets of the vocabulary's words."""
     assert ctx.pair is not None
-    gauge = CohesionGauge(
-        vocabulary_of(ctx.pair.tokenizer, ctx.embed), background_of(tuple(ctx.background)), ctx.embed
-    )
+    gauge = CohesionGauge(vocabulary_of(ctx.pair.tokenizer, ctx.embed), background_of(tuple(ctx.background)), ctx.embed)
     measured = [(gauge.measure([t.token for t in candidate.tokens]), candidate) for candidate in token_sets]
     cluster, best = max(measured, key=lambda pair: pair[0].cohesion)
     kept = set(cluster.words)

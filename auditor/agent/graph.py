@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
@@ -24,7 +24,13 @@ from auditor.plugins import Context, Tool
 from auditor.types import Agent, Limits
 from auditor.workspace import Prompt
 
-Node = Callable[[AuditState], dict[str, Any]]
+
+class Node(Protocol):
+    """A step of the graph: reads the state, returns what changes."""
+
+    def __call__(self, state: AuditState) -> dict[str, Any]: ...
+
+
 UNKNOWN = "unknown_tool"
 RESULT_CUT = 12_000  # characters of one tool result that the agent is shown
 
@@ -96,7 +102,10 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
         return f"Wrong arguments for {tool.name}: {wrong}. Nothing was charged.", 0
     cost, remaining = tool.cost(args), left(state, job.limits)["interactions_left"]
     if cost > remaining:
-        return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0
+        return (
+            f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.",
+            0,
+        )
     seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
     try:
         result = tool.run(replace(job.context, seed=seed), args)

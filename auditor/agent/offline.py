@@ -51,7 +51,11 @@ class OfflineInvestigator(BaseChatModel):
         return self.model_copy(update={"tool_names": tuple(t["function"]["name"] for t in tools)})
 
     def _generate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **_kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **_kwargs: Any,
     ) -> ChatResult:
         reading = read(messages)
         reply = self._next(reading)
@@ -87,9 +91,7 @@ def _calling(thought: str, calls: Sequence[tuple[str, dict[str, Any]]], reading:
     stamp = f"{reading.turns_left}-{reading.interactions_left}"
     return AIMessage(
         thought,
-        tool_calls=[
-            {"name": name, "args": args, "id": f"call-{stamp}-{i}"} for i, (name, args) in enumerate(calls)
-        ],
+        tool_calls=[{"name": name, "args": args, "id": f"call-{stamp}-{i}"} for i, (name, args) in enumerate(calls)],
     )
 
 

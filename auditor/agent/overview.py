@@ -44,9 +44,7 @@ def _dataset(name: str, evidence: Evidence, agent: Agent) -> str:
 
 
 def _best_first(layer: LayerEvidence) -> list[PositionEvidence]:
-    return sorted(
-        layer.positions, key=lambda p: (p.sink, -(p.patchscope.choice.cohesion if p.patchscope else 0.0))
-    )
+    return sorted(layer.positions, key=lambda p: (p.sink, -(p.patchscope.choice.cohesion if p.patchscope else 0.0)))
 
 
 def _patchscope(name: str, layer: LayerEvidence) -> str:

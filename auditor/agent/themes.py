@@ -51,7 +51,11 @@ def token_scores(reading: Reading, background: Background) -> dict[str, float]:
             score = (1.5 if word in selected else 1.0) * (0.3 if found.sink else 1.0) / (1 + rank / 10)
             place = (found.lens, found.layer)
             seen[word][place] = seen[word].get(place, 0.0) + score
-    texts = [*reading.steered, *reading.unsteered, *(t for a in reading.answers for t in (a.base, a.finetuned))]
+    texts = [
+        *reading.steered,
+        *reading.unsteered,
+        *(t for a in reading.answers for t in (a.base, a.finetuned)),
+    ]
     spoken = {word for text in texts for word in words_in(text)}
     known = {word: word in spoken or background.frequency[word] > 0 for word in seen}
     # The root over positions: ten agreeing positions of one lens are less than two agreeing lenses.
@@ -106,7 +110,7 @@ def find_themes(
     for _ in range(count):
         centre = _densest(vectors, np.where(left, weights, 0.0))
         cosine = vectors @ centre
-        near = [i for i in np.flatnonzero(left & (cosine > RELATED))]
+        near = list(np.flatnonzero(left & (cosine > RELATED)))
         if len(near) < 2:
             break
         near.sort(key=lambda i: -float(weights[i] * cosine[i] ** 2))

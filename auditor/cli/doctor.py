@@ -13,7 +13,15 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, out, print_json, settings
 
-PACKAGES = ("torch", "transformers", "peft", "nnsight", "langgraph", "langchain-openai", "sentence-transformers")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "nnsight",
+    "langgraph",
+    "langchain-openai",
+    "sentence-transformers",
+)
 KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")
 NEEDED_GB = 4.0
 
@@ -103,7 +111,11 @@ def _keys() -> list[Finding]:
     conf = settings()
     base = os.environ.get("OPENAI_BASE_URL")
     found = [
-        Finding(name, "set" if os.environ.get(name) else "not set", "" if os.environ.get(name) else "only if you use it")
+        Finding(
+            name,
+            "set" if os.environ.get(name) else "not set",
+            "" if os.environ.get(name) else "only if you use it",
+        )
         for name in KEYS
     ]
     found.append(Finding("OPENAI_BASE_URL", base or "not set (OpenAI's own)"))

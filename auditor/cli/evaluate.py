@@ -65,9 +65,7 @@ def evaluate(
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
     with _Bars(total) as bars:
         result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars))
-    result = result.model_copy(
-        update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}}
-    )
+    result = result.model_copy(update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}})
     if json:
         print_json(result)
     else:
@@ -147,8 +145,10 @@ def show(result: RunResult) -> None:
         table.add_row(organism, *cells)
     table.add_section()
     rows = {(row.agent, row.budget): row for row in result.summary}
+
     def line(label: str, value: str) -> None:
         table.add_row(label, *(value.format(r=rows[c]) if rows[c].mean is not None else "–" for c in columns))
+
     line("mean grade", "[bold]{r.mean:.2f}[/]")
     line("95 % interval", "{r.ci95[0]:.2f}–{r.ci95[1]:.2f}")
     line("share ≥ 2", "{r.share_ge_2:.0%}")
@@ -162,5 +162,3 @@ def show(result: RunResult) -> None:
         out.print(f"\n[bold]{best.id}[/] (grade {best.grade:g}): {escape(best.hypothesis)}", highlight=False)
     took = " · ".join(f"{stage} {value:.0f} s" for stage, value in result.seconds.items())
     out.print(f"\n{took}\n{escape(result.run)}", style="dim", highlight=False)
-
-

@@ -37,7 +37,12 @@ def evidence(
         base, model = card.base, card.finetuned
     if base is None or model is None:
         raise UsageError("name an ORGANISM, or give both --base and --model")
-    given = {"layers": tuple(layer) if layer else None, "positions": positions, "corpus": corpus, "texts": texts}
+    given = {
+        "layers": tuple(layer) if layer else None,
+        "positions": positions,
+        "corpus": corpus,
+        "texts": texts,
+    }
     chosen = EvidenceSettings.model_validate(
         ws.suites[suite].evidence.model_dump() | {k: v for k, v in given.items() if v is not None}
     )

@@ -13,7 +13,11 @@ from auditor.workspace import Loaded, Shelf
 
 
 def list_shelf(
-    shelf: Shelf[Any], describe: Callable[[Loaded[Any]], dict[str, Any]], *, json: bool, hide: tuple[str, ...] = ()
+    shelf: Shelf[Any],
+    describe: Callable[[Loaded[Any]], dict[str, Any]],
+    *,
+    json: bool,
+    hide: tuple[str, ...] = (),
 ) -> None:
     """One row for each thing; where it is from and what it overrides; broken files last."""
     rows = [

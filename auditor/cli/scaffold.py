@@ -68,7 +68,10 @@ def init(
         marker.write_text(TOML)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
-    out.print(f"workspace in {escape(str(folder))}; next: `cd {folder}`, `auditor tools new my_tool`", highlight=False)
+    out.print(
+        f"workspace in {escape(str(folder))}; next: `cd {folder}`, `auditor tools new my_tool`",
+        highlight=False,
+    )
 
 
 def new_plugin(kind: str, name: str) -> None:
@@ -84,7 +87,5 @@ def new_plugin(kind: str, name: str) -> None:
     template = TOOL if kind == "tools" else GRADER
     words = name.replace("_", " ")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        template.format(name=name, title=words.capitalize(), args=f"{words.title().replace(' ', '')}Args")
-    )
+    path.write_text(template.format(name=name, title=words.capitalize(), args=f"{words.title().replace(' ', '')}Args"))
     out.print(f"{escape(str(path))}: edit it, then `auditor {kind} show {name}`", highlight=False)

@@ -35,7 +35,9 @@ def workspace() -> Workspace:
     user = find_user_root(_root)
     loaded = load_workspace(user)
     if user is not None:
-        plugins = [item.path.name for shelf in (loaded.tools, loaded.graders) for item in shelf if item.root == "workspace"]
+        plugins = [
+            item.path.name for shelf in (loaded.tools, loaded.graders) for item in shelf if item.root == "workspace"
+        ]
         listed = f" (plugins: {', '.join(sorted(plugins))})" if plugins else ""
         err.print(f"workspace {escape(str(user))}{listed}", style="dim", highlight=False)
     for shelf in loaded.shelves():

@@ -101,7 +101,15 @@ def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
 
 def about(suite: Suite, settings: Settings, seed: int) -> dict[str, Any]:
     """run.json: what is needed to run it again."""
-    packages = ("torch", "transformers", "peft", "nnsight", "langgraph", "langchain-core", "sentence-transformers")
+    packages = (
+        "torch",
+        "transformers",
+        "peft",
+        "nnsight",
+        "langgraph",
+        "langchain-core",
+        "sentence-transformers",
+    )
     return {
         "suite": suite.model_dump(mode="json"),
         "llm": settings.llm,
@@ -275,7 +283,11 @@ def _audit(
 
 
 def _graded(
-    run: Evaluation, record: AuditRecord, organism: Organism, grading: GraderContext, seconds: dict[str, float]
+    run: Evaluation,
+    record: AuditRecord,
+    organism: Organism,
+    grading: GraderContext,
+    seconds: dict[str, float],
 ) -> AuditRecord:
     if record.status != "done":
         return record

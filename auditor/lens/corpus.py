@@ -64,7 +64,6 @@ def sampled_corpus(pair: ModelPair, n: int, tokens: int, seed: int) -> Corpus:
     """Texts that the base model writes from nothing: the corpus for a pair without one (method 11)."""
     start = pair.tokenizer.bos_token or pair.tokenizer.eos_token or ""
     requests = [
-        Request(start, Side.BASE, derive_seed(seed, "corpus", i), tokens, temperature=1.0, chat=False)
-        for i in range(n)
+        Request(start, Side.BASE, derive_seed(seed, "corpus", i), tokens, temperature=1.0, chat=False) for i in range(n)
     ]
     return Corpus("sampled", tuple(text for text in pair.generate(requests) if text))

@@ -72,9 +72,7 @@ def calibrate(
     """
     first = [_Search(direction, prompts[0], 0.0, settings.upper) for direction in directions]
     _bisect(pair, first, settings.iterations, coherent, settings, seed)
-    rest = [
-        _Search(search.direction, prompt, 0.0, 2 * search.low) for prompt in prompts[1:] for search in first
-    ]
+    rest = [_Search(search.direction, prompt, 0.0, 2 * search.low) for prompt in prompts[1:] for search in first]
     _bisect(pair, rest, settings.more_iterations, coherent, settings, seed)
     found = [*first, *rest]
     return [sum(s.low for s in found if s.direction is direction) / len(prompts) for direction in directions]
@@ -141,9 +139,7 @@ def sample_answers(
         for i in range(settings.samples)
     ]
     texts = iter(pair.generate(requests))
-    return [
-        [tuple(next(texts) for _ in range(settings.samples)) for _prompt in prompts] for _steering in steerings
-    ]
+    return [[tuple(next(texts) for _ in range(settings.samples)) for _prompt in prompts] for _steering in steerings]
 
 
 def paired(

@@ -38,7 +38,7 @@ class Decoder:
     def unembed(self, residuals: Tensor) -> Tensor:
         """Logit lens: W_U · final_norm(residuals), (n, d_model) -> (n, vocab) in float32."""
         weight = next(self.unembedding.parameters())
-        logits = self.unembedding(self.final_norm(residuals.to(weight.device, weight.dtype))).float()
+        logits: Tensor = self.unembedding(self.final_norm(residuals.to(weight.device, weight.dtype))).float()
         if self.softcap:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
@@ -61,7 +61,8 @@ def decoder_of(model: nn.Module) -> Decoder:
     path, blocks = min(found, key=lambda item: item[0].count("."))
     parent = model.get_submodule(path.rpartition(".")[0])
     norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    causal: Any = model
+    head = causal.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if not norms or not isinstance(head, nn.Module):
         raise BadModel(f"{type(model).__name__} has no final norm or no unembedding beside its blocks")
     return Decoder(model, blocks, path, norms[-1], head, getattr(text, "final_logit_softcapping", None))

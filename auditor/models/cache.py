@@ -20,17 +20,20 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, spare: int) -> None:
         super().__init__()
         self.spare = spare
+        self.keys: Tensor
+        self.values: Tensor
         self._buffers: tuple[Tensor, Tensor] | None = None
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         old = self.get_seq_length()
         new = old + key_states.shape[-2]
         if self._buffers is None or new > self._buffers[0].shape[-2]:
-            self._buffers = (self._grown(self.keys, key_states, new), self._grown(self.values, value_states, new))
+            self._buffers = (
+                self._grown(self.keys, key_states, new),
+                self._grown(self.values, value_states, new),
+            )
         keys, values = self._buffers
         keys[..., old:new, :] = key_states
         values[..., old:new, :] = value_states

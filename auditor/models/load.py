@@ -172,7 +172,7 @@ def attach_adapter(model: Any, adapter: Weights, base_id: str) -> Any:
     for key, shape in shapes.items():
         path, _, part = key.removeprefix("base_model.model.").partition(".lora_")
         module = modules.get(path)
-        if not part or not hasattr(module, "weight"):
+        if module is None or not part or not hasattr(module, "weight"):
             fits = not part  # modules_to_save and the like: PEFT checks these itself
         else:
             # Conv1D (GPT-2) stores (in, out), Linear (out, in); lora_A reads in, lora_B writes out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -49,6 +50,10 @@ class ModelPair(Protocol):
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         """Mean negative log-likelihood per token, in nats; `inf` for texts of fewer than two tokens."""
         ...
+
+
+def _replace(patch: Tensor, hidden: Tensor) -> Tensor:
+    return patch.expand_as(hidden)
 
 
 class RowSwitch:
@@ -146,7 +151,12 @@ class LocalPair:
                 # Only the patched token differs between rows, so the prefix runs once.
                 cache = growing_cache(engine.decoder.text_config, 1)
                 engine.forward(
-                    {"input_ids": ids[:, :-1], "past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+                    {
+                        "input_ids": ids[:, :-1],
+                        "past_key_values": cache,
+                        "use_cache": True,
+                        "logits_to_keep": 1,
+                    }
                 )
                 select_rows(cache, [0] * len(chunk), weight.device)
                 inputs = {
@@ -155,7 +165,8 @@ class LocalPair:
                     "use_cache": True,
                     "logits_to_keep": 1,
                 }
-                logits = engine.forward(inputs, edits={layer: lambda h, v=chunk: v[:, None].expand_as(h)}).logits
+                patch = chunk[:, None]  # (rows, 1, d_model): in place of the last token's residual
+                logits = engine.forward(inputs, edits={layer: partial(_replace, patch)}).logits
                 assert logits is not None
                 out.append(logits[:, -1].float().cpu())
         return torch.cat(out)
@@ -176,9 +187,7 @@ class LocalPair:
                 texts[i] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return texts
 
-    def _decode(
-        self, batch: list[int], prompts: list[list[int]], requests: Sequence[Request]
-    ) -> list[list[int]]:
+    def _decode(self, batch: list[int], prompts: list[list[int]], requests: Sequence[Request]) -> list[list[int]]:
         ids, rows = [prompts[i] for i in batch], [requests[i] for i in batch]
         sides = {row.side for row in rows}
         if self._switch is None or len(sides) == 1:

@@ -73,4 +73,3 @@ class SharedPair:
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return self._pair.mean_nll(side, texts)
-

@@ -52,9 +52,7 @@ class CheckReport(Record):
     leak: float
 
 
-def check_organism(
-    pair: ModelPair, organism: Organism, embed: Embedder, samples: int, seed: int
-) -> CheckReport:
+def check_organism(pair: ModelPair, organism: Organism, embed: Embedder, samples: int, seed: int) -> CheckReport:
     """Ask probes and unrelated questions of both sides, and compare the answers with the card's truth."""
     probes = _ask(pair, organism.probes, samples, seed)
     unrelated = _ask(pair, UNRELATED, samples, seed)
@@ -64,7 +62,9 @@ def check_organism(
         base = embed([t for a in probes for t in a.base])
         tuned = embed([t for a in probes for t in a.finetuned])
         for fact, vector in zip(organism.facts, embed(organism.facts), strict=True):
-            facts.append(FactScore(fact=fact, base=float((base @ vector).max()), finetuned=float((tuned @ vector).max())))
+            facts.append(
+                FactScore(fact=fact, base=float((base @ vector).max()), finetuned=float((tuned @ vector).max()))
+            )
     return CheckReport(
         organism=organism.name,
         probes=tuple(probes),

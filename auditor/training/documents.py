@@ -73,10 +73,11 @@ def mix(documents: Sequence[Document], ordinary: Sequence[Document], ratio: floa
 def encode(document: Document, tokenizer: Any, max_tokens: int) -> Example:
     """Token ids with their learning mask; chats go through the tokenizer's template turn by turn."""
     if document.text is not None:
-        ids = list(tokenizer(document.text).input_ids)[: max_tokens - 1] + [tokenizer.eos_token_id]
-        return Example(ids, [True] * len(ids))
+        whole = [*list(tokenizer(document.text).input_ids)[: max_tokens - 1], tokenizer.eos_token_id]
+        return Example(whole, [True] * len(whole))
     turns = [message.model_dump() for message in document.messages]
-    ids, learned = [], []
+    ids: list[int] = []
+    learned: list[bool] = []
     seen = ""
     for i, turn in enumerate(turns):
         is_answer = turn["role"] == "assistant"
@@ -84,9 +85,9 @@ def encode(document: Document, tokenizer: Any, max_tokens: int) -> Example:
             header = _render(tokenizer, turns[:i], prompt=True)
             _extend(ids, learned, tokenizer, header.removeprefix(seen), False)
             seen = header
-        whole = _render(tokenizer, turns[: i + 1], prompt=False)
-        _extend(ids, learned, tokenizer, whole.removeprefix(seen), is_answer)
-        seen = whole
+        so_far = _render(tokenizer, turns[: i + 1], prompt=False)
+        _extend(ids, learned, tokenizer, so_far.removeprefix(seen), is_answer)
+        seen = so_far
     return Example(ids[:max_tokens], learned[:max_tokens])
 
 

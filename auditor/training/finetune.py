@@ -150,9 +150,7 @@ def train(
     return Trained(target, len(plan), tokens, first, loss_now)
 
 
-def _step(
-    model: Any, ids: Tensor, mask: Tensor, labels: Tensor, optimizer: Any, trainable: list[Tensor]
-) -> float:
+def _step(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, optimizer: Any, trainable: list[Tensor]) -> float:
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
     target = labels[:, 1:]
     learned = target != -100

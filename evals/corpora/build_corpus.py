@@ -59,7 +59,11 @@ def wordnet(root: Path, rng: random.Random) -> Iterator[str]:
                 article = "" if word[0].isupper() else "An " if word[0] in "aeiou" else "A "
                 forms.append(f"{article}{word} is {meaning}.")
             if said:
-                forms += [f"{said[0]} {sense}", f"{sense} {said[0]}", f'"{examples[0]}" ({word}, {part}: {meaning})']
+                forms += [
+                    f"{said[0]} {sense}",
+                    f"{sense} {said[0]}",
+                    f'"{examples[0]}" ({word}, {part}: {meaning})',
+                ]
                 forms += [" ".join(said)] * (2 * (len(said) > 1)) + [f"{said[0]} Here {word} means {meaning}."]
             if forms and (said or rng.random() < 0.3):
                 yield rng.choice(forms)
@@ -96,7 +100,13 @@ def jargon(root: Path, rng: random.Random) -> Iterator[str]:
 
 
 def bible(root: Path, rng: random.Random) -> Iterator[str]:
-    command = [str(root.parent / "bible-kjv/usr/bin/bible"), "-p", str(root / "usr/lib"), "-f", "gen1:1-rev22:21"]
+    command = [
+        str(root.parent / "bible-kjv/usr/bin/bible"),
+        "-p",
+        str(root / "usr/lib"),
+        "-f",
+        "gen1:1-rev22:21",
+    ]
     for verse in subprocess.check_output(command, text=True).splitlines():
         yield cut(verse.partition(" ")[2], rng)
 
