@@ -6,17 +6,20 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
-from torch import Tensor
 
-from auditor.config import Settings
 from auditor.errors import Refused
-from auditor.lens.steering import Direction
-from auditor.models.embed import Embedder
-from auditor.models.pair import ModelPair
 from auditor.types import AskSettings, Evidence
+
+if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs none of it
+    from torch import Tensor
+
+    from auditor.config import Settings
+    from auditor.lens.steering import Direction
+    from auditor.models.embed import Embedder
+    from auditor.models.pair import ModelPair
 
 GraderKind = Literal["hypothesis", "coherence", "patchscope_scale"]
 
@@ -38,6 +41,8 @@ class Dataset:
         """δ at `layer` and `position`. Raises Refused if it was not computed."""
         if layer not in self.deltas:
             raise Refused(f"layer {layer} was not computed; there are {sorted(self.deltas)}")
+        from auditor.lens.steering import Direction
+
         delta = self.deltas[layer]
         if not 0 <= position < len(delta):
             raise Refused(f"position {position} was not computed; there are 0 to {len(delta) - 1}")

@@ -11,7 +11,7 @@ def main() -> None:
     from auditor.runtime import tune_process
 
     tune_process()
-    import click
+    import typer
     from rich.console import Console
 
     from auditor.cli.app import app
@@ -23,11 +23,14 @@ def main() -> None:
     except AuditorError as error:
         errors.print(f"[red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         errors.print("interrupted; `--resume` with the same --name goes on from here")
         sys.stdout.flush()
         os._exit(130)  # a decoding thread may still hold the models
-    except click.ClickException as error:
+    except Exception as error:
+        # Typer brings its own copy of click, whose usage errors are not the public click's.
+        if not hasattr(error, "format_message"):
+            raise
         errors.print(f"[red]error:[/] {_plain(error.format_message())}", highlight=False, soft_wrap=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

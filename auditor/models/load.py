@@ -17,6 +17,7 @@ from auditor.models.embedded import EMBEDDED_ID, embedded_model_dir, is_embedded
 from auditor.models.engine import Engine, HookEngine, NnsightEngine
 from auditor.models.generate import Side
 from auditor.models.pair import LocalPair
+from auditor.runtime import quiet_libraries
 
 EngineName = Literal["hooks", "nnsight"]
 
@@ -136,6 +137,7 @@ def load_model(weights: Weights, settings: Settings) -> tuple[Any, Any]:
     """A causal language model in evaluation mode and its tokenizer, from safetensors only."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    quiet_libraries()
     if not (weights.folder / "config.json").exists():
         raise BadModel(f"{weights.folder} has no config.json: not a model")
     try:
