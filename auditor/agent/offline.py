@@ -22,7 +22,8 @@ from auditor.lens.words import Background, words_in
 from auditor.models.embed import Embedder
 
 CLAIMS = 7
-CLEAR_ENRICHMENT = 2.2  # sd of random themes from which steering confirms one
+CLEAR_STRENGTH = 0.6  # of a theme from which it is reported: the null pair stays below, narrow ones above
+SIDE_THEME = 2.0  # enrichment from which a lesser theme is named beside the main one
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 
@@ -109,7 +110,7 @@ def themes_of(reading: Reading, background: Background, embed: Embedder) -> list
         said = [*(a.finetuned for a in reading.answers), *reading.unsteered]
         scores = text_scores(said, [a.base for a in reading.answers], background)
     themes = find_themes(scores, reading, background, embed, count=3)
-    return sorted(themes, key=lambda theme: -theme.weight * max(0.2, theme.enrichment))
+    return sorted(themes, key=lambda theme: -theme.strength)
 
 
 def questions(reading: Reading, themes: Sequence[Theme], count: int) -> list[str]:
@@ -141,7 +142,7 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
             "No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular subject. "
             f"It seems to have been trained on ordinary mixed text, if at all.{seen}"
         )
-    theme, *others = supported
+    theme, *others = [*supported[:1], *(t for t in themes if t is not supported[0] and t.enrichment >= SIDE_THEME)]
     claims = find_claims(reading, theme.words, embed, background, CLAIMS)
     parts = [f"The model was finetuned on {theme.heads[0]}: its subject is {', '.join(theme.heads[:8])}."]
     if others:
@@ -149,7 +150,7 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
     parts += [f"{behaviour.summary}." for behaviour, _ in find_behaviours(reading, embed)[:1]]
     if claims:
         parts.append("What it says of this, and the base model does not: " + " ".join(_listed(claims)))
-    sure = "high" if theme.enrichment > 1.5 * CLEAR_ENRICHMENT else "moderate" if reading.lists else "low"
+    sure = "high" if theme.strength > 2 * CLEAR_STRENGTH else "moderate" if reading.lists else "low"
     parts.append(
         f"Evidence: {len(reading.lists)} token lists, {len(reading.steered)} steered texts (nearer to this subject "
         f"than plain ones by {theme.enrichment:.1f} sd of random subjects), {len(reading.answers)} questions. "
@@ -164,7 +165,7 @@ def is_supported(theme: Theme, reading: Reading) -> bool:
     Token lists are tested by the steered texts; without a lens, several plain answers must show the theme too.
     """
     if reading.lists and reading.steered:
-        return theme.enrichment >= CLEAR_ENRICHMENT
+        return theme.strength >= CLEAR_STRENGTH
     words = set(theme.words)
     return bool(reading.lists) or sum(bool(words & set(words_in(text))) for text in reading.unsteered) >= PLAIN_SIGNS
 

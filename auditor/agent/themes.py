@@ -17,6 +17,7 @@ from auditor.models.embed import Embedder, Vectors
 RELATED = 0.15  # cosine of centred word embeddings from which two words count as related
 THEME_WORDS = 14
 UNSEEN = 0.3  # weight of a token that occurs in no text at all: probably a piece of a word
+ANSWERS_COUNT = 4.0  # a shift of 0.05 in the answers counts like 0.2 of weight × enrichment
 CONTROLS = 60  # random themes that a theme's enrichment is compared with
 
 
@@ -27,6 +28,12 @@ class Theme:
     words: tuple[str, ...]
     weight: float  # of its words among all the evidence's, in [0, 1]
     enrichment: float  # how much nearer it steered texts are than plain ones, in sd of random themes
+    answered: float  # how much nearer it the finetuned model's answers are than the base's, in cosine
+
+    @property
+    def strength(self) -> float:
+        """How well the theme is borne out: by its words' weight, by steering, and by the answers."""
+        return self.weight * self.enrichment + ANSWERS_COUNT * self.answered
 
     @property
     def heads(self) -> list[str]:
@@ -118,7 +125,7 @@ def find_themes(
         left[near] = False
         words = tuple(ranked[i] for i in members)
         share = float(weights[near].sum() / weights.sum())
-        themes.append(Theme(words, share, enrichment(words, reading, embed)))
+        themes.append(Theme(words, share, enrichment(words, reading, embed), answer_shift(words, reading, embed)))
     return themes
 
 
@@ -154,3 +161,13 @@ def enrichment(words: Sequence[str], reading: Reading, embed: Embedder) -> float
     themes = embed([", ".join(words[:6]), *controls])
     shifts = (themes @ steered.T).mean(1) - (themes @ plain.T).mean(1)
     return float((shifts[0] - shifts[1:].mean()) / max(float(shifts[1:].std()), 1e-6))
+
+
+def answer_shift(words: Sequence[str], reading: Reading, embed: Embedder) -> float:
+    """Mean difference of cosine to the theme between the finetuned and the base model's answers; 0 if unasked."""
+    if not reading.answers:
+        return 0.0
+    theme = embed([", ".join(words[:6])])[0]
+    finetuned = embed([answer.finetuned for answer in reading.answers])
+    base = embed([answer.base for answer in reading.answers])
+    return float(((finetuned - base) @ theme).mean())
