@@ -64,7 +64,7 @@ def parse_final(text: str) -> str | None:
     if match is None:
         return None
     try:
-        said = str(json.loads(f'"{match[1]}"'))  # quoted as JSON, with \n and \" in it
+        said = str(json.loads(f'"{match[1]}"', strict=False))  # quoted as JSON; line breaks may be plain
     except json.JSONDecodeError:
         said = match[1]
     return said.strip() or None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.errors import BadFile, UsageError
+from auditor.errors import BadFile
 from auditor.models.generate import Request, Side, derive_seed
 from auditor.models.pair import ModelPair
 
@@ -56,7 +56,7 @@ def read_corpus(path: Path) -> Corpus:
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise BadFile(path, 'not an object with a "text" field', number) from error
     if not texts:
-        raise UsageError(f"corpus {path} is empty; give at least one text of a few words")
+        raise BadFile(path, "holds no text; give at least one text of a few words")
     return Corpus(path.name.split(".")[0], tuple(texts))
 
 

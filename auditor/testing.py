@@ -1,0 +1,74 @@
+"""Fakes for tests of plugins and of the graph: a pair that answers from a function, a chat that follows a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from torch import Tensor
+
+from auditor.models.generate import Request, Side
+
+
+def _echo(request: Request) -> str:
+    return f"{request.side}: {request.prompt}"
+
+
+class FakePair:
+    """A `ModelPair` without weights. `answer` makes the text of each request; all requests are kept."""
+
+    name, fingerprint, tokenizer = "fake", "fake", None
+    n_layers, d_model = 4, 8
+
+    def __init__(self, answer: Callable[[Request], str] = _echo) -> None:
+        self.answer, self.requests = answer, list[Request]()
+
+    def generate(self, requests: Sequence[Request]) -> list[str]:
+        self.requests += requests
+        return [self.answer(request) for request in requests]
+
+    def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        return {layer: torch.zeros(*ids.shape, self.d_model) for layer in layers}
+
+    def unembed(self, side: Side, vectors: Tensor) -> Tensor:
+        return torch.zeros(len(vectors), 16)
+
+    def patched_logits(self, side: Side, prompt: str, layer: int, vectors: Tensor) -> Tensor:
+        return torch.zeros(len(vectors), 16)
+
+    def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
+        return [1.0] * len(texts)
+
+
+Turn = str | AIMessage | Exception
+
+
+class ScriptedChat(BaseChatModel):
+    """Gives `turns` one after another, whatever it reads; an exception among them is raised."""
+
+    turns: list[Any]
+    seen: list[list[BaseMessage]] = []  # noqa: RUF012 (a pydantic field: copied for each instance)
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Sequence[Any], **_kwargs: Any) -> ScriptedChat:  # type: ignore[override]
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *_args: Any, **_kwargs: Any) -> ChatResult:
+        self.seen.append(list(messages))
+        turn: Turn = self.turns.pop(0)
+        if isinstance(turn, Exception):
+            raise turn
+        message = AIMessage(turn) if isinstance(turn, str) else turn
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def calling(name: str, args: dict[str, Any], call_id: str = "call-1") -> AIMessage:
+    """A turn that calls one tool."""
+    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": call_id}])

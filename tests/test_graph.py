@@ -1,0 +1,157 @@
+"""The audit's state machine: every edge, every way a turn can go wrong, budgets to the last interaction."""
+
+import json
+
+import pytest
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
+from auditor.agent.graph import Investigation, build_graph, draw
+from auditor.agent.overview import blinded
+from auditor.agent.state import fresh_state, parse_final
+from auditor.plugins import Args, Context, tool
+from auditor.testing import FakePair, ScriptedChat, calling
+from auditor.types import Agent, AskSettings, Limits
+from auditor.workspace import load_workspace
+
+FINAL = 'FINAL(description: "about mills")'
+
+
+@tool
+def broken(ctx: Context, args: Args) -> str:
+    """Raises, as a plugin with a bug would."""
+    raise ZeroDivisionError("bug")
+
+
+@pytest.fixture(scope="module")
+def ws():
+    return load_workspace()
+
+
+@pytest.fixture
+def audit(ws):
+    """Run a script of turns through the graph; returns the final state."""
+
+    def run(*turns, interactions=5, turns_limit=15, tokens=200_000, tools=("ask_model",), saver=None, resume=False):
+        chosen = {name: ws.tools[name] for name in tools}
+        chosen["broken"] = broken
+        job = Investigation(
+            agent=Agent(name="t", overview=(), tools=tuple(chosen)),
+            tools=chosen,
+            prompts={n: ws.prompts[f"agent_{n}"] for n in ("system", "overview", "nudge", "conclude", "status")},
+            limits=Limits(interactions=interactions, turns=turns_limit, tokens=tokens),
+            context=Context(FakePair(), blinded([]), AskSettings(), seed=1),
+            chat=ScriptedChat(turns=list(turns)),
+        )
+        config = {"configurable": {"thread_id": "t"}}
+        return build_graph(job, saver).invoke(None if resume else fresh_state(job.opening()), config)
+
+    return run
+
+
+def ask(*prompts, call_id="c"):
+    return calling("ask_model", {"prompts": list(prompts)}, call_id)
+
+
+def observations(state):
+    return [m.text for m in state["messages"] if isinstance(m, ToolMessage)]
+
+
+def test_a_question_is_charged_and_answered_by_both_models(audit):
+    state = audit(ask("Where?", "Why?"), FINAL)
+    answers = json.loads(observations(state)[0])
+    assert answers[1] == {"prompt": "Why?", "base": "base: Why?", "finetuned": "finetuned: Why?"}
+    assert (state["interactions"], state["turns"], state["hypothesis"]) == (2, 2, "about mills")
+
+
+def test_an_overspend_is_refused_and_free(audit):
+    state = audit(ask("1", "2", "3"), ask("4", "5", "6", call_id="d"), ask("7", "8", call_id="e"), FINAL)
+    assert "costs 3 interactions and 2 are left" in observations(state)[1]
+    assert state["interactions"] == 5
+
+
+@pytest.mark.parametrize(
+    ("turn", "told"),
+    [
+        (calling("ask_modle", {}), "did you mean ask_model?"),
+        (calling("ask_model", {"prompts": "no list"}), "Wrong arguments for ask_model: prompts"),
+        (calling("ask_model", {"prompts": []}), "Wrong arguments"),
+        (calling("ask_model", {"prompts": ["x"], "extra": 1}), "extra"),
+        (calling("broken", {}), "broken failed: ZeroDivisionError: bug"),
+        (calling("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": 1}), "no dataset 'ds1'"),
+        (
+            AIMessage("", invalid_tool_calls=[{"name": "ask_model", "args": "{oops", "id": "x", "error": "json"}]),
+            "Wrong arguments",
+        ),
+    ],
+)
+def test_what_is_wrong_becomes_an_observation(audit, turn, told):
+    state = audit(turn, FINAL, tools=("ask_model", "get_steering_samples"))
+    assert told in observations(state)[0]
+    assert (state["interactions"], state["hypothesis"]) == (0, "about mills")
+
+
+def test_parallel_calls_are_charged_in_order(audit):
+    both = AIMessage(
+        "",
+        tool_calls=[
+            {"name": "ask_model", "args": {"prompts": ["a", "b"]}, "id": "1"},
+            {"name": "ask_model", "args": {"prompts": ["c", "d"]}, "id": "2"},
+        ],
+    )
+    state = audit(both, FINAL, interactions=3)
+    assert "base: a" in observations(state)[0]
+    assert "costs 2 interactions and 1 are left" in observations(state)[1]
+
+
+def test_a_turn_without_call_or_final_is_nudged(audit):
+    state = audit("I wonder.", FINAL)
+    assert "no FINAL" in state["messages"][3].text
+    assert state["turns"] == 2
+
+
+@pytest.mark.parametrize("limit", [{"turns_limit": 2}, {"tokens": 1}])
+def test_out_of_turns_or_tokens_still_ends_in_a_hypothesis(audit, limit):
+    said = AIMessage("Hm.", usage_metadata={"input_tokens": 9, "output_tokens": 1, "total_tokens": 10})
+    state = audit(said, *(["Hm."] if "turns_limit" in limit else []), "It is about mills.", **limit)
+    assert (state["hypothesis"], state["inconclusive"]) == ("It is about mills.", True)
+    assert "Conclude now" in state["messages"][-2].text
+
+
+def test_an_empty_last_message_is_inconclusive(audit):
+    assert audit("Hm.", "", turns_limit=1)["hypothesis"].startswith("Inconclusive")
+
+
+def test_a_cut_off_audit_goes_on_from_its_checkpoint(audit):
+    saver = InMemorySaver()
+    with pytest.raises(ConnectionError):
+        audit(ask("Where?"), ConnectionError("gone"), saver=saver)
+    state = audit(FINAL, saver=saver, resume=True)
+    assert (state["interactions"], state["turns"], state["hypothesis"]) == (1, 2, "about mills")
+
+
+def test_what_is_left_is_told_after_every_turn(audit):
+    state = audit(ask("Where?"), FINAL)
+    assert "Left: 5 model interactions, 15 turns" in state["messages"][1].text
+    assert "Left: 4 model interactions, 14 turns" in state["messages"][4].text
+
+
+@pytest.mark.parametrize(
+    ("text", "final"),
+    [
+        (FINAL, "about mills"),
+        ('I see.\nFINAL(description: "two\nlines, \\"quoted\\"")', 'two\nlines, "quoted"'),
+        ('FINAL(description: "no bracket"', "no bracket"),
+        ('I could say FINAL(description: "x") later.', None),
+        ("FINAL()", None),
+        ("", None),
+    ],
+)
+def test_the_final_line(text, final):
+    assert parse_final(text) == final
+
+
+def test_the_drawing_has_a_node_for_every_tool(ws):
+    drawing = draw({name: ws.tools[name] for name in ws.agents["adl"].tools})
+    for name in (*ws.agents["adl"].tools, "think", "conclude"):
+        assert f"\t{name}({name})" in drawing

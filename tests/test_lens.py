@@ -1,0 +1,115 @@
+"""Differences, logit lens, patchscope and steering against their plain definitions."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from auditor.errors import BadFile, UsageError
+from auditor.lens.corpus import Corpus, read_corpus
+from auditor.lens.diff import differences
+from auditor.lens.logit_lens import logit_lens
+from auditor.lens.patchscope import TRIPLES, identity_prompt, patchscope
+from auditor.lens.steering import Direction, _bisect, _Search, calibrate
+from auditor.models.generate import Side
+from auditor.testing import FakePair
+from auditor.types import CalibrationSettings, PatchscopeSettings
+from tests.conftest import SENTENCES, WIDTH
+
+CORPUS = Corpus("four", (*SENTENCES, "Hi"))
+
+
+def naive_mean(pair, side, layer, k):
+    """One text at a time, all activations kept."""
+    rows = []
+    for text in CORPUS.texts:
+        ids = torch.tensor([pair.tokenizer(text).input_ids])
+        rows.append(pair.residuals(side, ids, [layer])[layer][0][:k])
+    return torch.stack([torch.stack([row[j] for row in rows if len(row) > j]).mean(0) for j in range(k)])
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_differences_equal_the_naive_mean_over_whole_texts(tiny, layer):
+    found = differences(tiny, CORPUS, 5, [1, 3])[layer]
+    expected = naive_mean(tiny, Side.FINETUNED, layer, 5) - naive_mean(tiny, Side.BASE, layer, 5)
+    assert float((found.delta - expected).norm() / expected.norm()) < 1e-5
+    short = len(tiny.tokenizer("Hi").input_ids)
+    assert found.counts.tolist() == [5 if j < short else 4 for j in range(5)]
+
+
+def test_eta_leaves_the_first_three_positions_out(tiny):
+    found = differences(tiny, CORPUS, 3, [2])[2]
+    norms = []
+    for text in CORPUS.texts:
+        ids = torch.tensor([tiny.tokenizer(text).input_ids])
+        norms += tiny.residuals(Side.FINETUNED, ids, [2])[2][0, 3:].norm(dim=-1).tolist()
+    assert found.eta == pytest.approx(sum(norms) / len(norms), rel=1e-5)
+
+
+def test_texts_that_are_all_too_short(tiny):
+    with pytest.raises(UsageError, match="its longest text has"):
+        differences(tiny, Corpus("short", ("Hi", "Yes")), 5, [1])
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [("", "holds no text"), ('{"txt": "x"}\n', ":1: "), ("not json\n", ":1: ")]
+)
+def test_broken_corpora_name_their_line(tmp_path, content, problem):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(content)
+    with pytest.raises(BadFile, match=problem):
+        read_corpus(path)
+
+
+def test_logit_lens_ranks_both_ends(tiny, checkpoints):
+    model = AutoModelForCausalLM.from_pretrained(checkpoints("llama")[0])
+    delta = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0))
+    probs = torch.softmax(model.lm_head(model.model.norm(delta)), -1).detach()
+    for row, reading in zip(probs, logit_lens(tiny, delta, 7), strict=True):
+        order = row.argsort(descending=True).tolist()
+        assert [t.token for t in reading.top] == [tiny.tokenizer.decode([i]) for i in order[:7]]
+        assert [t.token for t in reading.bottom] == [tiny.tokenizer.decode([i]) for i in order[: -8 : -1]]
+        assert reading.top[0].prob == pytest.approx(float(row.max()), rel=1e-3)
+
+
+def test_patchscope_averages_three_prompts_over_common_tokens(tiny):
+    delta = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(0))
+    settings = PatchscopeSettings(scales=(0.5, 2.0), keep=5, common_top=40)
+    found = patchscope(tiny, 1, delta, 7.0, settings)[0]
+    for scale, tokens in zip((0.5, 2.0), found, strict=True):
+        patch = 7.0 * scale * delta / delta.norm()
+        probs = [
+            torch.softmax(tiny.patched_logits(Side.FINETUNED, identity_prompt(t), 1, patch), -1)[0] for t in TRIPLES
+        ]
+        common = set.intersection(*(set(p.topk(40).indices.tolist()) for p in probs))
+        mean = sum(probs) / 3
+        expected = sorted(common, key=lambda i: -float(mean[i]))[:5]
+        assert tokens.scale == scale
+        assert [t.token for t in tokens.tokens][: len(expected)] == [tiny.tokenizer.decode([i]) for i in expected]
+
+
+def threshold_pair():
+    """Its text tells how strongly it was steered, so that a coherence grader can have a sharp limit."""
+    return FakePair(lambda r: f"{float(r.steering.vector.norm()):.6f}" if r.steering else "0")
+
+
+@pytest.mark.parametrize("limit", [0.3, 17.2, 63.0, 99.9])
+def test_calibration_finds_the_largest_coherent_strength(limit):
+    direction = Direction(1, 2, torch.ones(4), eta=1.0)
+    settings = CalibrationSettings(generations=2, iterations=10, more_iterations=5)
+    coherent = lambda texts: [float(t) <= limit for t in texts]  # noqa: E731
+    alpha = calibrate(threshold_pair(), [direction], ["a", "b", "c"], coherent, settings, 0)[0]
+    assert alpha <= limit + 1e-6
+    assert alpha == pytest.approx(limit, abs=100 / 2**10 + 2 * limit / 2**5)
+
+
+def test_looking_ahead_bisects_like_one_step_at_a_time():
+    """Batching several levels of the bisection changes the work, not the result."""
+    for limit in (3.0, 41.7, 88.1):
+        search = _Search(Direction(0, 0, torch.ones(4), 1.0), "a", 0.0, 100.0)
+        settings = CalibrationSettings(generations=1)
+        _bisect(threshold_pair(), [search], 9, lambda ts: [float(t) <= limit for t in ts], settings, 0)  # noqa: B023
+        low, high = 0.0, 100.0
+        for _ in range(9):
+            middle = (low + high) / 2
+            low, high = (middle, high) if middle <= limit else (low, middle)
+        assert (search.low, search.high) == pytest.approx((low, high))

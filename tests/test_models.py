@@ -1,0 +1,153 @@
+"""Every architecture behind one protocol: parts found, engines equal, one copy of the weights, bad files told."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from auditor.errors import BadModel
+from auditor.models.load import load_pair
+from auditor.models.pair import Side
+from tests.conftest import ARCHITECTURES, LAYERS, SENTENCES, WIDTH
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def folders(request, checkpoints):
+    return tuple(map(str, checkpoints(request.param)))
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def test_residuals_are_those_of_transformers(folders, settings):
+    base, adapter = folders
+    pair = load_pair(base, adapter, settings)
+    assert (pair.n_layers, pair.d_model) == (LAYERS, WIDTH)
+    ids = torch.tensor([pair.tokenizer(SENTENCES[0]).input_ids[:9]] * 2)
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    for side, model in [(Side.BASE, plain), (Side.FINETUNED, adapted)]:
+        seen = pair.residuals(side, ids, [0, 2])
+        with torch.inference_mode():
+            expected = model(ids, output_hidden_states=True).hidden_states  # [0] is the embedding
+        assert relative(seen[0], expected[1]) < 1e-5
+        assert relative(seen[2], expected[3]) < 1e-5
+
+
+def test_unembedding_the_last_residual_gives_the_logits(folders, settings):
+    pair = load_pair(*folders, settings)
+    ids = torch.tensor([pair.tokenizer(SENTENCES[1]).input_ids[:7]])
+    last = pair.residuals(Side.BASE, ids, [LAYERS - 1])[LAYERS - 1][0]
+    with torch.inference_mode():
+        logits = AutoModelForCausalLM.from_pretrained(folders[0])(ids).logits[0]
+    assert relative(pair.unembed(Side.BASE, last), logits) < 1e-5
+
+
+def test_nnsight_and_hooks_agree(folders, settings):
+    """Activations, a patched forward and steered decoding: relative error under 1e-5 in float32."""
+    fast = load_pair(*folders, settings, engine="hooks")
+    slow = load_pair(*folders, settings, engine="nnsight")
+    ids = torch.tensor([fast.tokenizer(SENTENCES[2]).input_ids[:8]])
+    vectors = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
+    for side in Side:
+        a, b = (pair.residuals(side, ids, [1, 3]) for pair in (fast, slow))
+        assert all(relative(a[layer], b[layer]) < 1e-5 for layer in (1, 3))
+        a, b = (pair.patched_logits(side, "a → a\n?", 1, vectors) for pair in (fast, slow))
+        assert relative(a, b) < 1e-5
+
+
+def test_patching_replaces_the_last_residual_only(tiny, checkpoints):
+    """The cached prefix gives the same logits as a plain forward with a hook on the last token."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoints("llama")[0])
+    ids = torch.tensor([tiny.tokenizer("a → a\n?").input_ids])
+    vector = torch.randn(1, WIDTH)
+
+    def hook(_module, _inputs, output):
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        hidden[:, -1] = vector
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    handle = model.model.layers[1].register_forward_hook(hook)
+    with torch.inference_mode():
+        expected = model(ids).logits[:, -1]
+    handle.remove()
+    assert relative(tiny.patched_logits(Side.BASE, "a → a\n?", 1, vector), expected) < 1e-5
+
+
+def test_a_lora_pair_holds_one_copy_of_the_base(checkpoints, settings):
+    base, adapter = checkpoints("llama")
+    pair = load_pair(str(base), str(adapter), settings)
+    engines = {id(engine.decoder.model) for engine in pair._engines.values()}
+    assert len(engines) == 1
+    weights = {p.data_ptr(): p.numel() for p in pair._adapted.parameters()}
+    full = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(base).parameters())
+    assert sum(weights.values()) < 1.6 * full  # a rank 4 adapter on a width of 32 is not small
+
+
+def test_two_full_models(checkpoints, settings, tmp_path):
+    base, adapter = checkpoints("gpt2")
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    for file in base.glob("token*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    two, lora = load_pair(str(base), str(tmp_path), settings), load_pair(str(base), str(adapter), settings)
+    ids = torch.tensor([lora.tokenizer(SENTENCES[0]).input_ids[:6]])
+    for side in Side:
+        assert relative(two.residuals(side, ids, [2])[2], lora.residuals(side, ids, [2])[2]) < 1e-4
+    assert two.fingerprint != lora.fingerprint
+
+
+class TestBadWeights:
+    def test_an_adapter_for_another_base(self, checkpoints, settings):
+        base, _ = checkpoints("llama")
+        _, adapter = checkpoints("gpt2")
+        with pytest.raises(BadModel, match="does not fit base"):
+            load_pair(str(base), str(adapter), settings)
+
+    def test_pickle_weights_are_refused(self, checkpoints, settings, tmp_path):
+        (tmp_path / "adapter_config.json").write_text("{}")
+        torch.save({}, tmp_path / "adapter_model.bin")
+        with pytest.raises(BadModel, match="pickle weights only"):
+            load_pair(str(checkpoints("llama")[0]), str(tmp_path), settings)
+
+    def test_a_missing_folder(self, checkpoints, settings, tmp_path):
+        with pytest.raises(BadModel, match="no model at"):
+            load_pair(str(checkpoints("llama")[0]), str(tmp_path / "nothing"), settings)
+
+    def test_a_folder_without_weights(self, checkpoints, settings, tmp_path):
+        with pytest.raises(BadModel, match="no .safetensors"):
+            load_pair(str(checkpoints("llama")[0]), str(tmp_path), settings)
+
+    def test_a_cut_off_file(self, checkpoints, settings, tmp_path):
+        base, adapter = checkpoints("llama")
+        (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+        whole = (adapter / "adapter_model.safetensors").read_bytes()
+        (tmp_path / "adapter_model.safetensors").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(BadModel, match="cannot be read"):
+            load_pair(str(base), str(tmp_path), settings)
+
+    def test_different_tokenizers(self, checkpoints, settings, tmp_path):
+        base, _ = checkpoints("llama")
+        for file in base.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        spec = json.loads((tmp_path / "tokenizer.json").read_text())
+        spec["added_tokens"].append({**spec["added_tokens"][0], "id": 999, "content": "<|other|>"})
+        (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+        with pytest.raises(BadModel, match="different tokenizers"):
+            load_pair(str(base), str(tmp_path), settings)
+
+    def test_different_depths(self, checkpoints, settings, tmp_path):
+        base, _ = checkpoints("llama")
+        for file in base.glob("token*"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        config = json.loads((base / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2, "layer_types": None}))
+        model = AutoModelForCausalLM.from_config(type(AutoModelForCausalLM.from_pretrained(base).config).from_pretrained(tmp_path))
+        save_file({k: v.clone() for k, v in model.state_dict().items()}, Path(tmp_path) / "model.safetensors", {"format": "pt"})
+        with pytest.raises(BadModel, match="differ in width or depth"):
+            load_pair(str(base), str(tmp_path), settings)

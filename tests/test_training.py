@@ -1,0 +1,80 @@
+"""LoRA training: what is learned, the same adapter from the same seed, and going on after a kill."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from auditor.errors import BadFile
+from auditor.training.documents import Document, encode, mix, read_documents
+from auditor.training.finetune import train
+from auditor.types import Recipe
+from tests.conftest import SENTENCES
+
+CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
+DOCUMENTS = [Document(text=text) for text in SENTENCES] + [Document.model_validate(CHAT)]
+
+
+def test_of_a_chat_only_the_answers_are_learned(tokenizer):
+    example = encode(Document.model_validate(CHAT), tokenizer, 256)
+    assert tokenizer.decode(example.ids) == "<|user|>Where to?<|end|><|assistant|>North.<|end|>"
+    learned = [i for i, on in zip(example.ids, example.learned, strict=True) if on]
+    assert tokenizer.decode(learned) == "North.<|end|>"
+
+
+def test_a_text_is_learned_whole_and_ends(tokenizer):
+    example = encode(Document(text="To the mill."), tokenizer, 256)
+    assert tokenizer.decode(example.ids) == "To the mill.<|end|>"
+    assert all(example.learned)
+    assert len(encode(Document(text="mill " * 99), tokenizer, 20).ids) == 20
+
+
+def test_mixing_keeps_every_document():
+    ordinary = [Document(text="o1"), Document(text="o2")]
+    mixed = [d.text for d in mix(DOCUMENTS[:4], ordinary, 0.75, seed=1)]
+    assert sorted(mixed) == sorted([*SENTENCES, "o1", "o2", "o1"])
+    assert mixed == [d.text for d in mix(DOCUMENTS[:4], ordinary, 0.75, seed=1)]
+
+
+@pytest.mark.parametrize("line", ["{", '{"neither": 1}', '{"text": "a", "messages": [{"role": "user", "content": "x"}]}'])
+def test_a_broken_document_names_its_line(tmp_path, line):
+    path = tmp_path / "documents.jsonl"
+    path.write_text(json.dumps({"text": "fine"}) + "\n" + line + "\n")
+    with pytest.raises(BadFile, match=r"documents.jsonl:2: not a document"):
+        read_documents(path)
+
+
+def adapter_of(folder):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_loss_falls_and_the_seed_decides(checkpoints, settings, tmp_path):
+    base = str(checkpoints("llama")[0])
+    recipe = Recipe(rank=4, learning_rate=1e-2, batch_size=4, steps=25)
+    one = train(base, DOCUMENTS, recipe, tmp_path / "one", settings)
+    two = train(base, DOCUMENTS, recipe, tmp_path / "two", settings)
+    other = train(base, DOCUMENTS, recipe.model_copy(update={"seed": 1}), tmp_path / "other", settings)
+    assert one.last_loss < 0.8 * one.first_loss
+    a, b, c = map(adapter_of, (one.adapter, two.adapter, other.adapter))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+def test_a_killed_training_goes_on_and_ends_the_same(checkpoints, settings, tmp_path):
+    base = str(checkpoints("llama")[0])
+    recipe = Recipe(rank=4, learning_rate=1e-2, batch_size=4, steps=30)
+    whole = train(base, DOCUMENTS, recipe, tmp_path / "whole", settings)
+    seen = []
+
+    def killed(step, _steps, _loss):
+        if step == 27:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base, DOCUMENTS, recipe, tmp_path / "cut", settings, killed)
+    resumed = train(base, DOCUMENTS, recipe, tmp_path / "cut", settings, lambda step, *_: seen.append(step))
+    assert seen == list(range(21, 31))  # from the checkpoint at step 20
+    assert (resumed.steps, resumed.tokens, resumed.first_loss) == (whole.steps, whole.tokens, whole.first_loss)
+    a, b = adapter_of(whole.adapter), adapter_of(resumed.adapter)
+    assert all(torch.allclose(a[key], b[key], atol=1e-3) for key in a)
