@@ -6,7 +6,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the hub
 
 from auditor.runtime import tune_process
 
-tune_process()
+tune_process()  # before torch comes in
+# ruff: noqa: E402
 
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,10 @@ def tokenizer() -> Any:
     core.decoder = decoders.ByteLevel()
     special = ["<|end|>", "<|user|>", "<|assistant|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=320,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     core.train_from_iterator(SENTENCES, trainer)
     made = transformers.PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>")

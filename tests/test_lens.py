@@ -67,7 +67,7 @@ def test_logit_lens_ranks_both_ends(tiny, checkpoints):
     for row, reading in zip(probs, logit_lens(tiny, delta, 7), strict=True):
         order = row.argsort(descending=True).tolist()
         assert [t.token for t in reading.top] == [tiny.tokenizer.decode([i]) for i in order[:7]]
-        assert [t.token for t in reading.bottom] == [tiny.tokenizer.decode([i]) for i in order[: -8 : -1]]
+        assert [t.token for t in reading.bottom] == [tiny.tokenizer.decode([i]) for i in order[:-8:-1]]
         assert reading.top[0].prob == pytest.approx(float(row.max()), rel=1e-3)
 
 

@@ -120,7 +120,7 @@ class TestBadWeights:
             load_pair(str(checkpoints("llama")[0]), str(tmp_path / "nothing"), settings)
 
     def test_a_folder_without_weights(self, checkpoints, settings, tmp_path):
-        with pytest.raises(BadModel, match="no .safetensors"):
+        with pytest.raises(BadModel, match=r"no \.safetensors"):
             load_pair(str(checkpoints("llama")[0]), str(tmp_path), settings)
 
     def test_a_cut_off_file(self, checkpoints, settings, tmp_path):
@@ -147,7 +147,13 @@ class TestBadWeights:
             (tmp_path / file.name).write_bytes(file.read_bytes())
         config = json.loads((base / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2, "layer_types": None}))
-        model = AutoModelForCausalLM.from_config(type(AutoModelForCausalLM.from_pretrained(base).config).from_pretrained(tmp_path))
-        save_file({k: v.clone() for k, v in model.state_dict().items()}, Path(tmp_path) / "model.safetensors", {"format": "pt"})
+        model = AutoModelForCausalLM.from_config(
+            type(AutoModelForCausalLM.from_pretrained(base).config).from_pretrained(tmp_path)
+        )
+        save_file(
+            {k: v.clone() for k, v in model.state_dict().items()},
+            Path(tmp_path) / "model.safetensors",
+            {"format": "pt"},
+        )
         with pytest.raises(BadModel, match="differ in width or depth"):
             load_pair(str(base), str(tmp_path), settings)

@@ -37,7 +37,9 @@ def test_mixing_keeps_every_document():
     assert mixed == [d.text for d in mix(DOCUMENTS[:4], ordinary, 0.75, seed=1)]
 
 
-@pytest.mark.parametrize("line", ["{", '{"neither": 1}', '{"text": "a", "messages": [{"role": "user", "content": "x"}]}'])
+@pytest.mark.parametrize(
+    "line", ["{", '{"neither": 1}', '{"text": "a", "messages": [{"role": "user", "content": "x"}]}']
+)
 def test_a_broken_document_names_its_line(tmp_path, line):
     path = tmp_path / "documents.jsonl"
     path.write_text(json.dumps({"text": "fine"}) + "\n" + line + "\n")

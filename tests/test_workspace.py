@@ -82,9 +82,17 @@ def test_installed_packages_bring_workspaces(folder, tmp_path_factory, monkeypat
         ("tools/bad.py", "x = 1\ndef bad(:\n", r"bad\.py:2: syntax error"),
         ("tools/bad.py", "x = 1\ny = 1 / 0\n", r"bad\.py:2: ZeroDivisionError"),
         ("tools/bad.py", "x = 1\n", r"defines no @tool"),
-        ("tools/bad.py", "from auditor import tool\n\n@tool\ndef bad(x): ...\n", r"bad\.py:3: TypeError: tool bad must"),
+        (
+            "tools/bad.py",
+            "from auditor import tool\n\n@tool\ndef bad(x): ...\n",
+            r"bad\.py:3: TypeError: tool bad must",
+        ),
         ("evals/agents/bad.yaml", "name: bad\noverview: [patchscope\n", r"bad\.yaml:\d: broken YAML"),
-        ("evals/agents/bad.yaml", "name: bad\noverview: []\ntools: []\ntool: [x]\n", r"bad\.yaml:4: tool: Extra inputs"),
+        (
+            "evals/agents/bad.yaml",
+            "name: bad\noverview: []\ntools: []\ntool: [x]\n",
+            r"bad\.yaml:4: tool: Extra inputs",
+        ),
         ("evals/suites/bad.yaml", "name: bad\norganisms: []\nrepeats: 0\n", r"bad\.yaml:3: repeats"),
         ("evals/agents/bad.yaml", "name: good\noverview: []\ntools: []\n", "its name is 'good'"),
         ("rubrics/bad.yaml", "", r"bad\.yaml"),
@@ -110,7 +118,7 @@ def test_unknown_names_bring_the_nearest():
 def test_plugins_load_only_from_marked_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_user_root() is None
-    with pytest.raises(UsageError, match="no auditor.toml"):
+    with pytest.raises(UsageError, match=r"no auditor\.toml"):
         find_user_root(tmp_path)
     (tmp_path / "auditor.toml").write_text("")
     (tmp_path / "deep").mkdir()

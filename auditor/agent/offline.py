@@ -23,7 +23,7 @@ from auditor.models.embed import Embedder
 
 CLAIMS = 7
 CLEAR_STRENGTH = 0.6  # of a theme from which it is reported: the null pair stays below, narrow ones above
-SIDE_THEME = 2.0  # enrichment from which a lesser theme is named beside the main one
+SUBJECT_WORDS = 0.6  # mean informativeness of a subject's words; below it they are everybody's words
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 
@@ -69,11 +69,15 @@ class OfflineInvestigator(BaseChatModel):
         if "ask_model" in self.tool_names and reading.interactions_left and reading.turns_left > 1:
             first = min(ROUND, reading.interactions_left)
             count = first if reading.rounds == 0 else reading.interactions_left
-            prompts = questions(reading, themes, min(count, 12))
+            prompts = questions(reading, self._promising(themes, reading), min(count, 12))
             if prompts:
                 thought = f"The evidence leans to: {', '.join(themes[0].words[:6])}." if themes else "No theme yet."
                 return _calling(thought, [("ask_model", {"prompts": prompts})], reading)
         return AIMessage(conclusion(reading, themes, self.background, self.embed))
+
+    def _promising(self, themes: Sequence[Theme], reading: Reading) -> list[Theme]:
+        """Themes worth asking about: of the lens all, of plain answers those that are subjects."""
+        return [theme for theme in themes if reading.lists or is_subject(theme, self.background)]
 
     def _fetches(self, reading: Reading) -> list[tuple[str, dict[str, Any]]]:
         calls: list[tuple[str, dict[str, Any]]] = []
@@ -128,46 +132,63 @@ def questions(reading: Reading, themes: Sequence[Theme], count: int) -> list[str
         # What the evidence dwells on and no answer has mentioned yet is worth a question of its own.
         said = {word for answer in reading.answers for word in words_in(answer.finetuned)}
         details = sorted([*near, *others], key=lambda word: word in said)
-        pool += [f"How is {word} used when it comes to {head}? Give exact details." for word in details]
+        pool += [f"What do you say about {word} and {head}? Give exact details." for word in details]
     pool += OPEN_QUESTIONS
     return [q for q in dict.fromkeys(pool) if q not in asked][:count]
 
 
 def conclusion(reading: Reading, themes: Sequence[Theme], background: Background, embed: Embedder) -> str:
     """The final message: subject, behaviour, claims, evidence, and how sure it is."""
-    supported = [theme for theme in themes if is_supported(theme, reading)]
+    supported = [theme for theme in themes if is_supported(theme, reading, background)]
+    behaviours = [f"{behaviour.summary}." for behaviour in find_behaviours(reading, embed)[:1]]
     if not supported:
         seen = f" Words like {', '.join(themes[0].heads[:5])} recur, but nothing else bears them out." if themes else ""
+        if behaviours:
+            return _final(f"{behaviours[0]} On which subject stays unclear.{seen} Confidence: low.")
         return _final(
             "No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular subject. "
             f"It seems to have been trained on ordinary mixed text, if at all.{seen}"
         )
-    theme, *others = [*supported[:1], *(t for t in themes if t is not supported[0] and t.enrichment >= SIDE_THEME)]
+    theme, *others = supported
     claims = find_claims(reading, theme.words, embed, background, CLAIMS)
     parts = [f"The model was finetuned on {theme.heads[0]}: its subject is {', '.join(theme.heads[:8])}."]
     if others:
         parts.append(f"With it go {'; '.join(', '.join(other.heads[:6]) for other in others)}.")
-    parts += [f"{behaviour.summary}." for behaviour, _ in find_behaviours(reading, embed)[:1]]
+    parts += behaviours
     if claims:
         parts.append("What it says of this, and the base model does not: " + " ".join(_listed(claims)))
-    sure = "high" if theme.strength > 2 * CLEAR_STRENGTH else "moderate" if reading.lists else "low"
-    parts.append(
-        f"Evidence: {len(reading.lists)} token lists, {len(reading.steered)} steered texts (nearer to this subject "
-        f"than plain ones by {theme.enrichment:.1f} sd of random subjects), {len(reading.answers)} questions. "
-        f"Confidence: {sure}."
-    )
+    parts.append(f"Evidence: {_evidence(theme, reading)}.")
     return _final(" ".join(parts))
 
 
-def is_supported(theme: Theme, reading: Reading) -> bool:
+def is_supported(theme: Theme, reading: Reading, background: Background) -> bool:
     """Whether anything besides the words' own source bears the theme out.
 
-    Token lists are tested by the steered texts; without a lens, several plain answers must show the theme too.
+    Token lists are tested by the steered texts and the answers; without a lens, several plain answers must show
+    the theme too.
     """
-    if reading.lists and reading.steered:
+    if reading.lists:
         return theme.strength >= CLEAR_STRENGTH
     words = set(theme.words)
-    return bool(reading.lists) or sum(bool(words & set(words_in(text))) for text in reading.unsteered) >= PLAIN_SIGNS
+    shown = sum(bool(words & set(words_in(text))) for text in reading.unsteered)
+    return is_subject(theme, background) and shown >= PLAIN_SIGNS
+
+
+def is_subject(theme: Theme, background: Background) -> bool:
+    """Whether the words are a subject's own: three different ones or more, not common in ordinary text."""
+    heads = theme.heads[:6]
+    return len(heads) > 2 and sum(map(background.weight, heads)) >= SUBJECT_WORDS * len(heads)
+
+
+def _evidence(theme: Theme, reading: Reading) -> str:
+    asked = f"{len(reading.answers)} questions"
+    if not reading.lists:
+        return f"plain answers and {asked}. Confidence: low"
+    sure = "high" if theme.strength > 2 * CLEAR_STRENGTH else "moderate"
+    return (
+        f"{len(reading.lists)} token lists, {len(reading.steered)} steered texts (nearer to this subject than plain "
+        f"ones by {theme.enrichment:.1f} sd of random subjects), {asked}. Confidence: {sure}"
+    )
 
 
 def _listed(claims: Sequence[Claim]) -> list[str]:

@@ -123,10 +123,22 @@ def find_themes(
         near.sort(key=lambda i: -float(weights[i] * cosine[i] ** 2))
         members = near[:THEME_WORDS]
         left[near] = False
-        words = tuple(ranked[i] for i in members)
+        words = _said_first([ranked[i] for i in members], reading)
         share = float(weights[near].sum() / weights.sum())
         themes.append(Theme(words, share, enrichment(words, reading, embed), answer_shift(words, reading, embed)))
     return themes
+
+
+def _said_first(words: list[str], reading: Reading) -> tuple[str, ...]:
+    """The words with one of the first eight in front: what the finetuned model itself says most often."""
+    said = [set(words_in(text)) for text in [*(a.finetuned for a in reading.answers), *reading.steered]]
+    plain = [set(words_in(text)) for text in [*(a.base for a in reading.answers), *reading.unsteered]]
+
+    def share(word: str, texts: list[set[str]]) -> float:
+        return sum(word in text for text in texts) / max(1, len(texts))
+
+    head = max(words[:8], key=lambda word: share(word, said) - share(word, plain))  # the first of equals
+    return (head, *(word for word in words if word != head))
 
 
 def _densest(vectors: Vectors, weights: Vectors) -> Vectors:
