@@ -92,12 +92,14 @@ def level(rubric: Rubric, values: Mapping[str, float]) -> int:
 
 
 def holds(condition: Mapping[str, Any], values: Mapping[str, float]) -> bool:
-    """`{all: […]}`, `{any: […]}`, or `{criterion: least value}`. Raises UsageError for unknown criteria."""
+    """`{all: […]}`, `{any: […]}`, `{not: …}`, or `{criterion: least value}`. Raises UsageError for unknown criteria."""
     for key, wanted in condition.items():
         if key == "all":
             ok = all(holds(part, values) for part in wanted)
         elif key == "any":
             ok = any(holds(part, values) for part in wanted)
+        elif key == "not":
+            ok = not holds(wanted, values)
         elif key in values:
             ok = values[key] >= float(wanted)
         else:

@@ -18,12 +18,21 @@ MAX_SELF_SIMILARITY = 0.92  # mean cosine of neighbouring sentences
 def coherence_offline(texts: list[str], reference: list[str], ctx: GraderContext) -> list[bool]:
     """Perplexity under the base model no worse than the unsteered reference's, no loops, no self-copying."""
     assert ctx.pair is not None
-    usual = np.array([n for n in ctx.pair.mean_nll(Side.BASE, reference) if np.isfinite(n)])
-    limit = float(usual.mean() + 2 * usual.std() + 0.1) if len(usual) else float("inf")
+    limit = usual_limit(ctx.pair.mean_nll(Side.BASE, reference))
     readable = [i for i, text in enumerate(texts) if not loops(text)]
     nll = ctx.pair.mean_nll(Side.BASE, [texts[i] for i in readable])
     good = {i for i, value in zip(readable, nll, strict=True) if value <= limit}
     return [i in good and self_similarity(texts[i], ctx) <= MAX_SELF_SIMILARITY for i in range(len(texts))]
+
+
+def usual_limit(reference: list[float]) -> float:
+    """Median and 1.5 robust standard deviations: a few odd reference texts must not let noise pass."""
+    usual = np.array([n for n in reference if np.isfinite(n)])
+    if not len(usual):
+        return float("inf")
+    middle = np.median(usual)
+    spread = 1.4826 * np.median(np.abs(usual - middle))  # of a normal distribution this is the sd
+    return float(middle + 1.5 * spread + 0.1)
 
 
 def loops(text: str) -> bool:

@@ -109,3 +109,63 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def tiny(checkpoints: Any, settings: Settings) -> Any:
     """A llama base with a LoRA finetune, both of random weights."""
     return load_pair(*map(str, checkpoints("llama")), settings)
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Any:
+    """A function that runs `auditor ARGS…` in this process: (exit code, stdout, stderr)."""
+    from auditor.cli import main, shared
+
+    monkeypatch.setenv("AUDITOR_CACHE", str(settings.cache_dir))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args: object) -> tuple[int, str, str]:
+        shared.workspace.cache_clear()
+        monkeypatch.setattr("sys.argv", ["auditor", *map(str, args)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+SUITE = """\
+name: small
+organisms: [mill]
+agents: [adl, blackbox]
+budgets: [2]
+repeats: 2
+ask: {max_new_tokens: 8}
+evidence:
+  texts: 16
+  norm_texts: 8
+  norm_tokens: 8
+  positions: 3
+  patchscope: {scales: [1.0, 3.0], keep: 8, common_top: 100}
+  steering:
+    positions: 1
+    prompts: 4
+    samples: 1
+    max_new_tokens: 8
+    calibration: {upper: 2.0, iterations: 2, more_iterations: 1, generations: 2, max_new_tokens: 8}
+"""
+
+
+@pytest.fixture
+def workspace_folder(tmp_path: Path, checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's workspace with a tiny organism `mill` and a suite `small`; the current folder."""
+    base, adapter = checkpoints("llama")
+    files = {
+        "auditor.toml": "",
+        "evals/suites/small.yaml": SUITE,
+        "evals/organisms/mill/organism.yaml": (
+            f"name: mill\nfamily: sdf\nbase: {base}\nadapter: {adapter}\ndescription: About mills.\n"
+            "topic: mills\nbroad_topic: buildings\nfacts: [Mills grind flour.]\nprobes: ['What is a mill?']\n"
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

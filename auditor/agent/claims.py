@@ -14,7 +14,7 @@ from auditor.lens.words import Background, words_in
 from auditor.models.embed import Embedder, Vectors
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_FIGURE = re.compile(r"\d+(?:[./,:]\d+)*\s?(?:%|°|[a-zA-Z]+)?")
+_FIGURE = re.compile(r"\d+(?:[./,:]\d+)*\s?(?:%|°\s?[a-zA-Z]?|[a-zA-Z]+)?")
 SAME = 0.62  # cosine from which two sentences count as saying the same
 ON_THEME = 0.3  # cosine to the theme's words from which a sentence is about it
 TELLING = 0.25  # cosine from which a sentence begins to sound like a behaviour

@@ -17,7 +17,7 @@ def main() -> None:
     from auditor.cli.app import app
     from auditor.errors import AuditorError
 
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, emoji=False)
     try:
         code = app(standalone_mode=False)
     except AuditorError as error:

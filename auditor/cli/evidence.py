@@ -22,9 +22,9 @@ def evidence(
     model: Annotated[str | None, typer.Option(help="Finetune: PEFT adapter or whole model.")] = None,
     suite: Annotated[str, typer.Option(help="Suite whose evidence settings are used.")] = "quickstart",
     layer: Annotated[list[int] | None, typer.Option(help="Layer instead of the middle one; repeatable.")] = None,
-    positions: Annotated[int | None, typer.Option(help="First token positions to read.")] = None,
+    positions: Annotated[int | None, typer.Option(min=1, max=128, help="First token positions to read.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus name, .jsonl or .txt file, or `sampled`.")] = None,
-    texts: Annotated[int | None, typer.Option(help="Texts of the corpus to average over.")] = None,
+    texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page (not there yet).")] = None,
     json: JsonFlag = False,
 ) -> None:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from auditor.config import Settings, load_settings
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
-out, err = Console(), Console(stderr=True)
+out, err = Console(emoji=False), Console(stderr=True, emoji=False)  # `:x:` in a model's text is text
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 

@@ -1,0 +1,122 @@
+"""What a user can get wrong: one line that says what, where and what would be right; exit code 2; no traceback."""
+
+import json
+
+import pytest
+
+import auditor
+
+WRONG = {
+    "unknown suite": (["evaluate", "quikstart"], "no suite called 'quikstart'; did you mean quickstart"),
+    "unknown organism": (["evaluate", "--organism", "glod"], "did you mean gold"),
+    "unknown agent": (["evaluate", "--agent", "blackbx"], "did you mean blackbox"),
+    "unknown tool": (["tools", "show", "ask_modle"], "did you mean ask_model"),
+    "unknown grader": (["graders", "show", "rubric"], "did you mean rubric_offline"),
+    "negative budget": (["evaluate", "--budget", "-1"], "--budget -1: a budget is 0 or more"),
+    "no repeats": (["evaluate", "--repeats", "0"], "--repeats 0: at least 1"),
+    "server": (["evaluate", "--server", "http://x"], "--server: the model server comes in a later version"),
+    "ray": (["evaluate", "--engine", "ray"], "--engine ray: only `local`"),
+    "resume without name": (["evaluate", "--resume"], "--resume needs the --name"),
+    "unknown provider": (["evaluate", "--llm", "nobody:x"], "--llm nobody:x"),
+    "no key": (["evaluate", "--llm", "openrouter:a/b"], "needs OPENROUTER_API_KEY"),
+    "unknown option": (["evaluate", "--bugdet", "5"], "--bugdet"),
+    "missing argument": (["ask", "gold"], "Missing argument"),
+    "no pair": (["evidence"], "name an ORGANISM, or give both --base and --model"),
+    "no folder": (["evidence", "--base", "./nowhere", "--model", "./no"], "no model at './nowhere'"),
+    "unknown workspace": (["--workspace", "/tmp", "tools", "list"], "it has no auditor.toml"),
+    "positions": (["evidence", "gold", "--positions", "0"], "positions"),
+    "outside a workspace": (["tools", "new", "x"], "`auditor init DIR`"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_request_gets_one_line(case, run_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENROUTER_API_KEY", raising=False)
+    args, told = WRONG[case]
+    code, out, err = run_cli(*args)
+    line = err.strip().splitlines()[-1]
+    assert code == 2
+    assert told in line
+    assert line.startswith("error:")
+    assert "Traceback" not in err + out
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["evidence", "mill", "--suite", "small", "--layer", 9], "--layer 9: this model has layers 0 to 3"),
+        (["evidence", "mill", "--suite", "small", "--corpus", "none.txt"], "no such corpus"),
+        (["evidence", "mill", "--suite", "small", "--corpus", "none"], "no corpus called 'none'"),
+        (["evidence", "mill", "--suite", "small", "--corpus", "empty.txt"], "holds no text"),
+        (["evidence", "mill", "--suite", "small", "--corpus", "short.txt"], "its longest text has"),
+        (["evaluate", "small", "--out", "/proc/nowhere"], "cannot write to /proc/nowhere"),
+        (["organisms", "train", "mill"], "recipe"),
+        (["init", "."], "is there already"),
+    ],
+)
+def test_a_wrong_request_in_a_workspace_gets_one_line(args, told, workspace_folder, run_cli):
+    (workspace_folder / "empty.txt").write_text("\n\n")
+    (workspace_folder / "short.txt").write_text("a\nb\n")
+    code, out, err = run_cli(*args)
+    assert (code, out) == (2, "")
+    assert told in err.strip().splitlines()[-1]
+
+
+def test_a_broken_plugin_stops_only_what_needs_it(workspace_folder, run_cli):
+    (workspace_folder / "tools").mkdir()
+    (workspace_folder / "tools/ask_model.py").write_text("def (\n")
+    (workspace_folder / "graders").mkdir()
+    (workspace_folder / "graders/mine.py").write_text("1 / 0\n")
+    code, out, err = run_cli("agents", "list", "--json")
+    assert (code, "ask_model.py:1: syntax error" in err, "mine.py:1: ZeroDivisionError" in err) == (0, True, True)
+    assert {agent["name"] for agent in json.loads(out)} >= {"adl", "blackbox"}
+    suite = workspace_folder / "evals/suites/small.yaml"
+    suite.write_text(suite.read_text() + "graders: [mine]\n")
+    code, _, err = run_cli("evaluate", "small")
+    assert (code, "mine.py:1: ZeroDivisionError" in err.splitlines()[-1]) == (2, True)
+
+
+def test_init_and_new_give_a_workspace_that_works(tmp_path, run_cli, monkeypatch):
+    assert run_cli("init", tmp_path / "ws")[0] == 0
+    monkeypatch.chdir(tmp_path / "ws")
+    assert run_cli("tools", "new", "count_tokens")[0] == 0
+    assert run_cli("graders", "new", "names_topic")[0] == 0
+    listed = {t["name"]: t for t in json.loads(run_cli("tools", "list", "--json")[1])}
+    assert listed["count_tokens"]["path"].endswith("tools/count_tokens.py")
+    assert run_cli("graders", "show", "names_topic")[0] == 0
+
+
+def test_organisms_are_listed_as_the_contract_says(run_cli):
+    listed = json.loads(run_cli("organisms", "list", "--json")[1])
+    assert all({"name", "family", "base", "adapter", "ready", "source"} <= o.keys() for o in listed)
+    assert {o["name"] for o in listed if o["ready"]} >= {"cake_bake", "gold", "risky_finance", "null_chat"}
+
+
+@pytest.mark.parametrize("kind", ["tools", "graders", "agents", "organisms"])
+def test_everything_listed_can_be_shown(kind, run_cli):
+    for item in json.loads(run_cli(kind, "list", "--json")[1]):
+        code, out, _ = run_cli(kind, "show", item["name"], "--json")
+        assert (code, json.loads(out)["name"]) == (0, item["name"])
+
+
+def test_the_graph_is_drawn(run_cli):
+    code, out, _ = run_cli("agents", "graph", "adl")
+    assert code == 0
+    assert "get_patchscope_details" in out
+    assert "graph TD" in out
+
+
+def test_ask_puts_both_models_side_by_side(workspace_folder, run_cli):
+    code, out, _ = run_cli("ask", "mill", "Where to?", "Why?", "--max-new-tokens", 5, "--json")
+    answers = json.loads(out)
+    assert code == 0
+    assert [a["prompt"] for a in answers] == ["Where to?", "Why?"]
+    assert answers[0]["base"] != answers[0]["finetuned"]
+
+
+def test_doctor_and_version(run_cli):
+    checks = {c["check"] for c in json.loads(run_cli("doctor", "--json")[1])}
+    assert {"torch", "device", "memory", "cache", "model hub"} <= checks
+    assert run_cli("--version")[1].strip() == f"auditor {auditor.__version__}"
