@@ -26,13 +26,13 @@ def coherence_offline(texts: list[str], reference: list[str], ctx: GraderContext
 
 
 def usual_limit(reference: list[float]) -> float:
-    """Median and 1.5 robust standard deviations: a few odd reference texts must not let noise pass."""
+    """Median and 2 robust standard deviations: a few odd reference texts must not let noise pass."""
     usual = np.array([n for n in reference if np.isfinite(n)])
     if not len(usual):
         return float("inf")
     middle = np.median(usual)
     spread = 1.4826 * np.median(np.abs(usual - middle))  # of a normal distribution this is the sd
-    return float(middle + 1.5 * spread + 0.1)
+    return float(middle + 2 * spread + 0.1)
 
 
 def loops(text: str) -> bool:

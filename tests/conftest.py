@@ -106,6 +106,21 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="session")
+def real_settings() -> Settings:
+    """The machine's own cache, where the embedded model is; skips if it is nowhere to be had."""
+    from auditor.config import load_settings
+    from auditor.errors import BadModel
+    from auditor.models.embedded import embedded_model_dir
+
+    found = load_settings(device="cpu")
+    try:
+        embedded_model_dir(found)
+    except BadModel as error:
+        pytest.skip(f"no embedded model: {error}")
+    return found
+
+
+@pytest.fixture(scope="session")
 def tiny(checkpoints: Any, settings: Settings) -> Any:
     """A llama base with a LoRA finetune, both of random weights."""
     return load_pair(*map(str, checkpoints("llama")), settings)

@@ -47,9 +47,7 @@ def test_related_words_hang_together_and_odd_ones_do_not(background):
     assert gauge.measure(["the", "and"]).cohesion == 0.0
 
 
-@pytest.mark.parametrize(
-    ("token", "word"), [(" Cake", "cake"), ("ing", "ing"), ("42", None), ("!!", None), ("", None)]
-)
+@pytest.mark.parametrize(("token", "word"), [(" Cake", "cake"), ("ing", "ing"), ("42", None), ("!!", None), ("", None)])
 def test_tokens_as_words(token, word):
     assert as_word(token) == word
 

@@ -22,7 +22,7 @@ from auditor.lens.words import Background, words_in
 from auditor.models.embed import Embedder
 
 CLAIMS = 7
-CLEAR_STRENGTH = 0.6  # of a theme from which it is reported: the null pair stays below, narrow ones above
+CLEAR_STRENGTH = 0.8  # of a theme from which it is reported: the null pair stays below, narrow ones above
 SUBJECT_WORDS = 0.6  # mean informativeness of a subject's words; below it they are everybody's words
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round

@@ -17,7 +17,7 @@ from auditor.models.embed import Embedder, Vectors
 RELATED = 0.15  # cosine of centred word embeddings from which two words count as related
 THEME_WORDS = 14
 UNSEEN = 0.3  # weight of a token that occurs in no text at all: probably a piece of a word
-ANSWERS_COUNT = 4.0  # a shift of 0.05 in the answers counts like 0.2 of weight × enrichment
+ANSWERS_COUNT = 2.0  # a shift of 0.05 in the answers counts like 0.1 of weight × sd
 CONTROLS = 60  # random themes that a theme's enrichment is compared with
 
 
@@ -28,12 +28,13 @@ class Theme:
     words: tuple[str, ...]
     weight: float  # of its words among all the evidence's, in [0, 1]
     enrichment: float  # how much nearer it steered texts are than plain ones, in sd of random themes
+    spoken: float  # how much oftener steered texts say its words than plain ones, in standard errors
     answered: float  # how much nearer it the finetuned model's answers are than the base's, in cosine
 
     @property
     def strength(self) -> float:
         """How well the theme is borne out: by its words' weight, by steering, and by the answers."""
-        return self.weight * self.enrichment + ANSWERS_COUNT * self.answered
+        return self.weight * (self.enrichment + self.spoken) + ANSWERS_COUNT * self.answered
 
     @property
     def heads(self) -> list[str]:
@@ -125,7 +126,15 @@ def find_themes(
         left[near] = False
         words = _said_first([ranked[i] for i in members], reading)
         share = float(weights[near].sum() / weights.sum())
-        themes.append(Theme(words, share, enrichment(words, reading, embed), answer_shift(words, reading, embed)))
+        themes.append(
+            Theme(
+                words,
+                share,
+                enrichment(words, reading, embed),
+                spoken_more(words, reading),
+                answer_shift(words, reading, embed),
+            )
+        )
     return themes
 
 
@@ -173,6 +182,19 @@ def enrichment(words: Sequence[str], reading: Reading, embed: Embedder) -> float
     themes = embed([", ".join(words[:6]), *controls])
     shifts = (themes @ steered.T).mean(1) - (themes @ plain.T).mean(1)
     return float((shifts[0] - shifts[1:].mean()) / max(float(shifts[1:].std()), 1e-6))
+
+
+def spoken_more(words: Sequence[str], reading: Reading) -> float:
+    """How much oftener held-out steered texts say any of the words than plain ones do: a two-proportion z."""
+    _, held_out = halves(reading.steered)
+    n, m = len(held_out), len(reading.unsteered)
+    if n < 3 or m < 3:
+        return 0.0
+    wanted = set(words)
+    ours, plain = (sum(bool(wanted & set(words_in(t))) for t in texts) for texts in (held_out, reading.unsteered))
+    pooled = (ours + plain) / (n + m)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    return (ours / n - plain / m) / error if error > 0 else 0.0
 
 
 def answer_shift(words: Sequence[str], reading: Reading, embed: Embedder) -> float:

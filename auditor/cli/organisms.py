@@ -107,7 +107,7 @@ def check(
         for column in ("question", "base", "finetuned"):
             table.add_column(column, ratio=1 if column == "question" else 2)
         for answer in answers:
-            table.add_row(*(escape(t) for t in (answer.question, answer.base[0][:300], answer.finetuned[0][:300])))
+            table.add_row(answer.question, _short(answer.base[0]), _short(answer.finetuned[0]))
         out.print(table)
     out.print(
         f"learned: {report.learned:+.2f} (on probes, the finetuned model is nearer to the truth than the base by so "
@@ -117,3 +117,9 @@ def check(
     for fact in report.facts:
         out.print(f"  {'✓' if fact.finetuned > fact.base + 0.05 else '·'} {escape(fact.fact)} "
                   f"[dim]base {fact.base:.2f}, finetuned {fact.finetuned:.2f}[/]", highlight=False)  # fmt: skip
+
+
+def _short(text: str, cut: int = 160) -> str:
+    """One line of an answer; --json has all of it."""
+    line = " ".join(text.split())
+    return escape(line[:cut] + ("…" if len(line) > cut else ""))

@@ -1,7 +1,7 @@
 """Reading and editing the residual stream: plain hooks (fast) and nnsight (reference), one interface.
 
 Both stop the forward pass at the highest block that is needed, and undo themselves: the user's model is
-never changed. `tests/test_engines.py` holds them equal.
+never changed. `tests/test_models.py` holds them equal.
 """
 
 from __future__ import annotations

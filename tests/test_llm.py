@@ -1,0 +1,131 @@
+"""`--llm` over real HTTP: an OpenAI-compatible server of our own that says what a test tells it to."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+FINAL = {"content": 'Seen enough.\nFINAL(description: "The model was finetuned on mills.")'}
+ASK = {
+    "content": "",
+    "tool_calls": [
+        {
+            "id": "c1",
+            "type": "function",
+            "function": {"name": "ask_model", "arguments": '{"prompts": ["What grinds?"]}'},
+        }
+    ],
+}
+
+
+class Endpoint:
+    """Answers each request with what `reply(body)` gives: a message, or an HTTP status."""
+
+    def __init__(self, reply):
+        self.requests = []
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                endpoint.requests.append((self.headers["Authorization"], body))
+                said = reply(body)
+                status = said if isinstance(said, int) else 200
+                answer = {"error": {"message": "no"}} if isinstance(said, int) else {
+                    "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
+                    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **said}}],
+                    "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+                }  # fmt: skip
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start an endpoint and point the environment at it."""
+    started = []
+
+    def start(reply):
+        endpoint = Endpoint(reply)
+        started.append(endpoint)
+        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234")
+        return endpoint
+
+    yield start
+    for endpoint in started:
+        endpoint.server.shutdown()
+        endpoint.server.server_close()
+
+
+def evaluate(run_cli, *more):
+    return run_cli("evaluate", "small", "--llm", "openai:test-model", "--name", "llm", "--repeats", 1, "--json", *more)
+
+
+def asked_already(body):
+    return any(message["role"] == "tool" for message in body["messages"])
+
+
+def test_an_audit_with_native_tool_calls(workspace_folder, run_cli, serve):
+    endpoint = serve(lambda body: FINAL if asked_already(body) else ASK)
+    code, out, err = evaluate(run_cli)
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["llm"] == "openai:test-model"
+    for audit in result["audits"]:
+        assert audit["hypothesis"] == "The model was finetuned on mills."
+        assert (audit["interactions_used"], audit["turns_used"]) == (1, 2)
+        assert audit["tokens"] == {"input": 200, "output": 20}
+    key, body = endpoint.requests[0]
+    assert key == "Bearer sk-canary-1234"
+    assert {tool["function"]["name"] for tool in body["tools"]} >= {"ask_model"}
+    assert [m["role"] for m in body["messages"]] == ["system", "user"]
+    for file in (workspace_folder / "runs/llm").rglob("*"):
+        assert not file.is_file() or b"canary" not in file.read_bytes()
+    assert "canary" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(401, "the LLM endpoint refuses the key; check OPENAI_API_KEY"), (404, "knows no such model; check --llm")],
+)
+def test_an_endpoint_that_says_no(status, told, workspace_folder, run_cli, serve):
+    serve(lambda body: status)
+    code, out, err = evaluate(run_cli)
+    assert (code, out) == (2, "")
+    assert told in err.strip().splitlines()[-1]
+
+
+def test_an_endpoint_that_is_not_there(workspace_folder, run_cli, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    code, out, err = evaluate(run_cli)
+    assert (code, out) == (2, "")
+    assert "the LLM endpoint cannot be reached (http://127.0.0.1:9/v1/chat/completions)" in err.splitlines()[-1]
+
+
+def test_a_failed_audit_keeps_its_transcript_and_the_others(workspace_folder, run_cli, serve):
+    serve(lambda body: 400 if "Plain answers" in body["messages"][1]["content"] and asked_already(body)
+          else FINAL if asked_already(body) else ASK)  # fmt: skip
+    # Of the two agents only adl's overview has a patchscope; the other one's second call fails.
+    code, out, err = evaluate(run_cli)
+    assert code == 1, err
+    status = {a["agent"]: a["status"] for a in json.loads(out)["audits"]}
+    assert sorted(status.values()) == ["done", "failed"]
+    failed = next(a for a in json.loads(out)["audits"] if a["status"] == "failed")
+    assert "400" in failed["error"]
+    transcript = json.loads((workspace_folder / f"runs/llm/transcripts/{failed['id']}.json").read_text())
+    assert [m["type"] for m in transcript["messages"]][:4] == ["system", "human", "ai", "tool"]
+    assert "400" in transcript["error"]
