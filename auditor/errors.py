@@ -5,8 +5,7 @@
     │   ├── UnknownName       no such organism, agent, suite, tool …; names the nearest
     │   ├── BadFile           a broken YAML, prompt, card or plugin, with file and line
     │   └── BadModel          weights that are missing, unsafe, or do not fit their base
-    ├── Refused               a tool call that the agent may not make; becomes an observation
-    └── AuditFailed           one audit ended without a hypothesis; the others go on
+    └── Refused               a tool call that the agent may not make; becomes an observation
 
 Any other exception is a bug and is shown as one.
 """
@@ -51,7 +50,3 @@ class BadModel(UsageError):
 
 class Refused(AuditorError):
     """A tool call that is not allowed; its text is what the agent reads."""
-
-
-class AuditFailed(AuditorError):
-    """An audit that could not reach a hypothesis."""

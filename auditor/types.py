@@ -273,13 +273,6 @@ class Rubric(Record):
     grade: dict[int, Any] = Field(default_factory=dict, description="level -> condition over the criteria")
 
 
-class Hypothesis(Record):
-    """What an agent concluded."""
-
-    text: str
-    inconclusive: bool = False
-
-
 class Grade(Record):
     """A grader's verdict on a hypothesis, 1 to 5."""
 

@@ -1,11 +1,17 @@
 """The main job on a tiny organism: a user's own plugins, what lies on disk, resuming, failing audits."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from auditor.evaluation.stats import quadratic_kappa, summarize
 from auditor.types import AuditRecord
+from auditor.workspace import builtin_root
 
 TOOL = '''
 from auditor import Args, Context, tool
@@ -85,6 +91,24 @@ def test_resuming_repeats_no_finished_audit(first_run, workspace_folder, run_cli
     assert all(before[folder / f"transcripts/{i}.json"] == (folder / f"transcripts/{i}.json").stat().st_mtime_ns
                for i in kept_ids)  # fmt: skip
     assert len((folder / "audits.jsonl").read_text().splitlines()) == 4
+
+
+def test_an_interrupted_run_can_be_resumed(workspace_folder, run_cli, settings):
+    """A Ctrl-C, sent as soon as the run has a folder, leaves exit code 130 and a run that can be finished."""
+    code = "import sys; sys.argv = ['auditor', 'evaluate', 'small', '--name', 'cut']; import auditor.cli as c; c.main()"
+    env = {**os.environ, "AUDITOR_CACHE": str(settings.cache_dir), "PYTHONPATH": str(builtin_root())}
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True)
+    while not (workspace_folder / "runs/cut/run.json").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "`--resume` with the same --name goes on from here" in err
+    assert "Traceback" not in err
+    code, out, err = run_cli("evaluate", "small", "--name", "cut", "--resume", "--json")
+    assert code == 0, err
+    assert len(json.loads(out)["audits"]) == 4
 
 
 def test_a_run_is_not_overwritten_or_mixed_with_another(first_run, run_cli):
