@@ -6,12 +6,14 @@ import os
 import sys
 
 
+INTERRUPTED = 130  # what typer makes of a Ctrl-C
+
+
 def main() -> None:
     """Entry point of `auditor`. Settings that must precede torch come first."""
     from auditor.runtime import tune_process
 
     tune_process()
-    import typer
     from rich.console import Console
 
     from auditor.cli.app import app
@@ -23,16 +25,16 @@ def main() -> None:
     except AuditorError as error:
         errors.print(f"[red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except (typer.Abort, KeyboardInterrupt):
-        errors.print("interrupted; `--resume` with the same --name goes on from here")
-        sys.stdout.flush()
-        os._exit(130)  # a decoding thread may still hold the models
     except Exception as error:
         # Typer brings its own copy of click, whose usage errors are not the public click's.
         if not hasattr(error, "format_message"):
             raise
         errors.print(f"[red]error:[/] {_plain(error.format_message())}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    if code == INTERRUPTED:
+        errors.print("interrupted; `--resume` with the same --name goes on from here")
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # a decoding thread may still hold the models
     sys.exit(code if isinstance(code, int) else 0)
 
 
