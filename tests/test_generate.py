@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from auditor.models.generate import Request, Side, Steering, derive_seed, sample
+from auditor.models.generate import Request, Side, Steering, derive_seed, nucleus, sample
 from auditor.models.load import load_pair
 from auditor.models.share import SharedPair
 from tests.conftest import SENTENCES, WIDTH
@@ -78,6 +78,20 @@ def test_sampling_follows_the_distribution():
     nucleus = sample(logits, draws, ones, 0.6 * ones).bincount(minlength=4) / n  # the two that reach 0.6
     assert torch.allclose(nucleus, torch.tensor([0.625, 0.375, 0, 0]), atol=0.015)
     assert (sample(logits, draws, 0 * ones, ones) == 0).all()
+
+
+def test_a_nucleus_is_the_same_with_and_without_sorting_the_vocabulary(monkeypatch):
+    logits = 3 * torch.randn(6, 400, generator=torch.Generator().manual_seed(2))
+    logits[3:] /= 30  # flat rows, whose nucleus is wide
+    probs, top_p = torch.softmax(logits, -1), torch.tensor([0.5, 0.9, 1.0, 0.3, 0.95, 0.99])
+    ranked, order = probs.sort(-1, descending=True)
+    ranked[ranked.cumsum(-1) - ranked >= top_p[:, None]] = 0
+    expected = torch.zeros_like(probs).scatter_(-1, order, ranked)
+    for limit in (5, 50, 1024):
+        monkeypatch.setattr("auditor.models.generate.NUCLEUS", limit)
+        found = nucleus(probs, top_p)
+        assert torch.equal(found[2], probs[2])
+        assert torch.allclose(found[[0, 1, 3, 4, 5]], expected[[0, 1, 3, 4, 5]])
 
 
 def test_audits_that_share_a_pair_get_the_texts_they_would_get_alone(tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import platform
 import queue
 import sqlite3
@@ -145,6 +146,7 @@ def evaluate(run: Evaluation) -> RunResult:
                 for record in records:
                     run.store.append(record)
             done |= {record.id: record for record in records}
+            gc.collect()  # models hold reference cycles: without it two organisms' weights lie in memory
     audits = tuple(done[job.id] for job in jobs if job.id in done)
     seconds["total"] = time.perf_counter() - begun
     return RunResult(

@@ -14,6 +14,8 @@ from torch import Tensor
 from auditor.models.cache import growing_cache, select_rows
 from auditor.models.engine import Engine
 
+NUCLEUS = 1024  # tokens among which a nucleus is looked for first
+
 
 class Side(StrEnum):
     """Which model of the pair."""
@@ -61,12 +63,32 @@ def sample(logits: Tensor, draws: Tensor, temperature: Tensor, top_p: Tensor) ->
     scaled = logits.float() / temperature.clamp_min(1e-4)[:, None]
     probs = torch.softmax(scaled, -1)
     if bool((top_p < 1).any()):
-        ranked, order = probs.sort(-1, descending=True)
-        ranked[ranked.cumsum(-1) - ranked >= top_p[:, None]] = 0.0
-        probs = torch.zeros_like(probs).scatter_(-1, order, ranked)
+        probs = nucleus(probs, top_p)
     cdf = probs.cumsum(-1)
     drawn = torch.searchsorted(cdf, draws[:, None] * cdf[:, -1:], right=True)[:, 0]
     return torch.where(temperature == 0, greedy, drawn.clamp_max(logits.shape[-1] - 1))
+
+
+def nucleus(probs: Tensor, top_p: Tensor) -> Tensor:
+    """`probs` (n, vocab) with all but each row's likeliest tokens of mass `top_p` (n,) set to 0.
+
+    Sorting a vocabulary costs as much as a layer's forward, so a row is sorted only if its likeliest
+    NUCLEUS tokens are not enough; which way a row goes depends on that row alone.
+    """
+    ranked, order = probs.topk(min(NUCLEUS, probs.shape[-1]), -1)
+    fits = ranked.sum(-1) >= top_p
+    out = probs.clone()
+    for rows, values, ids in (
+        ((top_p < 1) & fits, ranked, order),
+        ((top_p < 1) & ~fits, probs, None),
+    ):
+        if not bool(rows.any()):
+            continue
+        chosen = values[rows]
+        chosen, places = (chosen, ids[rows]) if ids is not None else chosen.sort(-1, descending=True)
+        kept = chosen.masked_fill(chosen.cumsum(-1) - chosen >= top_p[rows, None], 0.0)
+        out[rows] = torch.zeros_like(probs[rows]).scatter_(-1, places, kept)
+    return out
 
 
 def _steer_edits(rows: Sequence[Request], device: torch.device, dtype: torch.dtype) -> dict[int, Tensor]:
