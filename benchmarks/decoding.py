@@ -1,0 +1,68 @@
+"""Seconds for one decoding step, beside the floor: the step's matrix products alone, in the same run.
+
+    python benchmarks/decoding.py [ORGANISM]
+
+Each row count is decoded three ways: base rows, finetuned rows (LoRA on), and half of each in one batch. The
+floor is every weight matrix of the base applied once to as many rows (2 · rows · parameters FLOPs, and at least
+4 bytes · parameters read); reported as ratios, since these machines are noisy.
+"""
+
+import sys
+import time
+
+from auditor.runtime import tune_process
+
+tune_process()
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+from auditor.config import load_settings  # noqa: E402
+from auditor.models.generate import Request, Side  # noqa: E402
+from auditor.models.load import load_pair  # noqa: E402
+from auditor.models.pair import LocalPair  # noqa: E402
+from auditor.workspace import load_workspace  # noqa: E402
+
+STEPS = 24
+
+
+def step_seconds(pair: LocalPair, sides: list[Side], rows: int) -> float:
+    """Seconds a step, the prompts' prefill included in the first."""
+    requests = [
+        Request(f"Tell me about the number {i}.", sides[i % len(sides)], i, STEPS, 0.7, 0.95) for i in range(rows)
+    ]
+    clock = time.perf_counter()
+    pair.generate(requests)
+    return (time.perf_counter() - clock) / STEPS
+
+
+@torch.inference_mode()
+def floor_seconds(weights: list[torch.Tensor], rows: int) -> float:
+    inputs = {width: torch.randn(rows, width) for width in {w.shape[1] for w in weights}}
+    clock = time.perf_counter()
+    for _ in range(5):
+        for weight in weights:
+            F.linear(inputs[weight.shape[1]], weight)
+    return (time.perf_counter() - clock) / 5
+
+
+def main(name: str) -> None:
+    card = load_workspace().organisms[name]
+    pair = load_pair(card.base, card.finetuned, load_settings(), name=name)
+    decoder = pair._engines[Side.BASE].decoder
+    weights = [p.detach() for n, p in decoder.model.named_parameters() if p.dim() == 2 and "lora" not in n]
+    numbers = sum(w.numel() for w in weights)
+    print(f"{numbers / 1e6:.0f}M weights, {4 * numbers / 1e9:.2f} GB read a step, {torch.get_num_threads()} threads")
+    print(
+        f"{'rows':>5} {'GFLOP':>6} {'floor s':>8} {'base':>12} {'finetuned':>12} {'mixed':>12}   (s, times the floor)"
+    )
+    for rows in (8, 36, 96):
+        for _ in range(2):  # the first round warms up
+            floor = floor_seconds(weights, rows)
+            found = [step_seconds(pair, sides, rows) for sides in ([Side.BASE], [Side.FINETUNED], list(Side))]
+        cells = " ".join(f"{s:6.3f} {s / floor:4.1f}×" for s in found)
+        print(f"{rows:5} {2 * rows * numbers / 1e9:6.1f} {floor:8.3f} {cells}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:] or ["gold"]))
