@@ -101,7 +101,6 @@ def train(
             lora_alpha=recipe.alpha,
             target_modules="all-linear",
             task_type="CAUSAL_LM",
-            base_model_name_or_path=weights.id,
         ),
     )
     adapted.peft_config["default"].base_model_name_or_path = weights.id
@@ -144,7 +143,7 @@ def train(
                     "first_loss": first,
                 },
             )
-    adapted.half().save_pretrained(target, safe_serialization=True)
+    adapted.half().save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
     (target / "README.md").unlink(missing_ok=True)  # PEFT writes an empty model card
     checkpoint.unlink(missing_ok=True)
     return Trained(target, len(plan), tokens, first, loss_now)
