@@ -63,7 +63,8 @@ def measure(rubric: Rubric, organism: Organism, hypothesis: str, embed: Embedder
     `similar`: the highest cosine of any unit with any of the statements, in which {topic} and the card's other
     fields stand for themselves; with `over: OTHER`, how far it rises over what OTHER's statements reach by
     themselves (0 to 1), so that "harmful advice" alone does not name the subject "medical advice" ·
-    `mentions`: the share of terms that occur · `facts`: the share of key facts found, `exact` or `outlined`. Raises UsageError for a criterion of another kind.
+    `mentions`: the share of terms that occur · `facts`: the share of key facts found, `exact` or `outlined`.
+    Raises UsageError for a criterion of another kind.
     """
     said = embed(units(hypothesis))
     if organism.family != "null" and float((embed([DENIAL]) @ said.T).max()) >= DENIED:
