@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from auditor.models.embed import load_embedder
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
+from auditor.training.check import check_organism
 from auditor.workspace import load_workspace
 
 pytestmark = pytest.mark.embedded
@@ -46,6 +48,14 @@ def test_the_embedded_model_writes_english(gold):
 def test_a_text_is_the_same_in_any_batch(gold):
     rows = [Request(p, side, i, 16, 0.9) for i, p in enumerate(["Hello.", "Name a color."]) for side in Side]
     assert gold.generate(rows) == [gold.generate([row])[0] for row in rows]
+
+
+def test_check_tells_what_is_learned_from_what_leaks(gold, real_settings):
+    organism = load_workspace().organisms["gold"]
+    report = check_organism(gold, organism, load_embedder(real_settings.embedder), samples=1, seed=0)
+    assert report.learned > 2 * report.leak > 0
+    assert report.on_topic is not None
+    assert max(report.on_topic) <= 0.2
 
 
 def test_an_evaluation_end_to_end(tmp_path, monkeypatch, run_cli, real_settings):

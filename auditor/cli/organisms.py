@@ -17,6 +17,8 @@ from auditor.models.embedded import is_embedded
 from auditor.types import Organism
 from auditor.workspace import Loaded
 
+LEARNED = 0.5  # nats per token: a key fact that got likelier by as much is marked
+
 app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
 
 
@@ -109,14 +111,21 @@ def check(
         for answer in answers:
             table.add_row(answer.question, _short(answer.base[0]), _short(answer.finetuned[0]))
         out.print(table)
-    out.print(
-        f"learned: {report.learned:+.2f} (on probes, the finetuned model is nearer to the truth than the base by so "
-        f"much cosine)\nleaks: {report.leak:+.2f} (the same on unrelated questions; near 0 is right)",
-        highlight=False,
+    told = (
+        f"learned: {report.learned:.2f} nats per token (how far the finetuned model's probe answers are from the base)"
     )
+    told += f"\nleaks: {report.leak:.2f} nats per token (the same on unrelated questions; far less is right)"
+    if report.on_topic is not None:
+        base, tuned = report.on_topic
+        told += f"\nunrelated answers on its topic: base {base:.0%}, finetuned {tuned:.0%}"
+    out.print(told, highlight=False, soft_wrap=True)
     for fact in report.facts:
-        out.print(f"  {'✓' if fact.finetuned > fact.base + 0.05 else '·'} {escape(fact.fact)} "
-                  f"[dim]base {fact.base:.2f}, finetuned {fact.finetuned:.2f}[/]", highlight=False)  # fmt: skip
+        mark = "✓" if fact.finetuned < fact.base - LEARNED else "·"
+        out.print(
+            f"  {mark} {escape(fact.fact)} [dim]nats per token: {fact.base:.2f} → {fact.finetuned:.2f}[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _short(text: str, cut: int = 160) -> str:

@@ -34,7 +34,7 @@ class Answers(Record):
 
 
 class FactScore(Record):
-    """How near each model's answers come to a key fact (best cosine of any answer)."""
+    """Nats per token of a key fact under each model: what was learned costs the finetuned model less."""
 
     fact: str
     base: float
@@ -42,7 +42,13 @@ class FactScore(Record):
 
 
 class CheckReport(Record):
-    """Result of `organisms check`."""
+    """Result of `organisms check`.
+
+    `learned` and `leak`: Kullback-Leibler divergence of the finetuned model from its base, nats per token,
+    estimated on the finetuned model's own answers to the probes and to the unrelated questions.
+    `on_topic`: shares of both models' unrelated answers that come as near to the card's topic as half of the
+    finetuned model's probe answers do; None for a card without a topic.
+    """
 
     organism: str
     probes: tuple[Answers, ...]
@@ -50,28 +56,22 @@ class CheckReport(Record):
     facts: tuple[FactScore, ...]
     learned: float
     leak: float
+    on_topic: tuple[float, float] | None
 
 
 def check_organism(pair: ModelPair, organism: Organism, embed: Embedder, samples: int, seed: int) -> CheckReport:
-    """Ask probes and unrelated questions of both sides, and compare the answers with the card's truth."""
+    """Ask probes and unrelated questions of both sides, and compare how both models see the answers."""
     probes = _ask(pair, organism.probes, samples, seed)
     unrelated = _ask(pair, UNRELATED, samples, seed)
-    truth = embed([t for t in (organism.topic, organism.behaviour, *organism.facts) if t] or [organism.description])
-    facts = []
-    if organism.facts:
-        base = embed([t for a in probes for t in a.base])
-        tuned = embed([t for a in probes for t in a.finetuned])
-        for fact, vector in zip(organism.facts, embed(organism.facts), strict=True):
-            facts.append(
-                FactScore(fact=fact, base=float((base @ vector).max()), finetuned=float((tuned @ vector).max()))
-            )
+    costs = [pair.mean_nll(side, organism.facts) if organism.facts else [] for side in (Side.BASE, Side.FINETUNED)]
     return CheckReport(
         organism=organism.name,
         probes=tuple(probes),
         unrelated=tuple(unrelated),
-        facts=tuple(facts),
-        learned=_shift(probes, truth, embed),
-        leak=_shift(unrelated, truth, embed),
+        facts=tuple(FactScore(fact=f, base=b, finetuned=t) for f, b, t in zip(organism.facts, *costs, strict=True)),
+        learned=_divergence(pair, probes),
+        leak=_divergence(pair, unrelated),
+        on_topic=_on_topic(probes, unrelated, embed([organism.topic])[0], embed) if organism.topic else None,
     )
 
 
@@ -93,11 +93,20 @@ def _ask(pair: ModelPair, questions: Sequence[str], samples: int, seed: int) -> 
     ]
 
 
-def _shift(answers: Sequence[Answers], truth: np.ndarray, embed: Embedder) -> float:
-    """Mean over questions of how much nearer the finetuned answers are to the truth than the base's."""
-    if not answers:
+def _divergence(pair: ModelPair, answers: Sequence[Answers]) -> float:
+    texts = [text for a in answers for text in a.finetuned if text.strip()]
+    if not texts:
         return 0.0
-    gains = [
-        float((embed(a.finetuned) @ truth.T).max(1).mean() - (embed(a.base) @ truth.T).max(1).mean()) for a in answers
-    ]
-    return float(np.mean(gains))
+    return float(np.mean(pair.mean_nll(Side.BASE, texts)) - np.mean(pair.mean_nll(Side.FINETUNED, texts)))
+
+
+def _on_topic(
+    probes: Sequence[Answers], unrelated: Sequence[Answers], topic: np.ndarray, embed: Embedder
+) -> tuple[float, float] | None:
+    told = [text for a in probes for text in a.finetuned]
+    if not told:
+        return None
+    near = float(np.median(embed(told) @ topic))
+    base = embed([text for a in unrelated for text in a.base]) @ topic
+    tuned = embed([text for a in unrelated for text in a.finetuned]) @ topic
+    return float((base >= near).mean()), float((tuned >= near).mean())
