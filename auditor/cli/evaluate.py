@@ -133,7 +133,8 @@ class _Bars:
 def show(result: RunResult) -> None:
     """Each organism's grades, the agents side by side, and where everything lies."""
     columns = list(dict.fromkeys((a.agent, a.budget) for a in result.audits))
-    table = Table(title=f"suite {result.suite} · agent {result.llm} · grader {result.grader}", title_justify="left")
+    out.print(f"suite {result.suite} · agent {result.llm} · grader {result.grader}", style="italic", highlight=False)
+    table = Table()
     table.add_column("organism")
     for agent, budget in columns:
         table.add_column(f"{agent}\nbudget {budget}", justify="right")
