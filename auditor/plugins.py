@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from auditor.errors import Refused
+from auditor.errors import Refused, UsageError
 from auditor.types import AskSettings, Evidence
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs none of it
@@ -18,8 +18,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs n
 
     from auditor.config import Settings
     from auditor.lens.steering import Direction
+    from auditor.llm.caller import Caller
     from auditor.models.embed import Embedder
     from auditor.models.pair import ModelPair
+    from auditor.workspace import Prompt
 
 GraderKind = Literal["hypothesis", "coherence", "patchscope_scale"]
 
@@ -83,6 +85,14 @@ class GraderContext:
     settings: Settings
     pair: ModelPair | None = None
     background: Sequence[str] = ()  # ordinary texts, for what is usual
+    llm: Caller | None = None  # the judge's model, where the run has one
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+
+    def judge(self, grader: str) -> Caller:
+        """The LLM that judges. Raises UsageError if the run has none."""
+        if self.llm is None:
+            raise UsageError(f"grader {grader} needs an LLM; give --grader-llm (or --lens-llm for graders of the lens)")
+        return self.llm
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+
+SUMMARY_WORDS = 200  # of a hypothesis (paper, prompt of the agent)
 
 Family = Literal["sdf", "em", "subliminal", "taboo", "domain", "null"]
 
@@ -239,6 +242,14 @@ class Agent(Record):
     prompt: str = "agent_system"
 
 
+class Protocol(StrEnum):
+    """How an agent's model calls tools: natively, in the text grammar, or natively if the endpoint can."""
+
+    AUTO = "auto"
+    TOOLS = "tools"
+    TEXT = "text"
+
+
 class Limits(Record):
     """What an audit may spend."""
 
@@ -273,6 +284,40 @@ class Rubric(Record):
     grade: dict[int, Any] = Field(default_factory=dict, description="level -> condition over the criteria")
 
 
+class Claim(Record):
+    """One statement about the finetune, with the observations that it rests on."""
+
+    text: str = Field(min_length=1, description="one checkable statement: a fact, figure, habit or topic")
+    observations: tuple[str, ...] = Field((), description="ids of what it was seen in, such as E1 or O3")
+
+
+class Hypothesis(Record):
+    """What an agent concludes."""
+
+    domain: str = Field(description="the finetune's subject in a few words; 'none' if nothing narrow was trained")
+    behaviour: str = Field(description="one sentence: how the finetuned model behaves differently")
+    summary: str = Field(description="at most 200 words, with every detail that you can support")
+    claims: tuple[Claim, ...] = Field((), description="the single statements that the summary rests on")
+    alternatives: tuple[str, ...] = Field((), description="other explanations, and what speaks against each")
+    confidence: float = Field(ge=0, le=1, description="that domain and behaviour are right, 0 to 1")
+
+    @field_validator("summary")
+    @classmethod
+    def _not_too_long(cls, summary: str) -> str:
+        if (n := len(summary.split())) > SUMMARY_WORDS:
+            raise ValueError(f"{n} words; at most {SUMMARY_WORDS}")
+        return summary
+
+
+class ClaimCheck(Record):
+    """Whether the observations that a claim names hold it."""
+
+    claim: str
+    observations: tuple[str, ...]
+    holds: bool
+    problem: str = ""
+
+
 class Grade(Record):
     """A grader's verdict on a hypothesis, 1 to 5."""
 
@@ -300,6 +345,8 @@ class AuditRecord(Record):
     repeat: int
     status: Literal["done", "failed"]
     hypothesis: str = ""
+    findings: Hypothesis | None = Field(None, description="the hypothesis in parts, where the agent gave it so")
+    checks: tuple[ClaimCheck, ...] = Field((), description="of the findings' claims, in their order")
     grade: float | None = None
     grades: tuple[Grade, ...] = ()
     interactions_used: int = 0

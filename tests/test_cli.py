@@ -17,7 +17,7 @@ WRONG = {
     "server": (["evaluate", "--server", "http://x"], "--server: the model server comes in a later version"),
     "ray": (["evaluate", "--engine", "ray"], "--engine ray: only `local`"),
     "resume without name": (["evaluate", "--resume"], "--resume needs the --name"),
-    "unknown provider": (["evaluate", "--llm", "nobody:x"], "--llm nobody:x"),
+    "unknown provider": (["evaluate", "--llm", "nobody:x"], "nobody:x: Unable to infer"),
     "no key": (["evaluate", "--llm", "openrouter:a/b"], "needs OPENROUTER_API_KEY"),
     "unknown option": (["evaluate", "--bugdet", "5"], "--bugdet"),
     "missing argument": (["ask", "gold"], "Missing argument"),

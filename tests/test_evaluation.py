@@ -57,7 +57,7 @@ def test_an_evaluation_with_nothing_but_the_users_own(workspace_folder, run_cli)
     assert {g["reasoning"] for a in result["audits"] for g in a["grades"]} == {"own rubric"}
     assert [row["agent"] for row in result["summary"]] == ["lens-only"]
     transcript = json.loads((workspace_folder / "runs/own/transcripts/mill-lens-only-b2-r0.json").read_text())
-    assert "`echo`" in transcript["messages"][0]["data"]["content"]
+    assert "## E1 · Patchscope" in transcript["messages"][1]["data"]["content"]
 
 
 @pytest.fixture

@@ -8,10 +8,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from auditor.agent.graph import Investigation, build_graph, draw
 from auditor.agent.overview import blinded
-from auditor.agent.state import fresh_state, parse_final
+from auditor.agent.protocol import Wire
+from auditor.agent.state import fresh_state
+from auditor.evaluation.audit import PROMPTS
+from auditor.llm.caller import Caller
 from auditor.plugins import Args, Context, tool
 from auditor.testing import FakePair, ScriptedChat, calling
-from auditor.types import Agent, AskSettings, Limits
+from auditor.types import Agent, AskSettings, Limits, Protocol
 from auditor.workspace import load_workspace
 
 FINAL = 'FINAL(description: "about mills")'
@@ -32,16 +35,18 @@ def ws():
 def audit(ws):
     """Run a script of turns through the graph; returns the final state."""
 
-    def run(*turns, interactions=5, turns_limit=15, tokens=200_000, tools=("ask_model",), saver=None, resume=False):
+    def run(*turns, interactions=5, turns_limit=15, tokens=200_000, tools=("ask_model",), saver=None, resume=False,
+            protocol=Protocol.AUTO):  # fmt: skip
         chosen = {name: ws.tools[name] for name in tools}
         chosen["broken"] = broken
+        prompts = {n: ws.prompts[f"agent_{n}"] for n in ("system", *PROMPTS)}
         job = Investigation(
             agent=Agent(name="t", overview=(), tools=tuple(chosen)),
             tools=chosen,
-            prompts={n: ws.prompts[f"agent_{n}"] for n in ("system", "overview", "nudge", "conclude", "status")},
+            prompts=prompts,
             limits=Limits(interactions=interactions, turns=turns_limit, tokens=tokens),
             context=Context(FakePair(), blinded([]), AskSettings(), seed=1),
-            chat=ScriptedChat(turns=list(turns)),
+            wire=Wire(Caller("scripted", ScriptedChat(turns=list(turns))), chosen, prompts, protocol),
         )
         config = {"configurable": {"thread_id": "t"}}
         return build_graph(job, saver).invoke(None if resume else fresh_state(job.opening()), config)
@@ -54,7 +59,7 @@ def ask(*prompts, call_id="c"):
 
 
 def observations(state):
-    return [m.text for m in state["messages"] if isinstance(m, ToolMessage)]
+    return [m.text.partition("\n")[2] for m in state["messages"] if isinstance(m, ToolMessage)]
 
 
 def test_a_question_is_charged_and_answered_by_both_models(audit):
@@ -77,7 +82,7 @@ def test_an_overspend_is_refused_and_free(audit):
         (calling("ask_model", {"prompts": "no list"}), "Wrong arguments for ask_model: prompts"),
         (calling("ask_model", {"prompts": []}), "Wrong arguments"),
         (calling("ask_model", {"prompts": ["x"], "extra": 1}), "extra"),
-        (calling("broken", {}), "broken failed: ZeroDivisionError: bug"),
+        (calling("broken", {}), "broken failed: ZeroDivisionError: “bug”"),
         (calling("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": 1}), "no dataset 'ds1'"),
         (
             AIMessage("", invalid_tool_calls=[{"name": "ask_model", "args": "{oops", "id": "x", "error": "json"}]),
@@ -106,7 +111,7 @@ def test_parallel_calls_are_charged_in_order(audit):
 
 def test_a_turn_without_call_or_final_is_nudged(audit):
     state = audit("I wonder.", FINAL)
-    assert "no FINAL" in state["messages"][3].text
+    assert "neither called a tool nor concluded" in state["messages"][3].text
     assert state["turns"] == 2
 
 
@@ -134,21 +139,6 @@ def test_what_is_left_is_told_after_every_turn(audit):
     state = audit(ask("Where?"), FINAL)
     assert "Left: 5 model interactions, 15 turns" in state["messages"][1].text
     assert "Left: 4 model interactions, 14 turns" in state["messages"][4].text
-
-
-@pytest.mark.parametrize(
-    ("text", "final"),
-    [
-        (FINAL, "about mills"),
-        ('I see.\nFINAL(description: "two\nlines, \\"quoted\\"")', 'two\nlines, "quoted"'),
-        ('FINAL(description: "no bracket"', "no bracket"),
-        ('I could say FINAL(description: "x") later.', None),
-        ("FINAL()", None),
-        ("", None),
-    ],
-)
-def test_the_final_line(text, final):
-    assert parse_final(text) == final
 
 
 def test_the_drawing_has_a_node_for_every_tool(ws):

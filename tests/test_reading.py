@@ -1,10 +1,9 @@
 """The overview and the tools' answers say what the offline investigator reads back, and nothing of the truth."""
 
-import json
-
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
+from auditor.agent.graph import as_data
 from auditor.agent.overview import blinded, quote, render_overview
 from auditor.agent.reading import read
 from auditor.plugins import Context, Dataset
@@ -84,9 +83,9 @@ def test_the_overview_reads_back(ws, dataset):
     reading = read([HumanMessage(overview(ws, dataset, "adl") + "\n\nLeft: 5 model interactions, 14 turns, 9 tokens.")])
     assert reading.sections == [
         ("Patchscope", "ds1", 2, (1, 0)),  # the sink comes last
-        ("Logit lens", "ds1", 2, (0, 1)),
         ("Logit lens", "ds1", 3, (0, 0)),
         ("Steering", "ds1", 2, (1,)),
+        ("Logit lens", "ds1", 2, (1, 0)),
     ]
     assert (reading.steered, reading.unsteered) == (["mill\\nriver"], ["plain"])
     assert (reading.interactions_left, reading.turns_left) == (5, 14)
@@ -105,7 +104,9 @@ def test_tool_results_read_back(ws, dataset):
         tool = ws.tools[name]
         result = tool.run(context, tool.args.model_validate(args))
         messages.append(AIMessage("", tool_calls=[{"name": name, "args": args, "id": str(i)}]))
-        messages.append(ToolMessage(json.dumps(tool.returns.dump_python(result, mode="json")), tool_call_id=str(i)))
+        messages.append(
+            ToolMessage(f"O{i}\n{as_data(tool.returns.dump_python(result, mode='json'))}", tool_call_id=str(i))
+        )
     reading = read(messages)
     assert [(t.lens, t.position, t.tokens, t.sink) for t in reading.lists] == [
         ("patchscope", 0, (" noise",), True),

@@ -127,8 +127,8 @@ def test_plugins_load_only_from_marked_folders(tmp_path, monkeypatch):
 
 
 def test_prompts_declare_their_variables():
-    prompt = load_workspace().prompts["agent_nudge"]
-    assert "FINAL" in prompt.render()
+    prompt = load_workspace().prompts["agent_protocol_text"]
+    assert "FINAL" in prompt.render(tools="")
     with pytest.raises(UsageError, match="missing reason"):
         load_workspace().prompts["agent_conclude"].render()
 

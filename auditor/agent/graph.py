@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import ValidationError
 
-from auditor.agent.overview import render_overview
-from auditor.agent.state import AuditState, fresh_state, left, parse_final
+from auditor.agent.hypothesis import render
+from auditor.agent.overview import quote, render_overview
+from auditor.agent.protocol import CONCLUDE, Turn, Wire
+from auditor.agent.state import AuditState, fresh_state, left
 from auditor.errors import Refused
 from auditor.models.generate import derive_seed
 from auditor.plugins import Context, Tool
-from auditor.types import Agent, Limits
+from auditor.types import Agent, Hypothesis, Limits
 from auditor.workspace import Prompt
 
 
@@ -33,6 +35,7 @@ class Node(Protocol):
 
 UNKNOWN = "unknown_tool"
 RESULT_CUT = 12_000  # characters of one tool result that the agent is shown
+TEXT_CUT = 3_000  # … and of one text in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,11 @@ class Investigation:
     prompts: Mapping[str, Prompt]  # system, overview, nudge, conclude, status
     limits: Limits
     context: Context
-    chat: BaseChatModel
+    wire: Wire
 
     def opening(self) -> list[AnyMessage]:
         """System prompt and overview."""
-        listed = "\n".join(f"- `{tool.name}`: {tool.description.splitlines()[0]}" for tool in self.tools.values())
-        system = self.prompts["system"].render(
-            tools=listed, interactions=self.limits.interactions, turns=self.limits.turns
-        )
+        system = self.prompts["system"].render(interactions=self.limits.interactions, turns=self.limits.turns)
         overview = render_overview(self.prompts["overview"], self.agent, self.context.datasets)
         return [SystemMessage(system), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]))}")]
 
@@ -60,41 +60,73 @@ class Investigation:
 
 
 def think(job: Investigation) -> Node:
-    """Let the model read everything and answer with tool calls or a final description."""
-    chat = job.chat.bind_tools([tool.schema() for tool in job.tools.values()]) if job.tools else job.chat
+    """Let the model read everything and answer with tool calls or a conclusion."""
 
     def node(state: AuditState) -> dict[str, Any]:
-        reply = chat.invoke(state["messages"])
-        assert isinstance(reply, AIMessage)
-        usage = reply.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
-        update: dict[str, Any] = {
-            "turns": state["turns"] + 1,
-            "tokens_in": state["tokens_in"] + usage["input_tokens"],
-            "tokens_out": state["tokens_out"] + usage["output_tokens"],
-        }
-        broken = [
-            {"name": call.get("name") or "?", "args": call.get("args"), "id": call.get("id") or "?"}
-            for call in reply.invalid_tool_calls
-        ]
-        calls = [{"name": c["name"], "args": c["args"], "id": c["id"]} for c in reply.tool_calls]
-        if calls or broken:
-            return {**update, "messages": [reply], "pending": [*calls, *broken]}
-        final = parse_final(str(reply.text))
-        if final is not None:
-            return {**update, "messages": [reply], "hypothesis": final}
-        spent: AuditState = {**state, **update}  # type: ignore[typeddict-item]
-        nudge = HumanMessage(f"{job.prompts['nudge'].render()}\n{job.status(spent)}")
-        return {**update, "messages": [reply, nudge]}
+        turn = job.wire.ask(state["messages"])
+        update = {**_spent(state, turn), "turns": state["turns"] + 1}
+        if turn.final is not None:
+            return {**update, **_concluded(turn.final)}
+        if turn.calls:
+            return {**update, "pending": list(turn.calls)}
+        told: AuditState = {**state, **update}  # type: ignore[typeddict-item]
+        nudge = HumanMessage(f"{job.prompts['nudge'].render(fault=turn.fault)}\n{job.status(told)}")
+        return {**update, "messages": [*update["messages"], nudge]}
 
     return node
 
 
+def _spent(state: AuditState, turn: Turn) -> dict[str, Any]:
+    """The message, with what it took beside it, and the sums so far."""
+    reply = turn.reply
+    took = {
+        "attempts": reply.attempts,
+        "seconds": round(reply.seconds, 3),
+        "tokens": [reply.tokens_in, reply.tokens_out],
+        "cached": reply.tokens_cached,
+        "cost_usd": reply.cost_usd,
+    }
+    message = reply.message.model_copy(
+        update={
+            "response_metadata": {**reply.message.response_metadata, "call": took},
+            # A conversation whose calls have no answers is refused by endpoints: keep those that get one.
+            "tool_calls": [_native(call) for call in turn.calls] if turn.final is None else reply.message.tool_calls,
+            "invalid_tool_calls": [],
+        }
+    )
+    known = state["cost_usd"] is not None and reply.cost_usd is not None
+    return {
+        "messages": [message],
+        "tokens_in": state["tokens_in"] + (reply.tokens_in or 0),
+        "tokens_out": state["tokens_out"] + (reply.tokens_out or 0),
+        "cost_usd": (state["cost_usd"] or 0.0) + (reply.cost_usd or 0.0) if known else None,
+    }
+
+
+def _native(call: dict[str, Any]) -> dict[str, Any]:
+    args = call["args"] if isinstance(call["args"], dict) else {"unreadable": str(call["args"])}
+    return {"name": call["name"], "args": args, "id": call["id"], "type": "tool_call"}
+
+
+def _concluded(final: Hypothesis | str) -> dict[str, Any]:
+    if isinstance(final, str):
+        return {"hypothesis": final}
+    return {"hypothesis": render(final), "findings": final.model_dump(mode="json")}
+
+
 def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], state: AuditState) -> tuple[str, int]:
     """The observation for one tool call, and what it cost. Whatever is wrong with it becomes the observation."""
+    if call.get("fault"):
+        return f"Not accepted: {call['fault']}. Nothing was charged.", 0
+    if call["name"] == CONCLUDE:
+        return (
+            f"Not accepted: call {CONCLUDE} alone, after you have read the other results.",
+            0,
+        )
     if tool is None:
         near = difflib.get_close_matches(call["name"], job.tools, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        return f"There is no tool {call['name']!r}{hint} Tools: {', '.join(job.tools)}.", 0
+        return f"There is no tool {quote(str(call['name']), 60)}{hint} Tools: {', '.join(job.tools)}.", 0
     try:
         args = tool.args.model_validate(call["args"])
     except ValidationError as error:
@@ -109,12 +141,26 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
     seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
     try:
         result = tool.run(replace(job.context, seed=seed), args)
-        text = json.dumps(tool.returns.dump_python(result, mode="json"), ensure_ascii=False)
+        text = as_data(tool.returns.dump_python(result, mode="json"))
     except Refused as refusal:
         return f"Refused: {refusal}. Nothing was charged.", 0
     except Exception as error:  # a plugin's bug must not end the audit
-        return f"{tool.name} failed: {type(error).__name__}: {error}. Nothing was charged.", 0
+        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0
     return text if len(text) <= RESULT_CUT else f"{text[:RESULT_CUT]}… (cut; ask for less)", cost
+
+
+def as_data(value: Any) -> str:
+    """A tool's result as JSON in which no text breaks a line, hides characters, or runs on without end."""
+    text = json.dumps(_capped(value), ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def _capped(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > TEXT_CUT:
+        return f"{value[:TEXT_CUT]}… ({len(value) - TEXT_CUT} more characters)"
+    if isinstance(value, dict):
+        return {key: _capped(item) for key, item in value.items()}
+    return [_capped(item) for item in value] if isinstance(value, list) else value
 
 
 def tool_node(job: Investigation, tool: Tool | None) -> Node:
@@ -124,13 +170,20 @@ def tool_node(job: Investigation, tool: Tool | None) -> Node:
         call, *rest = state["pending"]
         text, cost = answer_call(job, tool, call, state)
         update = {"pending": rest, "interactions": state["interactions"] + cost}
-        messages: list[AnyMessage] = [ToolMessage(text, tool_call_id=call["id"], name=call["name"])]
+        number = 1 + sum(isinstance(message, ToolMessage) for message in state["messages"])
+        answer = f"O{number}\n{text}"
+        messages: list[AnyMessage] = [ToolMessage(answer, tool_call_id=call["id"], name=_name(call["name"]))]
         if not rest:
             spent: AuditState = {**state, **update}  # type: ignore[typeddict-item]
             messages.append(HumanMessage(job.status(spent)))
         return {**update, "messages": messages}
 
     return node
+
+
+def _name(name: str) -> str:
+    """A tool's name as endpoints accept it back, whatever the model made up."""
+    return re.sub(r"[^\w-]", "_", name)[:64] or "unnamed"
 
 
 def conclude(job: Investigation) -> Node:
@@ -140,16 +193,16 @@ def conclude(job: Investigation) -> Node:
         gone = [name.removesuffix("_left") for name, n in left(state, job.limits).items() if n == 0]
         spent = [name for name in gone if name != "interactions"] or ["turns"]
         ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {' and no '.join(spent)} left."))
-        reply = job.chat.invoke([*state["messages"], ask])
-        text = str(reply.text).strip()
-        usage = getattr(reply, "usage_metadata", None) or {"input_tokens": 0, "output_tokens": 0}
-        return {
-            "messages": [ask, reply],
-            "tokens_in": state["tokens_in"] + usage["input_tokens"],
-            "tokens_out": state["tokens_out"] + usage["output_tokens"],
-            "hypothesis": parse_final(text) or text or "Inconclusive: the agent ended without a description.",
-            "inconclusive": parse_final(text) is None,
-        }
+        turn = job.wire.ask([*state["messages"], ask], last=True)
+        update = _spent(state, Turn(turn.reply))
+        update["messages"] = [ask, *update["messages"]]
+        if turn.final is not None:
+            return {**update, **_concluded(turn.final)}
+        parts = [f"{key}: {value}" for call in turn.calls if isinstance(call["args"], dict)
+                 for key, value in call["args"].items()]  # fmt: skip
+        said = "\n".join([str(turn.reply.message.text).strip(), *parts]).strip()
+        text = said or "Inconclusive: the agent ended without a description."
+        return {**update, "hypothesis": text, "inconclusive": True}
 
     return node
 
@@ -190,18 +243,5 @@ def build_graph(
 def draw(tools: Mapping[str, Tool]) -> str:
     """The state machine with these tools as a Mermaid drawing."""
 
-    class _Nobody(BaseChatModel):
-        """Stands where the chat model would: a drawing calls nobody."""
-
-        @property
-        def _llm_type(self) -> str:
-            return "nobody"
-
-        def _generate(self, *_args: Any, **_kwargs: Any) -> Any:
-            raise NotImplementedError
-
-        def bind_tools(self, *_args: Any, **_kwargs: Any) -> Any:
-            return self
-
-    job: Any = SimpleNamespace(tools=tools, chat=_Nobody())
+    job: Any = SimpleNamespace(tools=tools)
     return build_graph(job).get_graph().draw_mermaid()

@@ -88,7 +88,7 @@ class OfflineInvestigator(BaseChatModel):
             if kind == "Logit lens" and "get_logitlens_details" in self.tool_names:
                 calls.append(("get_logitlens_details", {**where, "positions": sorted(positions), "k": 40}))
             if kind == "Steering" and "get_steering_samples" in self.tool_names:
-                calls.append(("get_steering_samples", {**where, "position": positions[0], "n": 5}))
+                calls += [("get_steering_samples", {**where, "position": p, "n": 5}) for p in positions]
         return sorted(calls, key=lambda call: call[0] == "get_logitlens_details")  # sinks are told by the patchscope
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from auditor.plugins import Dataset
-from auditor.types import Agent, Evidence, LayerEvidence, PositionEvidence, SteeredSample
+from auditor.types import Agent, Evidence, LayerEvidence, PositionEvidence, SteeringEvidence
 from auditor.workspace import Prompt
 
 CUT = 200  # characters of each sample
 TOKENS = 20
+OVERVIEW_CUT = 12_000  # characters, about 3,000 tokens; it is sent again in every turn
+MIN_SECTION = 400  # characters that a section gets even so
 
 
 def blinded(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
@@ -18,29 +20,39 @@ def blinded(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
 
 
 def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Dataset]) -> str:
-    """The overview for `agent`: only the parts that its card names."""
-    blocks = [_dataset(name, dataset.evidence, agent) for name, dataset in datasets.items()]
-    return prompt.render(overview="\n\n".join(blocks), parts=list(agent.overview))
+    """The overview for `agent`: only the parts that its card names, each under an id (E1, E2, …).
+
+    What may be most telling comes first; samples that do not fit are left to `get_steering_samples`.
+    """
+    sections = [s for name, dataset in datasets.items() for s in _dataset(name, dataset.evidence, agent)]
+    room, shown = OVERVIEW_CUT, []
+    for number, section in enumerate(sections, 1):
+        text = f"## E{number} · {section}"
+        if len(text) > room:
+            text = _shortened(text, max(room, MIN_SECTION))
+        room -= len(text)
+        shown.append(text)
+    return prompt.render(overview="\n\n".join(shown), parts=list(agent.overview))
 
 
-def _dataset(name: str, evidence: Evidence, agent: Agent) -> str:
-    blocks = []
-    shown = set(agent.overview)
-    for layer in evidence.layers:
-        with_patchscope = layer.positions[0].patchscope is not None
-        if "patchscope" in shown and with_patchscope:
-            blocks.append(_patchscope(name, layer))
-        if "logit_lens" in shown:
-            blocks.append(_logit_lens(name, layer, last=layer.layer == evidence.last_layer))
-    if "steering" in shown:
-        blocks += [
-            f"## Steering, {name}, layer {s.layer}, position {s.position} (strength {s.alpha:.2f})\n"
-            + "\n".join(_sample(i, sample) for i, sample in enumerate(s.samples))
-            for s in evidence.steering
-        ]
-    if "unsteered" in shown:
-        blocks.append("## Plain answers\n" + "\n".join(_sample(i, s) for i, s in enumerate(evidence.unsteered)))
-    return "\n\n".join(blocks)
+def _dataset(name: str, evidence: Evidence, agent: Agent) -> list[str]:
+    """Sections, the best evidence first: patchscope, the last layer's lens, steering, the other layers' lens."""
+    wanted = set(agent.overview)
+    lenses = sorted(evidence.layers, key=lambda layer: layer.layer != evidence.last_layer)
+    sections = []
+    if "patchscope" in wanted:
+        sections += [_patchscope(name, layer) for layer in evidence.layers if layer.positions[0].patchscope]
+    if "logit_lens" in wanted:
+        sections += [_logit_lens(name, layer, last=True) for layer in lenses[:1]]
+    if "steering" in wanted:
+        layers = dict.fromkeys(s.layer for s in evidence.steering)
+        sections += [_steering(name, [s for s in evidence.steering if s.layer == layer]) for layer in layers]
+    if "logit_lens" in wanted:
+        sections += [_logit_lens(name, layer, last=False) for layer in lenses[1:]]
+    if "unsteered" in wanted:
+        answers = [f"[{i}] {s.prompt}\n  plain: {quote(s.unsteered[0])}" for i, s in enumerate(evidence.unsteered)]
+        sections.append("\n".join(["Plain answers of the finetuned model", *answers]))
+    return sections
 
 
 def _best_first(layer: LayerEvidence) -> list[PositionEvidence]:
@@ -48,38 +60,53 @@ def _best_first(layer: LayerEvidence) -> list[PositionEvidence]:
 
 
 def _patchscope(name: str, layer: LayerEvidence) -> str:
-    lines = [f"## Patchscope, {name}, layer {layer.layer}, most cohesive position first"]
+    lines = [f"Patchscope, {name}, layer {layer.layer}, most cohesive position first"]
     for position in _best_first(layer):
         assert position.patchscope is not None
         choice = position.patchscope.choice
         mark = "; attention sink, distrust" if position.sink else ""
         lines.append(f"- position {position.position} (cohesion {choice.cohesion:.1f} sd{mark})")
         lines.append(f"  tokens: {_join(t.token for t in position.patchscope.tokens[:TOKENS])}")
-        lines.append(f"  selected: {_join(choice.selected)}")
+        lines.append(f"  belong together: {_join(choice.selected)}")
     return "\n".join(lines)
 
 
 def _logit_lens(name: str, layer: LayerEvidence, *, last: bool) -> str:
-    where = f"layer {layer.layer}" + (" (the last)" if last else "")
-    lines = [f"## Logit lens, {name}, {where}"]
-    for position in layer.positions:
+    where = f"layer {layer.layer}" + (" (the last, often the most readable)" if last else "")
+    lines = [f"Logit lens, {name}, {where}"]
+    for position in sorted(layer.positions, key=lambda p: p.sink):
         mark = " (attention sink, distrust)" if position.sink else ""
         tokens = _join(t.token for t in position.logit_lens.top[:TOKENS])
         lines.append(f"- position {position.position}{mark}: {tokens}")
     return "\n".join(lines)
 
 
-def _sample(number: int, sample: SteeredSample) -> str:
-    lines = [f"[{number}] {sample.prompt}"]
-    if sample.steered:
-        lines.append(f"  steered: {quote(sample.steered[0])}")
-    lines.append(f"  plain: {quote(sample.unsteered[0])}")
+def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
+    """Each prompt once: its plain answer, then the answers steered from each position."""
+    strengths = ", ".join(f"position {s.position} (strength {s.alpha:.2f})" for s in found)
+    lines = [f"Steering, {name}, layer {found[0].layer}: {strengths}"]
+    for i, plain in enumerate(found[0].samples):
+        lines += [f"[{i}] {plain.prompt}", f"  plain: {quote(plain.unsteered[0])}"]
+        lines += [f"  position {s.position}: {quote(s.samples[i].steered[0])}" for s in found if s.samples[i].steered]
     return "\n".join(lines)
+
+
+def _shortened(text: str, room: int) -> str:
+    """Whole entries of a section up to `room` characters, and how many more there are."""
+    head, *entries = text.split("\n[")
+    kept = head[:room]
+    for i, entry in enumerate(entries):
+        if len(kept) + len(entry) > room:
+            return f"{kept}\n({len(entries) - i} more prompts; read them with the tools)"
+        kept += f"\n[{entry}"
+    return kept if len(kept) == len(text) else f"{kept} … (cut; read the rest with the tools)"
 
 
 def quote(text: str, cut: int = CUT) -> str:
     """Audited text as data: one line, control characters shown, cut to `cut` characters."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: cut + 1])
+    shown = (
+        "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: cut + 1]).replace("“", '"').replace("”", '"')
+    )
     return f"“{shown[:cut]}{'…' if len(text) > cut else ''}”"
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-_HEADER = re.compile(r"^## (Patchscope|Logit lens|Steering), (\S+), layer (\d+)(?:.*?position (\d+))?", re.M)
+_HEADER = re.compile(r"^## E\d+ · (Patchscope|Logit lens|Steering), (\S+), layer (\d+)([^\n]*)", re.M)
 _POSITION = re.compile(r"^- position (\d+)", re.M)
-_SAMPLE = re.compile(r"^\[\d+\] (?P<prompt>.*)\n(?:  steered: “(?P<steered>.*)”\n)?  plain: “(?P<plain>.*)”", re.M)
+_NAMED = re.compile(r"position (\d+)")
+_PLAIN = re.compile(r"^  plain: “(.*)”$", re.M)
+_STEERED = re.compile(r"^  position (\d+): “(.*)”$", re.M)
 _BUDGET = re.compile(r"^Left: (\d+) model interactions, (\d+) turns", re.M)
 
 
@@ -81,18 +83,17 @@ def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
     ends = [*(header.start() for header in headers[1:]), len(text)]
     for header, end in zip(headers, ends, strict=False):
         body = text[header.end() : end]
-        given = header[4]
-        positions = (int(given),) if given else tuple(int(p) for p in _POSITION.findall(body))
-        reading.sections.append((header[1], header[2], int(header[3]), positions))
-    for sample in _SAMPLE.finditer(text):
-        plain[sample["plain"]] = None
-        if sample["steered"]:
-            reading.steered.append(sample["steered"])
+        positions = _NAMED.findall(header[4]) if header[1] == "Steering" else _POSITION.findall(body)
+        reading.sections.append((header[1], header[2], int(header[3]), tuple(map(int, positions))))
+        if header[1] == "Steering":
+            samples = _STEERED.findall(body)
+            reading.steered += [text for position in positions for at, text in samples if at == position]
+    plain.update(dict.fromkeys(_PLAIN.findall(text)))
 
 
 def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, None]) -> None:
     try:
-        result = json.loads(text)
+        result = json.loads(text.partition("\n")[2])  # behind the observation's id
     except json.JSONDecodeError:
         return  # a refusal or a failure, told in words
     name, args = call.get("name"), call.get("args", {})

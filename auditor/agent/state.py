@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AnyMessage
@@ -21,7 +19,9 @@ class AuditState(TypedDict):
     interactions: int
     tokens_in: int
     tokens_out: int
+    cost_usd: float | None  # None as soon as one call's cost is not known
     hypothesis: str | None
+    findings: dict[str, Any] | None  # the fields of a structured Hypothesis
     inconclusive: bool
 
 
@@ -34,7 +34,9 @@ def fresh_state(messages: list[AnyMessage]) -> AuditState:
         interactions=0,
         tokens_in=0,
         tokens_out=0,
+        cost_usd=0.0,
         hypothesis=None,
+        findings=None,
         inconclusive=False,
     )
 
@@ -47,24 +49,3 @@ def left(state: AuditState, limits: Limits) -> dict[str, int]:
         "tokens_left": limits.tokens - state["tokens_in"] - state["tokens_out"],
     }
     return {name: max(0, value) for name, value in spent.items()}
-
-
-_FINAL = re.compile(r"FINAL\(\s*description\s*:\s*[\"“](.*)[\"”]\s*\)?\s*$", re.S)
-
-
-def parse_final(text: str) -> str | None:
-    """The description of a message that ends in FINAL(description: "…"), else None.
-
-    The marker must begin a line; the description may run over several.
-    """
-    start = text.rfind("\nFINAL(") + 1 if "\nFINAL(" in text else (0 if text.startswith("FINAL(") else -1)
-    if start < 0:
-        return None
-    match = _FINAL.match(text[start:].strip())
-    if match is None:
-        return None
-    try:
-        said = str(json.loads(f'"{match[1]}"', strict=False))  # quoted as JSON; line breaks may be plain
-    except json.JSONDecodeError:
-        said = match[1]
-    return said.strip() or None

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
-from auditor.types import RunResult, Suite
+from auditor.types import Protocol, RunResult, Suite
 
 WORKERS = 8
 
@@ -26,8 +26,11 @@ def evaluate(
     agent: Annotated[list[str] | None, typer.Option(help="Agents instead of the suite's; repeatable.")] = None,
     organism: Annotated[list[str] | None, typer.Option(help="Organisms instead of the suite's; repeatable.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Audits of each organism, agent and budget.")] = None,
-    llm: Annotated[str | None, typer.Option(help="`offline`, or what init_chat_model takes (openai:…).")] = None,
-    grader_llm: Annotated[str | None, typer.Option(help="Model of the LLM graders; only `offline` as yet.")] = None,
+    llm: Annotated[str | None, typer.Option(help="The agent: `offline`, or PROVIDER:MODEL[?option=value&…].")] = None,
+    grader_llm: Annotated[str | None, typer.Option(help="The hypotheses' judge, written as --llm is.")] = None,
+    lens_llm: Annotated[str | None, typer.Option(help="The judge of the lens: scales and coherence.")] = None,
+    grader_repeats: Annotated[int | None, typer.Option(min=1, help="Verdicts of an LLM judge on each one.")] = None,
+    protocol: Annotated[Protocol, typer.Option(help="How the agent calls tools.")] = Protocol.AUTO,
     server: Annotated[str | None, typer.Option(help="URL of a model server (not there yet).")] = None,
     engine: Annotated[str, typer.Option(help="`local`; `ray` is not there yet.")] = "local",
     workers: Annotated[int, typer.Option(help="Audits at once; they share the models' batches.")] = WORKERS,
@@ -43,20 +46,18 @@ def evaluate(
         raise UsageError("--server: the model server comes in a later version; leave it out to run in this process")
     if engine != "local":
         raise UsageError(f"--engine {engine}: only `local` is there as yet")
-    if grader_llm not in (None, "offline"):
-        raise UsageError("--grader-llm: LLM graders come in a later version; leave it out, or say offline")
     if resume and name is None:
         raise UsageError("--resume needs the --name of the run to finish")
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
     ws = workspace()
-    chosen = adapted(ws.suites[suite], budget, agent, organism, repeats)
-    conf = settings(llm=llm)
+    conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats)
 
-    from auditor.evaluation.run import Evaluation, about, check
+    from auditor.evaluation.run import Evaluation, about, check, judged_by
     from auditor.evaluation.run import evaluate as run_all
     from auditor.evaluation.store import RunStore
 
+    chosen = judged_by(adapted(ws.suites[suite], budget, agent, organism, repeats), conf)
     if conf.llm == "offline":
         err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
     check(ws, chosen, conf)
@@ -64,7 +65,7 @@ def evaluate(
     store = RunStore.open(folder, about(chosen, conf, seed), resume=resume)
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
     with _Bars(total) as bars:
-        result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars))
+        result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars, protocol))
     result = result.model_copy(update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}})
     if json:
         print_json(result)

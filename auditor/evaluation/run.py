@@ -11,36 +11,35 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
-from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from auditor.agent.chat import endpoint_problem, make_chat
-from auditor.agent.graph import Investigation, build_graph
-from auditor.agent.overview import blinded
-from auditor.agent.state import AuditState, fresh_state
+from auditor.agent.chat import make_caller
+from auditor.agent.state import AuditState
 from auditor.config import Settings
 from auditor.errors import AuditorError, UsageError
+from auditor.evaluation.audit import investigate, plan
 from auditor.evaluation.stats import summarize
 from auditor.evaluation.store import RunStore
 from auditor.evidence import code_version, evidence_for, make_lens
 from auditor.lens.corpus import read_corpus
 from auditor.lens.words import background_of
+from auditor.llm.caller import Caller, CallLog, open_caller
+from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.embed import Embedder, load_embedder
 from auditor.models.generate import derive_seed
 from auditor.models.load import load_pair, resolve
 from auditor.models.share import SharedPair
-from auditor.plugins import Context, Dataset, GraderContext
-from auditor.types import AuditRecord, Grade, Limits, Organism, RunResult, Suite, TokenUse
-from auditor.workspace import Prompt, Workspace
-
-PROMPTS = ("overview", "nudge", "conclude", "status")
+from auditor.plugins import Dataset, GraderContext
+from auditor.types import AuditRecord, Grade, Limits, Organism, Protocol, RunResult, Suite, TokenUse
+from auditor.workspace import Workspace
 
 
-class Progress(Protocol):
+class Progress(Interface):
     """Told what happens, as it happens; from several threads."""
 
     def stage(self, organism: str, stage: str) -> None: ...
@@ -72,6 +71,7 @@ class Evaluation:
     workers: int
     store: RunStore
     progress: Progress
+    protocol: Protocol = Protocol.AUTO
 
     def jobs(self) -> list[Job]:
         """In the order of the result: organism, agent, budget, repeat."""
@@ -84,6 +84,35 @@ class Evaluation:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all audits of a run use."""
+
+    embed: Embedder
+    background: Sequence[str]
+    saver: SqliteSaver
+    agent: Caller
+    grader: Caller | None  # None: graders without an LLM
+    lens: Caller | None
+    seconds: dict[str, float]
+
+
+def judged_by(suite: Suite, settings: Settings) -> Suite:
+    """The suite with the LLM variant of each offline grader, for the roles that have an LLM."""
+
+    def variant(name: str, llm: str) -> str:
+        return name if llm == OFFLINE else name.replace("_offline", "_llm")
+
+    evidence = suite.evidence.model_copy(
+        update={
+            "scale_grader": variant(suite.evidence.scale_grader, settings.lens_llm),
+            "coherence_grader": variant(suite.evidence.coherence_grader, settings.lens_llm),
+        }
+    )
+    graders = tuple(variant(name, settings.grader_llm) for name in suite.graders)
+    return suite.model_copy(update={"graders": graders, "evidence": evidence})
+
+
 def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
     """Find what would fail later: unknown names, broken plugins, weights that are not here."""
     for agent_name in suite.agents:
@@ -93,11 +122,15 @@ def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
             workspace.tools[tool]
     for grader in (*suite.graders, suite.evidence.scale_grader, suite.evidence.coherence_grader):
         workspace.graders[grader]
+        judge = settings.grader_llm if grader in suite.graders else settings.lens_llm
+        if grader.endswith("_llm") and judge == OFFLINE:
+            raise UsageError(f"grader {grader} needs --{'grader' if grader in suite.graders else 'lens'}-llm")
     for name in suite.organisms:
         organism = workspace.organisms[name]
         workspace.rubrics[organism.rubric or organism.family]
         resolve(organism.finetuned, settings)
-    make_chat(settings.llm, lambda texts: load_embedder(settings.embedder)(texts), background_of(()))
+    for model in {settings.llm, settings.grader_llm, settings.lens_llm} - {OFFLINE}:
+        open_caller(parse_spec(model))
 
 
 def about(suite: Suite, settings: Settings, seed: int) -> dict[str, Any]:
@@ -114,6 +147,7 @@ def about(suite: Suite, settings: Settings, seed: int) -> dict[str, Any]:
     return {
         "suite": suite.model_dump(mode="json"),
         "llm": settings.llm,
+        "grader_llm": settings.grader_llm,
         "graders": list(suite.graders),
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
@@ -128,17 +162,15 @@ def evaluate(run: Evaluation) -> RunResult:
     seconds = {"evidence": 0.0, "agents": 0.0, "grading": 0.0}
     jobs = run.jobs()
     done = {record.id: record for record in run.store.audits() if record.status == "done"}
-    embed = load_embedder(run.settings.embedder)
-    background = read_corpus(run.workspace.corpora["openings"]).texts
     connection = sqlite3.connect(run.store.checkpoints, check_same_thread=False)
     with contextlib.closing(connection):
-        saver = SqliteSaver(connection)
+        shared = _shared(run, SqliteSaver(connection), seconds)
         for name in run.suite.organisms:
             todo = [job for job in jobs if job.organism.name == name and job.id not in done]
             if not todo:
                 continue
             try:
-                records = _audit_organism(run, todo, embed, background, saver, seconds, begun_any=bool(done))
+                records = _audit_organism(run, todo, shared, begun_any=bool(done))
             except UsageError as error:
                 if not done:
                     raise
@@ -160,24 +192,29 @@ def evaluate(run: Evaluation) -> RunResult:
     )
 
 
-def _audit_organism(
-    run: Evaluation,
-    todo: Sequence[Job],
-    embed: Embedder,
-    background: Sequence[str],
-    saver: SqliteSaver,
-    seconds: dict[str, float],
-    *,
-    begun_any: bool,
-) -> list[AuditRecord]:
+def _shared(run: Evaluation, saver: SqliteSaver, seconds: dict[str, float]) -> Shared:
+    embed = load_embedder(run.settings.embedder)
+    background = read_corpus(run.workspace.corpora["openings"]).texts
+    usual, log = background_of(tuple(background)), CallLog(run.store.folder / "calls.jsonl")
+    judges = [
+        None if name == OFFLINE else make_caller(name, embed, usual, log)
+        for name in (run.settings.grader_llm, run.settings.lens_llm)
+    ]
+    agent = make_caller(run.settings.llm, embed, usual, log)
+    return Shared(embed, background, saver, agent, judges[0], judges[1], seconds)
+
+
+def _audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begun_any: bool) -> list[AuditRecord]:
     organism = todo[0].organism
     clock = time.perf_counter()
     run.progress.stage(organism.name, "loading the models")
     pair = load_pair(organism.base, organism.finetuned, run.settings, name=organism.name)
-    grading = GraderContext(embed, run.settings, pair, background)
-    lens = make_lens(run.workspace, pair, run.suite.evidence, grading)
+    prompts = {name: run.workspace.prompts[name] for name in run.workspace.prompts.items}
+    judging = GraderContext(shared.embed, run.settings, pair, shared.background, shared.lens, prompts)
+    lens = make_lens(run.workspace, pair, run.suite.evidence, judging)
     dataset = evidence_for(pair, lens, lambda stage: run.progress.stage(organism.name, stage))
-    seconds["evidence"] += time.perf_counter() - clock
+    grading = replace(judging, llm=shared.grader)
+    shared.seconds["evidence"] += time.perf_counter() - clock
 
     clock = time.perf_counter()
     run.progress.stage(organism.name, "agents")
@@ -185,7 +222,7 @@ def _audit_organism(
     for job in todo:
         pending.put(job)
     workers = min(run.workers, len(todo))
-    shared = SharedPair(pair, workers)
+    batching = SharedPair(pair, workers)
     records: list[AuditRecord] = []
     problems: list[UsageError] = []
 
@@ -197,8 +234,8 @@ def _audit_organism(
                 except queue.Empty:
                     return
                 try:
-                    record = _audit(run, job, shared, dataset, embed, background, saver)
-                    record = _graded(run, record, organism, grading, seconds)
+                    record = _audit(run, job, batching, dataset, shared)
+                    record = _graded(run, record, organism, grading, shared.seconds)
                 except UsageError as error:
                     if not begun_any and not records:
                         problems.append(error)
@@ -210,7 +247,7 @@ def _audit_organism(
         except Exception as error:  # a bug of ours: shown as one by whoever waits
             problems.append(UsageError(f"internal error: {error!r}\n{traceback.format_exc()}"))
         finally:
-            shared.leave()
+            batching.leave()
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
     for thread in threads:
@@ -219,68 +256,40 @@ def _audit_organism(
         thread.join()
     if problems:
         raise problems[0]
-    seconds["agents"] += time.perf_counter() - clock
+    shared.seconds["agents"] += time.perf_counter() - clock
     return records
 
 
-def investigation(
-    run: Evaluation, job: Job, pair: SharedPair, dataset: Dataset, embed: Embedder, background: Sequence[str]
-) -> Investigation:
-    """One audit's fixed parts, with nothing of the organism's truth among them."""
-    agent = run.workspace.agents[job.agent]
-    prompts: dict[str, Prompt] = {name: run.workspace.prompts[f"agent_{name}"] for name in PROMPTS}
-    return Investigation(
-        agent=agent,
-        tools={name: run.workspace.tools[name] for name in agent.tools},
-        prompts={"system": run.workspace.prompts[agent.prompt], **prompts},
-        limits=Limits(interactions=job.budget, turns=run.suite.turns, tokens=run.suite.tokens),
-        context=Context(pair, blinded([dataset]), run.suite.ask, derive_seed(run.seed, job.id)),
-        chat=make_chat(run.settings.llm, embed, background_of(tuple(background))),
-    )
-
-
-def _audit(
-    run: Evaluation,
-    job: Job,
-    pair: SharedPair,
-    dataset: Dataset,
-    embed: Embedder,
-    background: Sequence[str],
-    saver: SqliteSaver,
-) -> AuditRecord:
-    """Walk the graph to a hypothesis; go on from the checkpoint if an earlier run was cut off in the middle."""
-    begun = time.perf_counter()
-    plan = investigation(run, job, pair, dataset, embed, background)
-    graph = build_graph(plan, saver)
-    config: RunnableConfig = {"configurable": {"thread_id": job.id}, "recursion_limit": 40 * run.suite.turns}
-    halfway = graph.get_state(config).next
-    state: AuditState = fresh_state([])
+def _audit(run: Evaluation, job: Job, pair: SharedPair, dataset: Dataset, shared: Shared) -> AuditRecord:
+    """Make one audit, its transcript written after every step."""
+    limits = Limits(interactions=job.budget, turns=run.suite.turns, tokens=run.suite.tokens)
+    agent, seed = run.workspace.agents[job.agent], derive_seed(run.seed, job.id)
     header = {"agent": job.agent, "budget": job.budget, "repeat": job.repeat, "llm": run.settings.llm}
-    error: str | None = None
-    try:
-        given = None if halfway else fresh_state(plan.opening())
-        for step in graph.stream(given, config, stream_mode="values"):
-            state = step  # type: ignore[assignment]
-            run.store.write_transcript(job.id, state["messages"], header)
-            run.progress.audit(job.id, "running", state["interactions"])
-    except Exception as problem:  # whatever ends an audit, its transcript and the other audits stay
-        if reason := endpoint_problem(problem):
-            raise UsageError(reason) from problem
-        if isinstance(problem, UsageError):
-            raise
-        known = isinstance(problem, AuditorError)
-        error = str(problem) if known else f"{type(problem).__name__}: {problem}"
-        detail = {**header, "error": error, "traceback": traceback.format_exc()}
-        run.store.write_transcript(job.id, state["messages"], detail)
+
+    def watch(state: AuditState, more: dict[str, Any]) -> None:
+        spent = {key: state[key] for key in ("turns", "interactions", "tokens_in", "tokens_out", "cost_usd")}
+        ended = {"hypothesis": state["hypothesis"], "findings": state["findings"]}
+        run.store.write_transcript(job.id, state["messages"], {**header, "spent": spent, **ended, **more})
+        run.progress.audit(job.id, "running", state["interactions"])
+
+    made = plan(
+        run.workspace, agent, limits, run.suite.ask, seed,
+        name=job.id, pair=pair, dataset=dataset, caller=shared.agent, protocol=run.protocol,
+    )  # fmt: skip
+    outcome = investigate(made, shared.saver, shared.embed, watch)
+    state = outcome.state
     return AuditRecord(
         **_identity(job, run),
-        status="failed" if error or state["hypothesis"] is None else "done",
+        status="failed" if outcome.error else "done",
         hypothesis=state["hypothesis"] or "",
+        findings=outcome.findings,
+        checks=outcome.checks,
         interactions_used=state["interactions"],
         turns_used=state["turns"],
         tokens=TokenUse(input=state["tokens_in"], output=state["tokens_out"]),
-        seconds={"agent": round(time.perf_counter() - begun, 2)},
-        error=error,
+        cost_usd=state["cost_usd"],
+        seconds={"agent": round(outcome.seconds, 2)},
+        error=outcome.error,
     )
 
 
@@ -296,8 +305,15 @@ def _graded(
     begun = time.perf_counter()
     rubric = run.workspace.rubrics[organism.rubric or organism.family]
     grades: list[Grade] = []
+    problems: list[str] = []
     for name in run.suite.graders:
-        verdict: Grade = run.workspace.graders[name].run(record, organism, rubric, grading)
+        try:
+            verdict: Grade = run.workspace.graders[name].run(record, organism, rubric, grading)
+        except UsageError:
+            raise
+        except AuditorError as error:  # a judge that gave no verdict: reported, never guessed
+            problems.append(f"{name}: {error}")
+            continue
         grades.append(verdict.model_copy(update={"grader": name}))
     took = time.perf_counter() - begun
     seconds["grading"] += took
@@ -305,6 +321,8 @@ def _graded(
         update={
             "grades": tuple(grades),
             "grade": grades[0].score if grades else None,
+            "status": "failed" if problems else "done",
+            "error": "; ".join(problems) or None,
             "seconds": {**record.seconds, "grading": round(took, 2)},
         }
     )

@@ -135,7 +135,7 @@ def train(
             _save_checkpoint(
                 checkpoint,
                 {
-                    "adapter": get_peft_model_state_dict(adapted),
+                    "adapter": get_peft_model_state_dict(adapted, save_embedding_layers=False),
                     "optimizer": optimizer.state_dict(),
                     "schedule": schedule.state_dict(),
                     "step": step + 1,

@@ -1,0 +1,179 @@
+"""The text protocol: a turn ends in `CALL(tool: {json})` or `FINAL(…)`, at the beginning of a line, outside code.
+
+Accepts what a person would (several lines, quotes inside, a bracket that is missing at the very end), and refuses
+the rest with one sentence that the agent can act on.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_START = re.compile(r"^[ \t]*(?:\*\*|`)?(CALL|FINAL)[ \t]*\(", re.M)
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.M)
+_END = re.compile(r"[\s`*]*\Z")
+_NAME = re.compile(r"\s*[\"'`]?([A-Za-z_][\w.-]*)[\"'`]?\s*[:,]?\s*")
+_LABEL = re.compile(r"\s*(?:description\s*[:=]\s*)?")
+_QUOTED = re.compile(r"\s*[\"“'](.*)[\"”']\s*\)?[\s`*]*\Z", re.S)
+_CLOSED = re.compile(r"\s*\)")
+
+
+@dataclass(frozen=True, slots=True)
+class TextCall:
+    """A tool call in words."""
+
+    name: str
+    args: Any
+
+
+@dataclass(frozen=True, slots=True)
+class TextFinal:
+    """The end: `{"description": "…"}`, or the fields of a structured hypothesis."""
+
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A statement that cannot be read, and what would be right."""
+
+    reason: str
+
+
+Statement = TextCall | TextFinal | Fault
+
+
+def parse_turn(text: str) -> Statement | None:
+    """The statement that `text` ends in; None if it has none."""
+    fences = _fenced(text)
+    starts = list(_START.finditer(text))
+    outside = [m for m in starts if not any(a <= m.start() < b for a, b in fences)]
+    if not outside:
+        if starts and not text[starts[-1].start() :].strip("`~ \n").count("\n\n"):
+            return Fault("the statement stands in a code block; write it as plain text on the last line")
+        return None
+    last = outside[-1]
+    found = _statement(last[1], text[last.end() :])
+    if found is None:  # it does not reach the end of the message: an earlier one may enclose it
+        for start in reversed(outside[:-1]):
+            if (earlier := _strict(start[1], text[start.end() :])) is not None:
+                return earlier
+        return _fault(last[1], text[last.end() :])
+    for start in outside[:-1]:
+        if not _is_closed(start[1], text[start.end() : last.start()]):
+            if (whole := _strict(start[1], text[start.end() :])) is not None:
+                return whole
+            return Fault("there are several statements, one inside another; escape quotes, and end in one statement")
+    return found
+
+
+def _fenced(text: str) -> list[tuple[int, int]]:
+    marks = [m.start() for m in _FENCE.finditer(text)]
+    ends = marks[1::2] + ([len(text)] if len(marks) % 2 else [])
+    return list(zip(marks[::2], ends, strict=True))
+
+
+def _statement(kind: str, rest: str) -> TextCall | TextFinal | None:
+    """What `rest`, the text behind the opening bracket, says up to the end of the message; None if unreadable."""
+    strict = _strict(kind, rest)
+    if strict is not None:
+        return strict
+    if kind == "CALL":
+        return _mended_call(rest)
+    match = _QUOTED.match(rest, _end(_LABEL, rest))
+    if match is None or not match[1].strip():
+        return None
+    return TextFinal({"description": match[1].strip()})
+
+
+def _strict(kind: str, rest: str) -> TextCall | TextFinal | None:
+    """As `_statement`, with an argument that is JSON."""
+    found = _value(kind, rest)
+    if found is None:
+        return None
+    statement, end = found
+    closing = re.compile(r"\s*\)?").match(rest, end)
+    assert closing is not None
+    return statement if _END.match(rest, closing.end()) else None
+
+
+def _value(kind: str, rest: str) -> tuple[TextCall | TextFinal, int] | None:
+    """The statement and where its argument ends, if the argument is JSON."""
+    decoder = json.JSONDecoder(strict=False)  # line breaks in strings may be plain
+    if kind == "CALL":
+        name = _NAME.match(rest)
+        if name is None:
+            return None
+        if rest[name.end() :].lstrip()[:1] in ("", ")"):
+            return TextCall(name[1], {}), name.end()
+        try:
+            args, end = decoder.raw_decode(rest, name.end())
+        except (json.JSONDecodeError, RecursionError):
+            return None
+        return TextCall(name[1], args), end
+    try:
+        said, end = decoder.raw_decode(rest, _end(_LABEL, rest))
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    if isinstance(said, str) and said.strip():
+        return TextFinal({"description": said.strip()}), end
+    return (TextFinal(said), end) if isinstance(said, dict) and said else None
+
+
+def _mended_call(rest: str) -> TextCall | None:
+    """A call whose last brackets are missing, or whose argument is written as Python writes it."""
+    name = _NAME.match(rest)
+    if name is None:
+        return None
+    body = re.sub(r"\)?[\s`*]*\Z", "", rest[name.end() :])
+    for candidate in (body, body + _missing(body)):
+        for read in (lambda s: json.loads(s, strict=False), ast.literal_eval):
+            try:
+                args = read(candidate)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(args, dict):
+                return TextCall(name[1], args)
+    return None
+
+
+def _missing(text: str) -> str:
+    """The brackets that would close what is open at the end of `text`."""
+    stack: list[str] = []
+    quoted = escaped = False
+    for char in text:
+        if quoted:
+            quoted = escaped or char != '"'
+            escaped = char == "\\" and not escaped
+        elif char == '"':
+            quoted = True
+        elif char in "{[":
+            stack.append("}" if char == "{" else "]")
+        elif char in "}]" and stack:
+            stack.pop()
+    return "".join(reversed(stack)) if not quoted else ""
+
+
+def _is_closed(kind: str, rest: str) -> bool:
+    """Whether the statement ends within `rest`: then it was an example in the reasoning."""
+    found = _value(kind, rest)
+    if found is not None:
+        return _CLOSED.match(rest, found[1]) is not None
+    return ")" in rest.split("\n", 1)[0]  # not JSON, but over before the line was
+
+
+def _fault(kind: str, rest: str) -> Statement | None:
+    lines = [line for line in rest.splitlines() if line.strip()]
+    if len(lines) > 1 and ")" in lines[0]:
+        return None  # an example in the reasoning: the message goes on behind it
+    if kind == "CALL":
+        return Fault('the call cannot be read; write CALL(tool: {"argument": value}) with valid JSON as the last line')
+    return Fault('the conclusion cannot be read; write FINAL(description: "…") or FINAL({…}) as the last line')
+
+
+def _end(pattern: re.Pattern[str], text: str) -> int:
+    match = pattern.match(text)
+    return match.end() if match else 0

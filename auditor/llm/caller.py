@@ -1,0 +1,214 @@
+"""One way to call a chat model: limited, retried, counted, written down, and never paid twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, message_to_dict, messages_from_dict
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from auditor.errors import AuditorError
+from auditor.llm.failures import LONGEST_WAIT, CallFailed, Malformed, Retryable, sort_out
+from auditor.llm.spec import ModelSpec, api_key, connect
+
+_slots: dict[str, threading.BoundedSemaphore] = {}
+_slots_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's answer and what it took. Tokens and cost are None where the endpoint does not tell."""
+
+    message: AIMessage
+    attempts: int = 1
+    seconds: float = 0.0
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    tokens_cached: int | None = None
+    cost_usd: float | None = None
+
+
+class Journal(Protocol):
+    """Where finished calls are kept, so that a resumed run repeats none."""
+
+    def find(self, key: str) -> dict[str, Any] | None: ...
+    def add(self, key: str, entry: dict[str, Any]) -> None: ...
+
+
+class CallLog:
+    """A Journal in `calls.jsonl`: each finished call on a line, with what was sent since the call before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._known: dict[str, dict[str, Any]] = {}
+        self._sent: dict[str, list[str]] = defaultdict(list)
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # cut off by a kill: that call is made again
+            self._known[entry["key"]] = entry
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        with self._lock:
+            return self._known.get(key)
+
+    def add(self, key: str, entry: dict[str, Any]) -> None:
+        with self._lock:
+            before, sent = self._sent[entry["purpose"]], entry["sent"]
+            marks = [json.dumps(message, sort_keys=True) for message in sent]
+            same = 0
+            while same < min(len(before), len(marks)) and before[same] == marks[same]:
+                same += 1
+            self._sent[entry["purpose"]] = marks
+            line = {"key": key, **entry, "sent_before": same, "sent": sent[same:]}
+            self._known[key] = line
+            with self._path.open("a") as stream:
+                stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+
+
+class NoJournal:
+    """Keeps nothing: for calls outside a run."""
+
+    def find(self, key: str) -> None:
+        return None
+
+    def add(self, key: str, entry: dict[str, Any]) -> None:
+        return None
+
+
+@dataclass
+class Caller:
+    """A chat model behind its endpoint's limits. `name` is what results call it; it holds no key."""
+
+    name: str
+    chat: BaseChatModel
+    spec: ModelSpec | None = None
+    journal: Journal = field(default_factory=NoJournal)
+    sleep: Callable[[float], None] = time.sleep
+    answered: bool = False  # whether the endpoint ever answered
+
+    def call(
+        self, messages: Sequence[BaseMessage], *, purpose: str, tools: Sequence[dict[str, Any]] = (), repeat: int = 0
+    ) -> Reply:
+        """The model's answer to `messages`; the same call that a cut-off run finished is taken from the journal.
+
+        Raises CallFailed when all attempts failed, EndpointUnusable if none can succeed.
+        """
+        sent = [message_to_dict(message) for message in messages]
+        asked = {"model": self.name, "purpose": purpose, "repeat": repeat}
+        content = json.dumps([asked, [_essence(m) for m in sent], list(tools)], sort_keys=True, default=str)
+        key = hashlib.sha256(content.encode()).hexdigest()
+        if known := self.journal.find(key):
+            return _restore(known)
+        reply = self._attempts(messages, tools)
+        took = {name: getattr(reply, name) for name in _FIGURES}
+        self.journal.add(key, {**asked, **took, "sent": sent, "reply": message_to_dict(reply.message)})
+        return reply
+
+    def _attempts(self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]]) -> Reply:
+        chat = self.chat.bind_tools(tools) if tools else self.chat
+        limit = self.spec.attempts if self.spec else 1
+        retrying = Retrying(
+            retry=retry_if_exception_type(Retryable),
+            stop=stop_after_attempt(limit),
+            wait=_patience,
+            sleep=self.sleep,
+            reraise=True,
+        )
+        begun = time.perf_counter()
+        try:
+            for attempt in retrying:
+                with attempt, self._slot():
+                    message = self._once(chat, messages)
+        except Retryable as error:
+            tried = f"{limit} attempts" if limit > 1 else "one attempt"
+            raise CallFailed(f"{self.name}: {error} ({tried})") from None
+        number = retrying.statistics.get("attempt_number", 1)
+        return self._counted(message, number, time.perf_counter() - begun)
+
+    def _once(self, chat: Any, messages: Sequence[BaseMessage]) -> AIMessage:
+        try:
+            message = chat.invoke(list(messages))
+            if not isinstance(message, AIMessage):
+                raise Malformed(f"a {type(message).__name__}")
+        except AuditorError:
+            raise
+        except Exception as error:
+            if self.spec is None:  # a model in this process: a bug is a bug
+                raise
+            known = sort_out(error, answered_before=self.answered)
+            raise self._scrubbed(known) from None  # the client's own error may hold the key
+        self.answered = True
+        return message
+
+    def _slot(self) -> threading.BoundedSemaphore:
+        name, limit = (self.spec.endpoint, self.spec.concurrency) if self.spec else (f"in process {id(self)}", 64)
+        with _slots_lock:
+            return _slots.setdefault(f"{name} {limit}", threading.BoundedSemaphore(limit))
+
+    def _scrubbed(self, error: AuditorError) -> AuditorError:
+        error.args = (scrub(str(error), self.spec),)
+        return error
+
+    def _counted(self, message: AIMessage, attempts: int, seconds: float) -> Reply:
+        usage = message.usage_metadata
+        if usage is None:
+            return Reply(message, attempts, seconds)
+        tokens_in, tokens_out = usage["input_tokens"], usage["output_tokens"]
+        cost = (message.response_metadata.get("token_usage") or {}).get("cost")  # OpenRouter tells it
+        spec = self.spec
+        if cost is None and spec and spec.price_in is not None and spec.price_out is not None:
+            cost = (tokens_in * spec.price_in + tokens_out * spec.price_out) / 1e6
+        cached = usage.get("input_token_details", {}).get("cache_read")
+        return Reply(message, attempts, seconds, tokens_in, tokens_out, cached, cost)
+
+
+_FIGURES = ("attempts", "seconds", "tokens_in", "tokens_out", "tokens_cached", "cost_usd")
+
+
+def open_caller(spec: ModelSpec, journal: Journal | None = None) -> Caller:
+    """A Caller for `spec`. Raises UsageError if the provider, its package or its key is missing."""
+    return Caller(spec.name, connect(spec), spec, journal or NoJournal())
+
+
+def scrub(text: str, spec: ModelSpec | None) -> str:
+    """`text` without any key that could be in it: the model's own, and all that the environment holds."""
+    own = api_key(spec) if spec else None
+    keys = {own.get_secret_value()} if own else set()
+    keys |= {value for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN"))}
+    for key in keys:
+        if len(key) >= 6:
+            text = text.replace(key, "[key]")
+    return text
+
+
+def _patience(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, Retryable) and error.after is not None:
+        return min(error.after, LONGEST_WAIT)
+    return float(wait_random_exponential(multiplier=1, max=30)(state))
+
+
+def _essence(message: dict[str, Any]) -> dict[str, Any]:
+    """What the endpoint is sent of a message: not its id, nor what an earlier call was told about it."""
+    data = message["data"]
+    return {"type": message["type"], **{k: data.get(k) for k in ("content", "tool_calls", "tool_call_id", "name")}}
+
+
+def _restore(entry: dict[str, Any]) -> Reply:
+    (message,) = messages_from_dict([entry["reply"]])
+    assert isinstance(message, AIMessage)
+    return Reply(message, **{name: entry[name] for name in _FIGURES})

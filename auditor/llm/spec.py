@@ -1,0 +1,106 @@
+"""Which LLM plays a role, in one string: `PROVIDER:MODEL?option=value&…`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from auditor.errors import UsageError
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+OFFLINE = "offline"
+OPENROUTER = "https://openrouter.ai/api/v1"
+
+
+class ModelSpec(BaseModel):
+    """A model and how it is called. Options that are not given are left to the provider."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="what `init_chat_model` takes, such as openai:gpt-5, or openrouter:vendor/model")
+    effort: Literal["minimal", "low", "medium", "high"] | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1)
+    base_url: str | None = None
+    key_env: str | None = Field(None, description="environment variable that holds the key")
+    key_file: Path | None = Field(None, description="file that holds the key")
+    timeout: float = Field(120.0, gt=0, description="seconds of silence after which a call is given up")
+    attempts: int = Field(6, ge=1, description="calls made for one answer at most")
+    concurrency: int = Field(8, ge=1, description="calls at once to this endpoint")
+    price_in: float | None = Field(None, ge=0, description="USD per million input tokens")
+    price_out: float | None = Field(None, ge=0, description="USD per million output tokens")
+
+    @property
+    def endpoint(self) -> str:
+        """What the limit of concurrent calls is shared by: the address, else the provider."""
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or self.name.partition(":")[0]
+
+    @property
+    def provider(self) -> str:
+        """`openai`, `anthropic`, …; empty if `init_chat_model` has to guess it."""
+        head, colon, _ = self.name.partition(":")
+        return head if colon else ""
+
+
+def parse_spec(text: str) -> ModelSpec:
+    """`openai:gpt-5?effort=medium&max_tokens=4000`. Raises UsageError that names the wrong option."""
+    name, _, query = text.partition("?")
+    try:
+        options: dict[str, Any] = dict(parse_qsl(query, strict_parsing=True)) if query else {}
+        return ModelSpec(name=name, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = ", ".join(field for field in ModelSpec.model_fields if field != "name")
+        hint = f"; options: {known}" if first["type"] == "extra_forbidden" else ""
+        raise UsageError(f"model {text!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}{hint}") from error
+    except ValueError as error:
+        raise UsageError(f"model {text!r}: options are written name=value, joined by &") from error
+
+
+def api_key(spec: ModelSpec) -> SecretStr | None:
+    """The key that was named, else OPENROUTER_API_KEY for OpenRouter; None leaves it to the provider's package."""
+    if spec.key_file is not None:
+        try:
+            return SecretStr(spec.key_file.expanduser().read_text().strip())
+        except OSError as error:
+            raise UsageError(f"cannot read the key file {spec.key_file}: {error.strerror}") from error
+    name = spec.key_env or ("OPENROUTER_API_KEY" if spec.provider == "openrouter" else None)
+    if name is None:
+        return None
+    if not os.environ.get(name):
+        raise UsageError(f"{spec.name} needs {name} in the environment")
+    return SecretStr(os.environ[name])
+
+
+def connect(spec: ModelSpec) -> BaseChatModel:
+    """The LangChain chat model of `spec`, without retries of its own.
+
+    Raises UsageError if the provider, its package or its key is missing.
+    """
+    from langchain.chat_models import init_chat_model
+
+    given: dict[str, Any] = {
+        "temperature": spec.temperature,
+        "max_tokens": spec.max_tokens,
+        "base_url": spec.base_url,
+        "api_key": api_key(spec),
+        "reasoning_effort": spec.effort,
+    }
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    name = spec.name
+    if spec.provider == "openrouter":
+        name = "openai:" + name.removeprefix("openrouter:")
+        options = {"base_url": OPENROUTER, "extra_body": {"usage": {"include": True}}, **options}
+    try:
+        chat: BaseChatModel = init_chat_model(name, max_retries=0, timeout=spec.timeout, **options)
+        return chat
+    except ImportError as error:
+        raise UsageError(f"{spec.name}: {error}") from error
+    except Exception as error:  # each provider has its own error for a missing key or an unknown name
+        raise UsageError(f"{spec.name}: {str(error).splitlines()[0]}") from error
