@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs n
     from auditor.models.pair import ModelPair
     from auditor.workspace import Prompt
 
-GraderKind = Literal["hypothesis", "coherence", "patchscope_scale"]
+GraderKind = Literal["hypothesis", "coherence", "patchscope_scale", "token_relevance"]
 
 
 class Args(BaseModel):
@@ -169,7 +169,8 @@ def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothe
 
     hypothesis: `(audit, organism, rubric[, ctx]) -> Grade` ·
     coherence: `(texts, reference, ctx) -> list[bool]`, the reference being unsteered answers ·
-    patchscope_scale: `(token_sets, ctx) -> ScaleChoice`.
+    patchscope_scale: `(token_sets, ctx) -> ScaleChoice` ·
+    token_relevance: `(tokens, organism, frequent, ctx) -> list[bool]`, `frequent` being words of the training data.
     """
     if run is None:
         return lambda function: grader(function, kind=kind)
@@ -177,7 +178,7 @@ def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothe
     doc = inspect.getdoc(run)
     if not doc:
         raise TypeError(f"grader {run.__name__} needs a docstring: it is its description")
-    takes = {"hypothesis": (3, 4), "coherence": (3,), "patchscope_scale": (2,)}[kind]
+    takes = {"hypothesis": (3, 4), "coherence": (3,), "patchscope_scale": (2,), "token_relevance": (4,)}[kind]
     count = len(inspect.signature(target).parameters)
     if count not in takes:
         raise TypeError(f"grader {run.__name__} of kind {kind} must take {takes[0]} arguments, not {count}")

@@ -1,0 +1,97 @@
+"""Ask an LLM judge until its answer can be read; never guess what it meant."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from auditor.errors import AuditorError
+from auditor.llm.caller import Caller
+
+T = TypeVar("T")
+TRIES = 3
+_SCORE = re.compile(r"^[\s*_#>]*SCORE[\s*_]*[:=][\s*_]*([1-5])[\s*_.]*$", re.I)
+
+
+class Unreadable(AuditorError):
+    """A judge's answer lacks what was asked for; the message says what, and is sent back to the judge."""
+
+
+class NoVerdict(AuditorError):
+    """The judge gave no readable verdict in all its tries."""
+
+
+def settle(caller: Caller, prompt: str, read: Callable[[str], T], *, purpose: str, repeat: int = 0) -> T:
+    """What `read` finds in the judge's answer; a judge whose answer cannot be read is told why and asked again.
+
+    Raises NoVerdict after three tries, and what `Caller.call` raises.
+    """
+    messages: list[BaseMessage] = [HumanMessage(prompt)]
+    reason = ""
+    for _ in range(TRIES):
+        said = str(caller.call(messages, purpose=purpose, repeat=repeat).message.text)
+        try:
+            return read(said)
+        except Unreadable as problem:
+            reason = str(problem)
+            messages += [
+                AIMessage(said or "(nothing)"),
+                HumanMessage(f"Your answer cannot be used: {reason}. Give it anew."),
+            ]
+    raise NoVerdict(f"{caller.name} gave no readable verdict in {TRIES} tries: {reason}")
+
+
+def read_score(text: str) -> tuple[int, str]:
+    """The level and the argument of an answer whose last line is `SCORE: n`. Raises Unreadable."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    match = _SCORE.match(lines[-1]) if lines else None
+    if match is None:
+        raise Unreadable("its last line must be `SCORE: n` with n from 1 to 5, and nothing else")
+    return int(match[1]), "\n".join(lines[:-1]).strip()
+
+
+def read_json(text: str) -> dict[str, Any]:
+    """The one JSON object of an answer, bare or in a code block. Raises Unreadable."""
+    body = text.strip()
+    fenced = re.findall(r"```(?:json)?\s*\n(.*?)```", body, re.S)
+    if fenced:
+        body = fenced[-1].strip()
+    start = body.find("{")
+    try:
+        value, end = json.JSONDecoder(strict=False).raw_decode(body, max(start, 0))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise Unreadable("it must be one JSON object") from error
+    if not isinstance(value, dict) or body[end:].strip():
+        raise Unreadable("it must be one JSON object, with nothing behind it")
+    return value
+
+
+def field(value: dict[str, Any], name: str, kind: type[T]) -> T:
+    """`value[name]`, which must be a `kind`. Raises Unreadable."""
+    found = value.get(name)
+    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+        raise Unreadable(f"`{name}` must be there and be of type {kind.__name__}")
+    return found
+
+
+def flags(value: dict[str, Any], name: str, count: int) -> list[bool]:
+    """`value[name]` as `count` booleans. Raises Unreadable."""
+    found = field(value, name, list)
+    if len(found) != count or not all(isinstance(flag, bool) for flag in found):
+        raise Unreadable(f"`{name}` must hold exactly {count} times true or false")
+    return found
+
+
+def as_quote(text: str) -> str:
+    """Text to be judged as one JSON string: no line of it can pass for one of ours."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in quoted)
+
+
+def as_list(texts: Sequence[str]) -> str:
+    """Numbered from 1, each as `as_quote` writes it."""
+    return "\n".join(f"{i}. {as_quote(text)}" for i, text in enumerate(texts, 1))

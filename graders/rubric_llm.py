@@ -1,0 +1,27 @@
+"""Let an LLM argue every level of the rubric, several times."""
+
+from statistics import mean, pstdev
+
+from auditor import AuditRecord, Grade, GraderContext, Organism, Rubric, grader
+from auditor.llm.verdict import as_list, as_quote, read_score, settle
+
+
+@grader
+def rubric_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: GraderContext) -> Grade:
+    """The mean of several verdicts, each on its own; `details` has them and their spread."""
+    prompt = ctx.prompts["grade_rubric"].render(
+        description=organism.description.strip(),
+        facts=as_list(organism.facts) if organism.facts else "",
+        levels="\n".join(f"{n}: {text.strip()}" for n, text in sorted(rubric.levels.items(), reverse=True)),
+        hypothesis=as_quote(audit.hypothesis),
+    )
+    judge, purpose = ctx.judge("rubric_llm"), f"{audit.id} rubric_llm"
+    verdicts = [
+        settle(judge, prompt, read_score, purpose=purpose, repeat=i) for i in range(ctx.settings.grader_repeats)
+    ]
+    scores = [score for score, _ in verdicts]
+    return Grade(
+        score=mean(scores),
+        reasoning=min(verdicts, key=lambda verdict: abs(verdict[0] - mean(scores)))[1],
+        details={"judge": judge.name, "scores": scores, "spread": pstdev(scores)},
+    )

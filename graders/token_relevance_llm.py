@@ -1,0 +1,30 @@
+"""Let an LLM say which tokens belong to a finetune."""
+
+import random
+
+from auditor import GraderContext, Organism, grader
+from auditor.llm.verdict import as_list, flags, read_json, settle
+
+RUNS = 3
+
+
+@grader(kind="token_relevance")
+def token_relevance_llm(tokens: list[str], organism: Organism, frequent: list[str], ctx: GraderContext) -> list[bool]:
+    """Three verdicts in shuffled order; a token is relevant only if all three say so (paper section 3.1)."""
+    judge = ctx.judge("token_relevance_llm")
+    relevant = [True] * len(tokens)
+    for run in range(RUNS if tokens else 0):
+        order = random.Random(run).sample(range(len(tokens)), len(tokens))
+        prompt = ctx.prompts["grade_tokens"].render(
+            description=organism.description.strip(),
+            frequent=", ".join(frequent[:100]),
+            count=len(tokens),
+            tokens=as_list([tokens[i] for i in order]),
+        )
+        verdicts = settle(
+            judge, prompt, lambda said: flags(read_json(said), "relevant", len(tokens)), purpose="token_relevance_llm",
+            repeat=run,
+        )  # fmt: skip
+        for i, verdict in zip(order, verdicts, strict=True):
+            relevant[i] = relevant[i] and verdict
+    return relevant
