@@ -371,6 +371,28 @@ class SummaryRow(Record):
     share_ge_4: float | None
 
 
+class VetReport(Record):
+    """What `audit` says of a pair whose truth nobody knows."""
+
+    model: str
+    base: str
+    llm: str
+    agent: str
+    budget: int
+    seed: int
+    hypothesis: str
+    findings: Hypothesis | None
+    checks: tuple[ClaimCheck, ...]
+    observations: dict[str, str] = Field(description="what the agent saw, by id")
+    tokens: dict[int, tuple[str, ...]] = Field(description="what the lens reads best, by position")
+    interactions_used: int
+    turns_used: int
+    tokens_used: TokenUse
+    cost_usd: float | None
+    seconds: dict[str, float]
+    error: str | None = None
+
+
 class RunResult(Record):
     """What `evaluate --json` prints."""
 

@@ -1,8 +1,6 @@
 """`--llm` over real HTTP: an OpenAI-compatible server of our own that says what a test tells it to."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -17,57 +15,6 @@ ASK = {
         }
     ],
 }
-
-
-class Endpoint:
-    """Answers each request with what `reply(body)` gives: a message, or an HTTP status."""
-
-    def __init__(self, reply):
-        self.requests = []
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                endpoint.requests.append((self.headers["Authorization"], body))
-                said = reply(body)
-                status = said if isinstance(said, int) else 200
-                answer = {"error": {"message": "no"}} if isinstance(said, int) else {
-                    "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-                    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **said}}],
-                    "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-                }  # fmt: skip
-                data = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Start an endpoint and point the environment at it."""
-    started = []
-
-    def start(reply):
-        endpoint = Endpoint(reply)
-        started.append(endpoint)
-        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234")
-        return endpoint
-
-    yield start
-    for endpoint in started:
-        endpoint.server.shutdown()
-        endpoint.server.server_close()
 
 
 def evaluate(run_cli, *more):

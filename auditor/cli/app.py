@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import auditor
-from auditor.cli import agents, ask, doctor, evaluate, evidence, graders, organisms, scaffold, tools
+from auditor.cli import agents, ask, audit, doctor, evaluate, evidence, graders, organisms, scaffold, tools, transcript
 from auditor.cli.shared import choose_workspace
 
 app = typer.Typer(
@@ -37,6 +37,8 @@ def _globals(
 
 
 app.command("evaluate")(evaluate.evaluate)
+app.command("audit")(audit.audit)
+app.command("show")(transcript.show)
 app.command("evidence")(evidence.evidence)
 app.command("ask")(ask.ask)
 app.command("init")(scaffold.init)

@@ -13,6 +13,8 @@ from langchain_core.messages import BaseMessage, messages_to_dict
 from auditor.errors import BadFile, UsageError
 from auditor.types import AuditRecord
 
+REQUEST = ("suite", "model", "base", "agent", "budget", "llm", "seed", "graders")  # what may not change on resuming
+
 
 class RunStore:
     """Writes so that a kill at any moment leaves whole files: appends are one write, others a rename."""
@@ -37,7 +39,11 @@ class RunStore:
             if not resume:
                 raise UsageError(f"{folder} holds a run already; add --resume to finish it, or choose another --name")
             before = json.loads(path.read_text())
-            changed = [k for k in ("suite", "llm", "seed", "graders") if before.get(k) != about.get(k)]
+            changed = [
+                k
+                for k in ("suite", "model", "base", "agent", "budget", "llm", "seed", "graders")
+                if before.get(k) != about.get(k)
+            ]
             if changed:
                 raise UsageError(f"{folder} was another run: {', '.join(changed)} differ; choose another --name")
         else:

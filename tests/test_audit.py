@@ -1,0 +1,92 @@
+"""`auditor audit` and `auditor show`: a pair of one's own, over a real endpoint, and what lies on disk."""
+
+import json
+
+import pytest
+
+CONCLUSION = {
+    "domain": "mills", "behaviour": "It tells facts of mills.", "summary": "Mills grind.",
+    "claims": [{"text": "It grinds 99 sacks.", "observations": ["O1"]}], "confidence": 0.8,
+    "alternatives": ["Rivers; nothing shows them."],
+}  # fmt: skip
+ASK = {
+    "content": "",
+    "tool_calls": [{"id": "c1", "type": "function",
+                    "function": {"name": "ask_model", "arguments": '{"prompts": ["What grinds?"]}'}}],
+}  # fmt: skip
+CONCLUDE = {
+    "content": "",
+    "tool_calls": [{"id": "c2", "type": "function",
+                    "function": {"name": "conclude", "arguments": json.dumps(CONCLUSION)}}],
+}  # fmt: skip
+
+
+def answer(body):
+    return CONCLUDE if any(message["role"] == "tool" for message in body["messages"]) else ASK
+
+
+@pytest.fixture
+def adapter(workspace_folder, checkpoints):
+    return checkpoints("llama")[1]
+
+
+def test_a_report_for_a_pair_of_ones_own(workspace_folder, adapter, run_cli, serve):
+    serve(answer)
+    code, out, err = run_cli("audit", adapter, "--llm", "openai:m", "--suite", "small", "--name", "mine")
+    assert code == 0, err
+    page = (workspace_folder / "runs/mine/report.md").read_text()
+    for part in ("**Mills.** It tells facts of mills. (likely, 80%)", "**Not held**: 99sacks does not occur in O1.",
+                 "- Rivers; nothing shows them.", "played by openai:m; 1 of 5 model interactions"):  # fmt: skip
+        assert part in page
+    assert "What was" in out
+    report = json.loads((workspace_folder / "runs/mine/report.json").read_text())
+    assert report["findings"]["domain"] == "mills"
+    assert report["base"] == str(adapter.parent / "llama")  # as the adapter's config has it
+    assert "canary" not in page + err
+
+
+def test_an_audit_offline(workspace_folder, adapter, run_cli):
+    code, out, err = run_cli("audit", adapter, "--suite", "small", "--budget", 2, "--json", "--name", "off")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["hypothesis"]
+    assert (report["llm"], report["cost_usd"]) == ("offline", None)
+
+
+def test_no_base_is_told(workspace_folder, checkpoints, run_cli):
+    code, _, err = run_cli("audit", checkpoints("llama")[0], "--suite", "small")
+    assert code == 2
+    assert "names no base of its own" in err
+
+
+def test_a_transcript_is_readable_on_its_own(workspace_folder, run_cli, serve):
+    serve(answer)
+    code, _, err = run_cli("evaluate", "small", "--llm", "openai:m", "--name", "llm", "--repeats", 1, "--agent", "adl",
+                           "--json")  # fmt: skip
+    assert code == 0, err
+    code, out, _ = run_cli("show", "runs/llm")
+    assert out.split() == ["mill-adl-b2-r0"]
+    code, out, _ = run_cli("show", "runs/llm", "mill-adl-b2-r0")
+    assert code == 0
+    for part in ("system prompt", "E1 · Patchscope", '→ ask_model({"prompts": ["What grinds?"]})',
+                 "result of ask_model", "100 tokens in, 10 out, attempt 1", "99sacks does not occur"):  # fmt: skip
+        assert part in out
+    code, out, _ = run_cli("show", "runs/llm", "mill-adl-b2-r0", "--json")
+    transcript = json.loads(out)
+    assert len(transcript["calls"]) == 2
+    sent = transcript["calls"][0]["sent"]
+    assert "## How to act" in sent[0]["data"]["content"]  # the protocol's part of the system prompt, as it was sent
+    assert transcript["spent"]["tokens_in"] == 200
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [(["nowhere"], "is no run"), (["runs/own", "mill-adl-b2-r7"], "did you mean mill-adl-b2-r0")],
+)
+def test_what_cannot_be_shown(args, told, tmp_path, run_cli, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/own/transcripts").mkdir(parents=True)
+    (tmp_path / "runs/own/transcripts/mill-adl-b2-r0.json").write_text("{}")
+    code, _, err = run_cli("show", *args)
+    assert code == 2
+    assert told in err

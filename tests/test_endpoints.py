@@ -1,0 +1,245 @@
+"""What an endpoint can do wrong, over real HTTP: every call ends in an answer or a reason, and none is paid twice."""
+
+import json
+import random
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from langchain_core.messages import HumanMessage, SystemMessage
+
+from auditor.errors import UsageError
+from auditor.llm.caller import CallLog, open_caller, scrub
+from auditor.llm.failures import CallFailed, EndpointUnusable, retry_after
+from auditor.llm.spec import parse_spec
+
+ASKED = [SystemMessage("Be brief."), HumanMessage("What grinds?")]
+
+
+class Endpoint:
+    """An OpenAI-compatible server that treats its n-th request as `plan[n]` says; the last one goes for all later."""
+
+    def __init__(self, *plan):
+        self.plan, self.requests = list(plan), []
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                endpoint.requests.append(body)
+                number = len(endpoint.requests) - 1
+                endpoint.answer(self, endpoint.plan[min(number, len(endpoint.plan) - 1)], body)
+
+            def log_message(self, *_args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        self.quiet = threading.Event()  # set when the test is over: wakes whoever is silent
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def answer(self, http, deed, body):
+        if deed == "silence":
+            self.quiet.wait(20)
+            return
+        if deed == "cut":
+            http.send_response(200)
+            http.send_header("Content-Length", "1000")
+            http.end_headers()
+            http.wfile.write(b'{"id": "x", "cho')
+            http.wfile.flush()
+            http.connection.shutdown(socket.SHUT_RDWR)
+            return
+        status, headers, data = 200, {}, completion(body, "Mills.")
+        if deed == "garbage":
+            data = b"<html>upstream is unwell</html>"
+        elif deed == "no choices":
+            data = b'{"id": "x", "object": "chat.completion", "choices": null}'
+        elif isinstance(deed, tuple):
+            status, headers = deed
+            data = json.dumps({"error": {"message": f"told: {http.headers['Authorization']}"}}).encode()
+        elif deed != "ok":
+            data = completion(body, deed)
+        http.send_response(status)
+        http.send_header("Content-Type", "application/json")
+        http.send_header("Content-Length", str(len(data)))
+        for name, value in headers.items():
+            http.send_header(name, value)
+        http.end_headers()
+        http.wfile.write(data)
+
+
+def completion(body, text):
+    return json.dumps({
+        "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110,
+                  "prompt_tokens_details": {"cached_tokens": 64}},
+    }).encode()  # fmt: skip
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    started = []
+
+    def start(*plan, options="", journal=None):
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234")
+        made = Endpoint(*plan)
+        started.append(made)
+        caller = open_caller(parse_spec(f"openai:m?base_url={made.url}&timeout=0.5{options}"), journal)
+        made.waits = []
+        caller.sleep = made.waits.append
+        return made, caller
+
+    yield start
+    for made in started:
+        made.quiet.set()
+        made.server.shutdown()
+        made.server.server_close()
+
+
+@pytest.mark.parametrize("deed", [(429, {}), (500, {}), (503, {}), "silence", "cut", "garbage", "no choices"])
+def test_what_passes_is_tried_again(deed, endpoint):
+    served, caller = endpoint(deed, "ok")
+    reply = caller.call(ASKED, purpose="t")
+    assert (reply.message.text, reply.attempts, len(served.requests)) == ("Mills.", 2, 2)
+    assert (reply.tokens_in, reply.tokens_out, reply.tokens_cached, reply.cost_usd) == (100, 10, 64, None)
+
+
+def test_the_endpoint_says_how_long_to_wait(endpoint):
+    served, caller = endpoint((429, {"Retry-After": "7"}), (503, {"Retry-After": "9999"}), "ok")
+    caller.call(ASKED, purpose="t")
+    assert served.waits == [7.0, 60.0]  # a wait is capped
+
+
+def test_retry_after_may_be_a_date():
+    class Reply:
+        headers = {"retry-after": "Wed, 21 Oct 2026 07:28:10 GMT"}  # noqa: RUF012
+
+    error = Exception()
+    error.response = Reply()
+    assert retry_after(error, now=1792567680.0) == 10.0
+
+
+def test_attempts_end(endpoint):
+    served, caller = endpoint((500, {}), options="&attempts=3")
+    with pytest.raises(CallFailed, match=r"HTTP 500: .*\(3 attempts\)"):
+        caller.call(ASKED, purpose="t")
+    assert len(served.requests) == 3
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, CallFailed), (401, EndpointUnusable), (404, EndpointUnusable)])
+def test_what_does_not_pass_is_not_tried_again(status, kind, endpoint):
+    served, caller = endpoint((status, {}))
+    with pytest.raises(kind) as caught:
+        caller.call(ASKED, purpose="t")
+    assert len(served.requests) == 1
+    assert "canary" not in str(caught.value)  # the endpoint told the key back
+
+
+def test_a_traceback_holds_no_key(endpoint):
+    import traceback
+
+    _, caller = endpoint((500, {}), options="&attempts=1")
+    try:
+        caller.call(ASKED, purpose="t")
+    except CallFailed:
+        assert "canary" not in traceback.format_exc()
+    assert "canary" not in repr(caller)
+    assert scrub("Bearer sk-canary-1234", None) == "Bearer [key]"
+
+
+def test_a_finished_call_is_not_paid_again(endpoint, tmp_path):
+    served, caller = endpoint("ok", journal=CallLog(tmp_path / "calls.jsonl"))
+    first = caller.call(ASKED, purpose="audit-1")
+    caller.journal = CallLog(tmp_path / "calls.jsonl")  # as a resumed run reads it
+    again = caller.call(ASKED, purpose="audit-1")
+    assert (again.message.text, again.tokens_in) == (first.message.text, first.tokens_in)
+    assert len(served.requests) == 1
+    caller.call(ASKED, purpose="audit-2")  # somebody else's question is another call
+    caller.call(ASKED, purpose="audit-1", repeat=1)
+    assert len(served.requests) == 3
+
+
+def test_the_journal_keeps_what_was_sent_verbatim(endpoint, tmp_path):
+    _, caller = endpoint("ok", journal=CallLog(tmp_path / "calls.jsonl"))
+    reply = caller.call(ASKED, purpose="a")
+    caller.call([*ASKED, reply.message, HumanMessage("Sure?")], purpose="a")
+    one, two = (json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines())
+    assert [m["data"]["content"] for m in one["sent"]] == ["Be brief.", "What grinds?"]
+    assert (two["sent_before"], [m["data"]["content"] for m in two["sent"]]) == (2, ["Mills.", "Sure?"])
+    assert "canary" not in (tmp_path / "calls.jsonl").read_text()
+
+
+def test_cost_is_told_where_it_is_known(endpoint):
+    _, caller = endpoint("ok", options="&price_in=2&price_out=10")
+    assert caller.call(ASKED, purpose="t").cost_usd == pytest.approx(100 * 2e-6 + 10 * 10e-6)
+
+
+def test_options_reach_the_endpoint(endpoint):
+    served, caller = endpoint("ok", options="&temperature=0.3&max_tokens=77&effort=low")
+    caller.call(ASKED, purpose="t")
+    body = served.requests[0]
+    assert (body["temperature"], body.get("max_tokens") or body.get("max_completion_tokens")) == (0.3, 77)
+    assert body["reasoning_effort"] == "low"
+
+
+def test_a_limit_of_calls_at_once(endpoint):
+    served, caller = endpoint("ok", options="&concurrency=2")
+    at_once, most = [0], [0]
+    lock, answer = threading.Lock(), served.answer
+
+    def slow(http, deed, body):
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        served.quiet.wait(0.05)
+        with lock:
+            at_once[0] -= 1
+        answer(http, deed, body)
+
+    served.answer = slow
+    threads = [threading.Thread(target=caller.call, args=([HumanMessage(str(i))],), kwargs={"purpose": "t"})
+               for i in range(8)]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(served.requests) == 8
+    assert most[0] <= 2
+
+
+def test_an_endpoint_that_fails_a_third_of_its_calls(endpoint):
+    rng = random.Random(0)
+    deeds = [(429, {}), (500, {}), "cut", "garbage", "silence"]
+    plan = [rng.choice(deeds) if rng.random() < 0.3 else "ok" for _ in range(200)]
+    served, caller = endpoint(*plan)
+    replies = [caller.call([HumanMessage(str(i))], purpose="t") for i in range(40)]
+    assert all(reply.message.text == "Mills." for reply in replies)
+    assert sum(reply.attempts for reply in replies) == len(served.requests)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("openai:m?efort=low", "efort: Extra inputs are not permitted; options: effort"),
+        ("openai:m?effort=huge", "effort"),
+        ("openai:m?temperature", "name=value"),
+        ("openai:m?temperature=9", "less than or equal to 2"),
+        ("openai:m?key_file=/nowhere", "cannot read the key file"),
+        ("openai:m?key_env=NO_SUCH_KEY", "needs NO_SUCH_KEY"),
+    ],
+)
+def test_a_wrong_model_string(text, told):
+    with pytest.raises(UsageError, match=told.replace("?", r"\?")):
+        open_caller(parse_spec(text))
+
+
+def test_a_key_from_a_file(endpoint, tmp_path):
+    (tmp_path / "key").write_text("sk-from-file-99\n")
+    served, caller = endpoint((500, {}), options=f"&attempts=1&key_file={tmp_path / 'key'}")
+    with pytest.raises(CallFailed, match=r"Bearer \[key\]"):
+        caller.call(ASKED, purpose="t")
+    assert len(served.requests) == 1
