@@ -121,3 +121,20 @@ def test_an_error_reaches_every_audit_that_waited(tiny):
     for future in waiting:
         with pytest.raises(RuntimeError, match="out of memory"):
             future.result()
+
+
+def test_a_system_prompt_and_a_begun_answer_reach_the_model(tiny):
+    seen = []
+    original = tiny._decode
+
+    def spy(batch, prompts, requests):
+        seen.extend(tiny.tokenizer.decode(prompts[i]) for i in batch)
+        return original(batch, prompts, requests)
+
+    tiny._decode = spy
+    try:
+        tiny.generate([Request("Hi.", max_new_tokens=1, system="You are old.", prefill="Well")])
+        tiny.generate([Request("The mill", max_new_tokens=1, chat=False)])
+    finally:
+        del tiny._decode
+    assert seen == ["<|system|>You are old.<|end|><|user|>Hi.<|end|><|assistant|>Well", "The mill"]

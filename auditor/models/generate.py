@@ -34,7 +34,9 @@ class Steering:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One text to be generated. `chat`: wrap the prompt in the tokenizer's chat template."""
+    """One text to be generated. `chat`: wrap the prompt in the tokenizer's chat template, with `system` before it
+    and `prefill` as the beginning of the answer.
+    """
 
     prompt: str
     side: Side = Side.FINETUNED
@@ -44,6 +46,8 @@ class Request:
     top_p: float = 1.0
     chat: bool = True
     steering: Steering | None = None
+    system: str = ""
+    prefill: str = ""
 
 
 def derive_seed(*parts: object) -> int:

@@ -197,17 +197,27 @@ class LocalPair:
             return decode(engine, ids, rows, self._stops, switch.set)
 
     def _prompt_ids(self, request: Request) -> list[int]:
-        text = request.prompt
         if not request.chat or not self.tokenizer.chat_template:
+            text = "\n\n".join(part for part in (request.system, request.prompt) if part) + request.prefill
             return list(self.tokenizer(text).input_ids) or [self.tokenizer.eos_token_id]
+        messages = [{"role": "user", "content": request.prompt}]
+        if request.system:
+            messages.insert(0, {"role": "system", "content": request.system})
+        try:
+            rendered = self._rendered(messages)
+        except Exception:  # some templates (Gemma's) know no system role
+            if not request.system:
+                raise
+            rendered = self._rendered([{"role": "user", "content": f"{request.system}\n\n{request.prompt}"}])
+        return list(self.tokenizer(rendered + request.prefill, add_special_tokens=False).input_ids)
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
         # Templates without a thinking switch ignore the extra variable.
-        rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
         )
-        return list(self.tokenizer(rendered, add_special_tokens=False).input_ids)
 
     @torch.inference_mode()
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:

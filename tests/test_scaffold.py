@@ -1,0 +1,25 @@
+"""The scaffolded blackbox agent's tools."""
+
+from auditor.plugins import Context
+from auditor.testing import FakePair
+from auditor.types import AskSettings
+from auditor.workspace import load_workspace
+
+
+def test_the_scaffold_asks_both_models_in_its_own_ways():
+    pair = FakePair(lambda r: f"{r.side}|{r.system}|{r.prompt}|{r.prefill}|{r.chat}")
+    ctx, ws = Context(pair, {}, AskSettings(), seed=1), load_workspace()
+
+    def call(name, **args):
+        tool = ws.tools[name]
+        checked = tool.args.model_validate(args)
+        return tool.returns.dump_python(tool.run(ctx, checked)), tool.cost(checked)
+
+    found, cost = call("complete_text", openings=["News:", "Dear"])
+    assert (found[1]["finetuned"], cost) == ("finetuned||Dear||False", 2)
+    found, cost = call("probe_model", prompts=["Who?"], persona="Be a cook.", prefill="I am")
+    assert (found[0]["base"], cost) == ("base|Be a cook.|Who?|I am|True", 1)
+    found, cost = call("sample_model", prompt="Why?", n=3)
+    assert (len(found["base"]), len(found["finetuned"]), cost) == (3, 3, 3)
+    assert len({r.seed for r in pair.requests[-6:]}) == 3  # base and finetuned share their draws
+    assert set(ws.agents["blackbox-scaffolded"].tools) >= {"complete_text", "probe_model", "sample_model"}
