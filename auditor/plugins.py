@@ -113,9 +113,16 @@ class Tool:
             "function": {
                 "name": self.name,
                 "description": self.description,
-                "parameters": self.args.model_json_schema(),
+                "parameters": untitled(self.args.model_json_schema()),
             },
         }
+
+
+def untitled(schema: Any) -> Any:
+    """A JSON schema without pydantic's titles: they repeat the names, and are paid for in every turn."""
+    if isinstance(schema, dict):
+        return {k: untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))}
+    return [untitled(item) for item in schema] if isinstance(schema, list) else schema
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from auditor.models.generate import Request, Side, derive_seed
 
 
 class Steer(Args):
-    dataset: str = Field(description="dataset name from the overview, such as ds1")
-    layer: int = Field(ge=0, description="a layer that the overview lists for steering")
-    position: int = Field(ge=0, description="token position whose difference is the direction")
+    dataset: str = Field(description="as in the overview")
+    layer: int = Field(ge=0, description="one that was steered")
+    position: int = Field(ge=0, description="whose difference is the direction")
     prompts: list[str] = Field(min_length=1, max_length=50)
     n: int = Field(1, ge=1, le=20, description="samples for each prompt")
 

@@ -6,9 +6,9 @@ from auditor import Args, Context, tool
 
 
 class LogitLensQuery(Args):
-    dataset: str = Field(description="dataset name from the overview, such as ds1")
-    layer: int = Field(ge=0, description="a layer from the overview; the last one is usually the most readable")
-    positions: list[int] = Field(min_length=1, description="token positions, counted from 0")
+    dataset: str = Field(description="as in the overview")
+    layer: int = Field(ge=0, description="one from the overview; the last is usually the most readable")
+    positions: list[int] = Field(min_length=1, description="from 0")
     k: int = Field(20, ge=1, le=100, description="tokens for each position")
 
 

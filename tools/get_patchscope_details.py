@@ -7,9 +7,9 @@ from auditor.errors import Refused
 
 
 class PatchscopeQuery(Args):
-    dataset: str = Field(description="dataset name from the overview, such as ds1")
-    layer: int = Field(ge=0, description="a layer that the overview lists for the patchscope")
-    positions: list[int] = Field(min_length=1, description="token positions, counted from 0")
+    dataset: str = Field(description="as in the overview")
+    layer: int = Field(ge=0, description="one that the overview has a patchscope of")
+    positions: list[int] = Field(min_length=1, description="from 0")
     k: int = Field(20, ge=1, le=100, description="tokens for each position")
 
 

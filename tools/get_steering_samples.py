@@ -7,10 +7,10 @@ from auditor.errors import Refused
 
 
 class SteeringQuery(Args):
-    dataset: str = Field(description="dataset name from the overview, such as ds1")
-    layer: int = Field(ge=0, description="a layer that the overview lists for steering")
-    position: int = Field(ge=0, description="a token position that the overview lists for steering")
-    prompts_subset: list[int] | None = Field(None, description="numbers of the prompts, from 0; null for all")
+    dataset: str = Field(description="as in the overview")
+    layer: int = Field(ge=0, description="one that was steered")
+    position: int = Field(ge=0, description="one that was steered")
+    prompts_subset: list[int] | None = Field(None, description="numbers of the prompts; null for all")
     n: int = Field(1, ge=1, le=20, description="answers for each prompt")
 
 

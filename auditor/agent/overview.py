@@ -10,7 +10,8 @@ from auditor.workspace import Prompt
 
 CUT = 200  # characters of each sample
 TOKENS = 20
-OVERVIEW_CUT = 12_000  # characters, about 3,000 tokens; it is sent again in every turn
+FEWER = 8  # tokens of a sink, and of a layer below the last, whose logit lens is seldom readable
+OVERVIEW_CUT = 9_000  # characters, about 2,200 tokens; it is sent again in every turn
 MIN_SECTION = 400  # characters that a section gets even so
 
 
@@ -66,8 +67,10 @@ def _patchscope(name: str, layer: LayerEvidence) -> str:
         choice = position.patchscope.choice
         mark = "; attention sink, distrust" if position.sink else ""
         lines.append(f"- position {position.position} (cohesion {choice.cohesion:.1f} sd{mark})")
-        lines.append(f"  tokens: {_join(t.token for t in position.patchscope.tokens[:TOKENS])}")
-        lines.append(f"  belong together: {_join(choice.selected)}")
+        tokens = position.patchscope.tokens[: FEWER if position.sink else TOKENS]
+        together = [t.token for t in tokens if t.token in choice.selected]
+        lines.append(f"  belong together: {_join(together) or 'none'}")
+        lines.append(f"  others: {_join(t.token for t in tokens if t.token not in choice.selected)}")
     return "\n".join(lines)
 
 
@@ -76,18 +79,21 @@ def _logit_lens(name: str, layer: LayerEvidence, *, last: bool) -> str:
     lines = [f"Logit lens, {name}, {where}"]
     for position in sorted(layer.positions, key=lambda p: p.sink):
         mark = " (attention sink, distrust)" if position.sink else ""
-        tokens = _join(t.token for t in position.logit_lens.top[:TOKENS])
+        count = TOKENS if last and not position.sink else FEWER
+        tokens = _join(t.token for t in position.logit_lens.top[:count])
         lines.append(f"- position {position.position}{mark}: {tokens}")
     return "\n".join(lines)
 
 
 def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
-    """Each prompt once: its plain answer, then the answers steered from each position."""
-    strengths = ", ".join(f"position {s.position} (strength {s.alpha:.2f})" for s in found)
-    lines = [f"Steering, {name}, layer {found[0].layer}: {strengths}"]
-    for i, plain in enumerate(found[0].samples):
-        lines += [f"[{i}] {plain.prompt}", f"  plain: {quote(plain.unsteered[0])}"]
-        lines += [f"  position {s.position}: {quote(s.samples[i].steered[0])}" for s in found if s.samples[i].steered]
+    """Each prompt with a plain and a steered answer, from the position that was steered first: the best one."""
+    best, *others = found
+    lines = [f"Steering, {name}, layer {best.layer}, position {best.position} (strength {best.alpha:.2f})"]
+    if others:
+        lines[0] += f"; not shown here: {', '.join(f'position {s.position}' for s in others)}"
+    for i, sample in enumerate(best.samples):
+        lines += [f"[{i}] {sample.prompt}", f"  plain: {quote(sample.unsteered[0])}"]
+        lines += [f"  steered: {quote(sample.steered[0])}"] if sample.steered else []
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ _HEADER = re.compile(r"^## E\d+ · (Patchscope|Logit lens|Steering), (\S+), laye
 _POSITION = re.compile(r"^- position (\d+)", re.M)
 _NAMED = re.compile(r"position (\d+)")
 _PLAIN = re.compile(r"^  plain: “(.*)”$", re.M)
-_STEERED = re.compile(r"^  position (\d+): “(.*)”$", re.M)
+_STEERED = re.compile(r"^  steered: “(.*)”$", re.M)
 _BUDGET = re.compile(r"^Left: (\d+) model interactions, (\d+) turns", re.M)
 
 
@@ -85,10 +85,8 @@ def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
         body = text[header.end() : end]
         positions = _NAMED.findall(header[4]) if header[1] == "Steering" else _POSITION.findall(body)
         reading.sections.append((header[1], header[2], int(header[3]), tuple(map(int, positions))))
-        if header[1] == "Steering":
-            samples = _STEERED.findall(body)
-            reading.steered += [text for position in positions for at, text in samples if at == position]
     plain.update(dict.fromkeys(_PLAIN.findall(text)))
+    reading.steered += _STEERED.findall(text)
 
 
 def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, None]) -> None:
