@@ -7,10 +7,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from auditor.errors import UsageError
-from auditor.llm.caller import CallLog, open_caller, scrub
+from auditor.llm.caller import CallLog, cache_marked, open_caller, scrub
 from auditor.llm.failures import CallFailed, EndpointUnusable, retry_after
 from auditor.llm.spec import parse_spec
 
@@ -219,6 +219,46 @@ def test_an_endpoint_that_fails_a_third_of_its_calls(endpoint):
     replies = [caller.call([HumanMessage(str(i))], purpose="t") for i in range(40)]
     assert all(reply.message.text == "Mills." for reply in replies)
     assert sum(reply.attempts for reply in replies) == len(served.requests)
+
+
+def test_the_conversations_beginning_is_marked_for_the_providers_cache():
+    sent = cache_marked([*ASKED, AIMessage("Mills."), HumanMessage("Sure?")])
+    marked = [isinstance(m.content, list) and m.content[0]["cache_control"] == {"type": "ephemeral"} for m in sent]
+    assert marked == [True, True, False, True]
+    assert sent[0].text == "Be brief."
+
+
+AGENT_FINAL = 'Seen enough.\nFINAL(description: "The model was finetuned on mills.")'
+
+
+def test_a_run_over_an_endpoint_that_fails_a_third_of_its_calls(workspace_folder, run_cli, monkeypatch):
+    """Every audit ends graded, or failed with its reason and transcript; --resume finishes what is left."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234")
+    rng = random.Random(1)
+    deeds = [(429, {"Retry-After": "0"}), (500, {"Retry-After": "0"}), "cut", "garbage", "silence"]
+    served = Endpoint(*(rng.choice(deeds) if rng.random() < 0.3 else AGENT_FINAL for _ in range(60)), AGENT_FINAL)
+    model = f"openai:m?base_url={served.url}&timeout=0.4&attempts=2"
+    try:
+        code, out, err = run_cli("evaluate", "small", "--llm", model, "--name", "f", "--repeats", 4, "--json")
+        first = json.loads(out)["audits"]
+        assert code in (0, 1), err
+        assert len(first) == 8
+        for audit in first:
+            assert (workspace_folder / f"runs/f/transcripts/{audit['id']}.json").exists()
+            assert (audit["grade"] is not None) == (audit["status"] == "done")
+            assert audit["error"] is None or "2 attempts" in audit["error"]
+        paid = len((workspace_folder / "runs/f/calls.jsonl").read_text().splitlines())
+        assert paid == sum(audit["status"] == "done" for audit in first)
+        served.plan = [AGENT_FINAL]
+        code, out, err = run_cli(
+            "evaluate", "small", "--llm", model, "--name", "f", "--repeats", 4, "--resume", "--json"
+        )
+        assert code == 0, err
+        assert len((workspace_folder / "runs/f/calls.jsonl").read_text().splitlines()) == 8  # none was made twice
+    finally:
+        served.quiet.set()
+        served.server.shutdown()
+        served.server.server_close()
 
 
 @pytest.mark.parametrize(

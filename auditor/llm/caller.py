@@ -113,13 +113,25 @@ class Caller:
         key = hashlib.sha256(content.encode()).hexdigest()
         if known := self.journal.find(key):
             return _restore(known)
-        reply = self._attempts(messages, tools)
+        reply = self._attempts(*self._hinted(messages, tools, purpose))
         took = {name: getattr(reply, name) for name in _FIGURES}
         self.journal.add(key, {**asked, **took, "sent": sent, "reply": message_to_dict(reply.message)})
         return reply
 
-    def _attempts(self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]]) -> Reply:
-        chat = self.chat.bind_tools(tools) if tools else self.chat
+    def _hinted(
+        self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]], purpose: str
+    ) -> tuple[Any, Sequence[BaseMessage]]:
+        """The model and the messages with what helps the provider to recognise the conversation's beginning."""
+        chat: Any = self.chat.bind_tools(tools) if tools else self.chat
+        if self.spec is None:
+            return chat, messages
+        if self.spec.provider == "openai" and self.spec.endpoint == "openai":  # others may refuse the field
+            return chat.bind(prompt_cache_key=purpose[:64]), messages
+        if self.spec.provider == "anthropic" or self.spec.name.startswith("openrouter:anthropic/"):
+            return chat, cache_marked(messages)
+        return chat, messages
+
+    def _attempts(self, chat: Any, messages: Sequence[BaseMessage]) -> Reply:
         limit = self.spec.attempts if self.spec else 1
         retrying = Retrying(
             retry=retry_if_exception_type(Retryable),
@@ -193,6 +205,19 @@ def scrub(text: str, spec: ModelSpec | None) -> str:
         if len(key) >= 6:
             text = text.replace(key, "[key]")
     return text
+
+
+def cache_marked(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages with Anthropic's cache marks on system prompt, overview, and the newest message."""
+    marked = {0, 1, len(messages) - 1}
+
+    def mark(message: BaseMessage) -> BaseMessage:
+        if not isinstance(message.content, str) or not message.content:
+            return message
+        block = {"type": "text", "text": message.content, "cache_control": {"type": "ephemeral"}}
+        return message.model_copy(update={"content": [block]})
+
+    return [mark(message) if i in marked else message for i, message in enumerate(messages)]
 
 
 def _patience(state: RetryCallState) -> float:
