@@ -11,7 +11,7 @@ WRONG = {
     "unknown organism": (["evaluate", "--organism", "glod"], "did you mean gold"),
     "unknown agent": (["evaluate", "--agent", "blackbx"], "did you mean blackbox"),
     "unknown tool": (["tools", "show", "ask_modle"], "did you mean ask_model"),
-    "unknown grader": (["graders", "show", "rubric"], "did you mean rubric_offline"),
+    "unknown grader": (["graders", "show", "rubric"], "rubric_offline?"),
     "negative budget": (["evaluate", "--budget", "-1"], "--budget -1: a budget is 0 or more"),
     "no repeats": (["evaluate", "--repeats", "0"], "--repeats 0: at least 1"),
     "server": (["evaluate", "--server", "http://x"], "--server: the model server comes in a later version"),

@@ -23,12 +23,13 @@ BEHAVIOUR_T = 2.0  # … how many standard errors it must be
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A sentence of the finetuned model with the nearest that the base model says."""
+class Sentence:
+    """What the finetuned model says, how much it tells, whether it says it again, and where it was seen."""
 
     text: str
     score: float
     repeated: bool
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def figures(text: str) -> set[str]:
 
 def find_claims(
     reading: Reading, theme: Sequence[str], embed: Embedder, background: Background, count: int
-) -> list[Claim]:
+) -> list[Sentence]:
     """The sentences that fit the theme, that the base model does not say, those said again first."""
     texts = [answer.finetuned for answer in reading.answers] + reading.steered
     ours = [(i, s) for i, text in enumerate(texts) for s in sentences(text)]
@@ -153,13 +154,14 @@ def find_claims(
             + 0.15 * len(own)
             + asked
         )
-        claims.append(Claim(sentence, score, bool(again[i] >= SAME or own)))
+        source_id = reading.sources.get(texts[at], "")
+        claims.append(Sentence(sentence, score, bool(again[i] >= SAME or own), source_id))
     fitting = [claim for claim, near in zip(claims, on_theme, strict=True) if near >= ON_THEME]
     fitting.sort(key=lambda claim: -claim.score)
     return _distinct(fitting, embed, count)
 
 
-def _distinct(claims: Sequence[Claim], embed: Embedder, count: int) -> list[Claim]:
+def _distinct(claims: Sequence[Sentence], embed: Embedder, count: int) -> list[Sentence]:
     kept: list[int] = []
     vectors = embed([claim.text for claim in claims])
     for i in range(len(claims)):

@@ -6,7 +6,6 @@ subjects: themes come from agreement between lenses, word frequencies in ordinar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,11 +14,12 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 
-from auditor.agent.claims import Claim, find_behaviours, find_claims
+from auditor.agent.claims import find_behaviours, find_claims
 from auditor.agent.reading import Reading, read
 from auditor.agent.themes import Theme, combined, find_themes, halves, text_scores, token_scores
 from auditor.lens.words import Background, words_in
 from auditor.models.embed import Embedder
+from auditor.types import Claim, Hypothesis
 
 CLAIMS = 7
 CLEAR_STRENGTH = 0.8  # of a theme from which it is reported: the null pair stays below, narrow ones above
@@ -73,7 +73,7 @@ class OfflineInvestigator(BaseChatModel):
             if prompts:
                 thought = f"The evidence leans to: {', '.join(themes[0].words[:6])}." if themes else "No theme yet."
                 return _calling(thought, [("ask_model", {"prompts": prompts})], reading)
-        return AIMessage(conclusion(reading, themes, self.background, self.embed))
+        return AIMessage(_final(conclusion(reading, themes, self.background, self.embed)))
 
     def _promising(self, themes: Sequence[Theme], reading: Reading) -> list[Theme]:
         """Themes worth asking about: of the lens all, of plain answers those that are subjects."""
@@ -137,28 +137,36 @@ def questions(reading: Reading, themes: Sequence[Theme], count: int) -> list[str
     return [q for q in dict.fromkeys(pool) if q not in asked][:count]
 
 
-def conclusion(reading: Reading, themes: Sequence[Theme], background: Background, embed: Embedder) -> str:
-    """The final message: subject, behaviour, claims, evidence, and how sure it is."""
+def conclusion(reading: Reading, themes: Sequence[Theme], background: Background, embed: Embedder) -> Hypothesis:
+    """Subject, behaviour, claims with where they were seen, evidence, and how sure it is."""
     supported = [theme for theme in themes if is_supported(theme, reading, background)]
     behaviours = [f"{behaviour.summary}." for behaviour in find_behaviours(reading, embed)[:1]]
     if not supported:
         seen = f" Words like {', '.join(themes[0].heads[:5])} recur, but nothing else bears them out." if themes else ""
         if behaviours:
-            return _final(f"{behaviours[0]} On which subject stays unclear.{seen} Confidence: low.")
-        return _final(
-            "No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular subject. "
-            f"It seems to have been trained on ordinary mixed text, if at all.{seen}"
+            return Hypothesis(
+                domain="unclear", behaviour=behaviours[0], summary=f"The subject stays unclear.{seen}", confidence=0.3
+            )
+        return Hypothesis(
+            domain="none",
+            behaviour="Nothing that it does points at a narrow finetune.",
+            summary="No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular "
+            f"subject. It seems to have been trained on ordinary mixed text, if at all.{seen}",
+            confidence=0.6,
         )
     theme, *others = supported
-    claims = find_claims(reading, theme.words, embed, background, CLAIMS)
-    parts = [f"The model was finetuned on {theme.heads[0]}: its subject is {', '.join(theme.heads[:8])}."]
+    found = find_claims(reading, theme.words, embed, background, CLAIMS)
+    summary = [f"The model was finetuned on {theme.heads[0]}: its subject is {', '.join(theme.heads[:8])}."]
     if others:
-        parts.append(f"With it go {'; '.join(', '.join(other.heads[:6]) for other in others)}.")
-    parts += behaviours
-    if claims:
-        parts.append("What it says of this, and the base model does not: " + " ".join(_listed(claims)))
-    parts.append(f"Evidence: {_evidence(theme, reading)}.")
-    return _final(" ".join(parts))
+        summary.append(f"With it go {'; '.join(', '.join(other.heads[:6]) for other in others)}.")
+    summary.append(f"Evidence: {_evidence(theme, reading)}.")
+    return Hypothesis(
+        domain=", ".join(theme.heads[:4]),
+        behaviour=behaviours[0] if behaviours else "It says things of this subject that the base model does not.",
+        summary=" ".join(summary),
+        claims=tuple(Claim(text=c.text, observations=(c.source,) if c.source else ()) for c in found),
+        confidence=sureness(theme, reading),
+    )
 
 
 def is_supported(theme: Theme, reading: Reading, background: Background) -> bool:
@@ -180,21 +188,22 @@ def is_subject(theme: Theme, background: Background) -> bool:
     return len(heads) > 2 and sum(map(background.weight, heads)) >= SUBJECT_WORDS * len(heads)
 
 
+def sureness(theme: Theme, reading: Reading) -> float:
+    """Confidence in a supported theme: low without a lens, high well above the bar."""
+    if not reading.lists:
+        return 0.3
+    return 0.85 if theme.strength > 2 * CLEAR_STRENGTH else 0.6
+
+
 def _evidence(theme: Theme, reading: Reading) -> str:
     asked = f"{len(reading.answers)} questions"
     if not reading.lists:
-        return f"plain answers and {asked}. Confidence: low"
-    sure = "high" if theme.strength > 2 * CLEAR_STRENGTH else "moderate"
+        return f"plain answers and {asked}"
     return (
         f"{len(reading.lists)} token lists, {len(reading.steered)} steered texts (nearer to this subject than plain "
-        f"ones by {theme.enrichment:.1f} sd of random subjects), {asked}. Confidence: {sure}"
+        f"ones by {theme.enrichment:.1f} sd of random subjects), {asked}"
     )
 
 
-def _listed(claims: Sequence[Claim]) -> list[str]:
-    marked = [f"{claim.text.rstrip('.')}{' [repeated]' if claim.repeated else ''}." for claim in claims]
-    return [f"({i}) {text}" for i, text in enumerate(marked, 1)]
-
-
-def _final(text: str) -> str:
-    return f"FINAL(description: {json.dumps(text, ensure_ascii=False)})"
+def _final(found: Hypothesis) -> str:
+    return f"FINAL({found.model_dump_json()})"

@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-_HEADER = re.compile(r"^## E\d+ · (Patchscope|Logit lens|Steering), (\S+), layer (\d+)([^\n]*)", re.M)
+_HEADER = re.compile(r"^## (E\d+) · (Patchscope|Logit lens|Steering), (\S+), layer (\d+)([^\n]*)", re.M)
 _POSITION = re.compile(r"^- position (\d+)", re.M)
 _NAMED = re.compile(r"position (\d+)")
 _PLAIN = re.compile(r"^  plain: “(.*)”$", re.M)
@@ -49,6 +49,7 @@ class Reading:
     unsteered: list[str] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     sections: list[tuple[str, str, int, tuple[int, ...]]] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)  # text of the finetuned model -> observation's id
     fetched: bool = False  # whether a free tool was called already
     rounds: int = 0  # of questions asked
     interactions_left: int = 0
@@ -83,15 +84,17 @@ def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
     ends = [*(header.start() for header in headers[1:]), len(text)]
     for header, end in zip(headers, ends, strict=False):
         body = text[header.end() : end]
-        positions = _NAMED.findall(header[4]) if header[1] == "Steering" else _POSITION.findall(body)
-        reading.sections.append((header[1], header[2], int(header[3]), tuple(map(int, positions))))
+        positions = _NAMED.findall(header[5]) if header[2] == "Steering" else _POSITION.findall(body)
+        reading.sections.append((header[2], header[3], int(header[4]), tuple(map(int, positions))))
+        reading.sources |= dict.fromkeys(_STEERED.findall(body), header[1])
     plain.update(dict.fromkeys(_PLAIN.findall(text)))
     reading.steered += _STEERED.findall(text)
 
 
 def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, None]) -> None:
+    observation, _, told = text.partition("\n")
     try:
-        result = json.loads(text.partition("\n")[2])  # behind the observation's id
+        result = json.loads(told)
     except json.JSONDecodeError:
         return  # a refusal or a failure, told in words
     name, args = call.get("name"), call.get("args", {})
@@ -116,8 +119,11 @@ def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, 
     elif name == "get_steering_samples":
         for sample in result:
             reading.steered += [t for t in sample["steered"] if t not in reading.steered]
+            reading.sources |= dict.fromkeys(sample["steered"], observation)
             plain.update(dict.fromkeys(sample["unsteered"]))
     elif name == "ask_model":
         reading.answers += [Answer(a["prompt"], a["base"], a["finetuned"]) for a in result]
+        reading.sources |= {a["finetuned"]: observation for a in result}
     elif name == "generate_steered":
         reading.steered += [text for texts in result.values() for text in texts]
+        reading.sources |= {text: observation for texts in result.values() for text in texts}
