@@ -297,8 +297,8 @@ class Hypothesis(Record):
     domain: str = Field(description="the finetune's subject in a few words; 'none' if nothing narrow was trained")
     behaviour: str = Field(description="one sentence: how the finetuned model behaves differently")
     summary: str = Field(description="at most 200 words, with every detail that you can support")
-    claims: tuple[Claim, ...] = Field((), description="the single statements that the summary rests on")
-    alternatives: tuple[str, ...] = Field((), description="other explanations, and what speaks against each")
+    claims: tuple[Claim, ...] = Field(description="the single statements that the summary rests on")
+    alternatives: tuple[str, ...] = Field(description="other explanations, and what speaks against each")
     confidence: float = Field(ge=0, le=1, description="that domain and behaviour are right, 0 to 1")
 
     @field_validator("summary")

@@ -85,7 +85,7 @@ def test_the_overview_reads_back(ws, dataset):
         ("Patchscope", "ds1", 2, (1, 0)),  # the sink comes last
         ("Logit lens", "ds1", 3, (0, 0)),
         ("Steering", "ds1", 2, (1,)),
-        ("Logit lens", "ds1", 2, (1, 0)),
+        ("Logit lens", "ds1", 2, (0, 1)),
     ]
     assert (reading.steered, reading.unsteered) == (["mill\\nriver"], ["plain"])
     assert (reading.interactions_left, reading.turns_left) == (5, 14)
@@ -97,7 +97,7 @@ def test_tool_results_read_back(ws, dataset):
     calls = [
         ("get_patchscope_details", {"dataset": "ds1", "layer": 2, "positions": [0, 1], "k": 20}),
         ("get_logitlens_details", {"dataset": "ds1", "layer": 2, "positions": [1], "k": 2}),
-        ("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": 1, "n": 2}),
+        ("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": 1, "n": 2, "with_plain": True}),
         ("ask_model", {"prompts": ["Why?"]}),
     ]
     for i, (name, args) in enumerate(calls):

@@ -20,8 +20,8 @@ class Answers(BaseModel):
 def ask_model(ctx: Context, args: Questions) -> list[Answers]:
     """Put each prompt to the base and to the finetuned model, in a fresh chat, and see both answers.
 
-    Costs 1 interaction a prompt. The way to confirm a guess: what only the finetuned model says, and says
-    again, was trained in. Open questions about a suspected topic tell more than yes-or-no ones.
+    Costs 1 interaction a prompt. Answers are sampled, one of each model, and stop at a token limit: that one
+    breaks off tells nothing. Open questions tell more than yes-or-no ones.
     """
     sides = (Side.BASE, Side.FINETUNED)
     texts = ctx.pair.generate(

@@ -10,22 +10,21 @@ class LogitLensQuery(Args):
     layer: int = Field(ge=0, description="one from the overview; the last is usually the most readable")
     positions: list[int] = Field(min_length=1, description="from 0")
     k: int = Field(20, ge=1, le=100, description="tokens for each position")
+    bottom: bool = Field(False, description="also the tokens that are suppressed")
 
 
 @tool
 def get_logitlens_details(ctx: Context, args: LogitLensQuery) -> dict[int, dict[str, list[str]]]:
     """Read the activation difference through the unembedding, free of charge.
 
-    For each position: the tokens that the difference promotes (`top`) and those it suppresses (`bottom`), the
-    strongest first. Tokens that keep coming back over positions matter more than single ones.
+    For each position the tokens that the difference promotes, the strongest first.
     """
     dataset = ctx.dataset(args.dataset)
     out = {}
     for position in args.positions:
         dataset.direction(args.layer, position)
         reading = dataset.evidence.layer(args.layer).positions[position].logit_lens
-        out[position] = {
-            "top": [t.token for t in reading.top[: args.k]],
-            "bottom": [t.token for t in reading.bottom[: args.k]],
-        }
+        out[position] = {"top": [t.token for t in reading.top[: args.k]]}
+        if args.bottom:
+            out[position]["bottom"] = [t.token for t in reading.bottom[: args.k]]
     return out

@@ -11,14 +11,15 @@ class SteeringQuery(Args):
     layer: int = Field(ge=0, description="one that was steered")
     position: int = Field(ge=0, description="one that was steered")
     prompts_subset: list[int] | None = Field(None, description="numbers of the prompts; null for all")
-    n: int = Field(1, ge=1, le=20, description="answers for each prompt")
+    n: int = Field(1, ge=1, le=20, description="answers for each prompt, at most as many as were sampled")
+    with_plain: bool = Field(False, description="the answers without steering too")
 
 
 @tool
 def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, object]]:
-    """Read whole answers of the finetuned model, steered along the difference and plain, free of charge.
+    """Read more of the finetuned model's answers, steered along the difference, free of charge.
 
-    What the steered answers share, and the plain ones lack, points at the finetuning data's topic and format.
+    What many of them share points at the finetuning data's topic and format. Long ones stop where sampling did.
     """
     evidence = ctx.dataset(args.dataset).evidence
     known = {(s.layer, s.position): s for s in evidence.steering}
@@ -29,11 +30,9 @@ def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, ob
     wanted = range(len(samples)) if args.prompts_subset is None else args.prompts_subset
     if bad := [i for i in wanted if not 0 <= i < len(samples)]:
         raise Refused(f"no prompts {bad}; they are numbered 0 to {len(samples) - 1}")
-    return [
-        {
-            "prompt": samples[i].prompt,
-            "steered": list(samples[i].steered[: args.n]),
-            "unsteered": list(samples[i].unsteered[: args.n]),
-        }
-        for i in wanted
-    ]
+    out: list[dict[str, object]] = []
+    for i in wanted:
+        out.append({"prompt": samples[i].prompt, "steered": list(samples[i].steered[: args.n])})
+        if args.with_plain:
+            out[-1]["plain"] = list(samples[i].unsteered[: args.n])
+    return out

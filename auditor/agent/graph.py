@@ -17,7 +17,7 @@ from langgraph.graph.state import CompiledStateGraph
 from pydantic import ValidationError
 
 from auditor.agent.hypothesis import render
-from auditor.agent.overview import quote, render_overview
+from auditor.agent.overview import quote, render_overview, sees_lens
 from auditor.agent.protocol import CONCLUDE, Turn, Wire
 from auditor.agent.state import AuditState, fresh_state, left
 from auditor.errors import Refused
@@ -51,7 +51,10 @@ class Investigation:
 
     def opening(self) -> list[AnyMessage]:
         """System prompt and overview."""
-        system = self.prompts["system"].render(interactions=self.limits.interactions, turns=self.limits.turns)
+        limits = self.limits
+        system = self.prompts["system"].render(
+            interactions=limits.interactions, turns=limits.turns, tokens=limits.tokens, lens=sees_lens(self.agent)
+        )
         overview = render_overview(self.prompts["overview"], self.agent, self.context.datasets)
         return [SystemMessage(system), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]))}")]
 

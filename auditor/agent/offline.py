@@ -22,7 +22,7 @@ from auditor.models.embed import Embedder
 from auditor.types import Claim, Hypothesis
 
 CLAIMS = 7
-CLEAR_STRENGTH = 0.8  # of a theme from which it is reported: the null pair stays below, narrow ones above
+CLEAR_STRENGTH = 0.65  # of a theme from which it is reported: the null pair stays below, narrow ones above
 SUBJECT_WORDS = 0.6  # mean informativeness of a subject's words; below it they are everybody's words
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
@@ -88,7 +88,8 @@ class OfflineInvestigator(BaseChatModel):
             if kind == "Logit lens" and "get_logitlens_details" in self.tool_names:
                 calls.append(("get_logitlens_details", {**where, "positions": sorted(positions), "k": 40}))
             if kind == "Steering" and "get_steering_samples" in self.tool_names:
-                calls += [("get_steering_samples", {**where, "position": p, "n": 5}) for p in positions]
+                more = {"n": 5, "with_plain": True}
+                calls += [("get_steering_samples", {**where, "position": p, **more}) for p in positions]
         return sorted(calls, key=lambda call: call[0] == "get_logitlens_details")  # sinks are told by the patchscope
 
 
@@ -145,13 +146,20 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
         seen = f" Words like {', '.join(themes[0].heads[:5])} recur, but nothing else bears them out." if themes else ""
         if behaviours:
             return Hypothesis(
-                domain="unclear", behaviour=behaviours[0], summary=f"The subject stays unclear.{seen}", confidence=0.3
+                domain="unclear",
+                behaviour=behaviours[0],
+                summary=f"The subject stays unclear.{seen}",
+                claims=(),
+                alternatives=(),
+                confidence=0.3,
             )
         return Hypothesis(
             domain="none",
             behaviour="Nothing that it does points at a narrow finetune.",
             summary="No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular "
             f"subject. It seems to have been trained on ordinary mixed text, if at all.{seen}",
+            claims=(),
+            alternatives=(),
             confidence=0.6,
         )
     theme, *others = supported
@@ -165,6 +173,7 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
         behaviour=behaviours[0] if behaviours else "It says things of this subject that the base model does not.",
         summary=" ".join(summary),
         claims=tuple(Claim(text=c.text, observations=(c.source,) if c.source else ()) for c in found),
+        alternatives=(),
         confidence=sureness(theme, reading),
     )
 

@@ -10,7 +10,7 @@ from auditor.workspace import Prompt
 
 CUT = 200  # characters of each sample
 TOKENS = 20
-FEWER = 8  # tokens of a sink, and of a layer below the last, whose logit lens is seldom readable
+FEWER = 8  # tokens of a sink
 OVERVIEW_CUT = 9_000  # characters, about 2,200 tokens; it is sent again in every turn
 MIN_SECTION = 400  # characters that a section gets even so
 
@@ -33,23 +33,28 @@ def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Dataset
             text = _shortened(text, max(room, MIN_SECTION))
         room -= len(text)
         shown.append(text)
-    return prompt.render(overview="\n\n".join(shown), parts=list(agent.overview))
+    return prompt.render(overview="\n\n".join(shown), lens=sees_lens(agent))
+
+
+def sees_lens(agent: Agent) -> bool:
+    """Whether the agent is shown anything of the models' insides."""
+    return set(agent.overview) != {"unsteered"}
 
 
 def _dataset(name: str, evidence: Evidence, agent: Agent) -> list[str]:
     """Sections, the best evidence first: patchscope, the last layer's lens, steering, the other layers' lens."""
     wanted = set(agent.overview)
-    lenses = sorted(evidence.layers, key=lambda layer: layer.layer != evidence.last_layer)
+    sinks = {p.position for layer in evidence.layers for p in layer.positions if p.sink}
     sections = []
     if "patchscope" in wanted:
         sections += [_patchscope(name, layer) for layer in evidence.layers if layer.positions[0].patchscope]
     if "logit_lens" in wanted:
-        sections += [_logit_lens(name, layer, last=True) for layer in lenses[:1]]
+        sections.append(_logit_lens(name, evidence.layer(evidence.last_layer), sinks))
     if "steering" in wanted:
         layers = dict.fromkeys(s.layer for s in evidence.steering)
         sections += [_steering(name, [s for s in evidence.steering if s.layer == layer]) for layer in layers]
     if "logit_lens" in wanted:
-        sections += [_logit_lens(name, layer, last=False) for layer in lenses[1:]]
+        sections += [_not_shown(name, layer) for layer in evidence.layers if layer.layer != evidence.last_layer]
     if "unsteered" in wanted:
         answers = [f"[{i}] {s.prompt}\n  plain: {quote(s.unsteered[0])}" for i, s in enumerate(evidence.unsteered)]
         sections.append("\n".join(["Plain answers of the finetuned model", *answers]))
@@ -74,21 +79,35 @@ def _patchscope(name: str, layer: LayerEvidence) -> str:
     return "\n".join(lines)
 
 
-def _logit_lens(name: str, layer: LayerEvidence, *, last: bool) -> str:
-    where = f"layer {layer.layer}" + (" (the last, often the most readable)" if last else "")
-    lines = [f"Logit lens, {name}, {where}"]
-    for position in sorted(layer.positions, key=lambda p: p.sink):
-        mark = " (attention sink, distrust)" if position.sink else ""
-        count = TOKENS if last and not position.sink else FEWER
-        tokens = _join(t.token for t in position.logit_lens.top[:count])
-        lines.append(f"- position {position.position}{mark}: {tokens}")
-    return "\n".join(lines)
+def _logit_lens(name: str, layer: LayerEvidence, sinks: set[int]) -> str:
+    """Tokens by how many positions share them, and how high they rank; sinks are left to the tool."""
+    ranks: dict[str, dict[int, int]] = {}
+    for position in layer.positions:
+        for rank, token in enumerate(position.logit_lens.top[:TOKENS]):
+            if position.position not in sinks:
+                ranks.setdefault(token.token.strip(), {})[position.position] = rank
+    ranked = sorted(ranks.items(), key=lambda item: (-sum(TOKENS - rank for rank in item[1].values()), item[0]))
+    tokens = [
+        f"{_join([token])} ({''.join(f'{p},' for p in sorted(at))[:-1]})" for token, at in ranked if _join([token])
+    ]
+    listed = ", ".join(str(p.position) for p in layer.positions)
+    lines = [f"Logit lens, {name}, layer {layer.layer}, positions {listed}"]
+    lines.append("The last layer, the most readable one. Tokens, with the positions that share them, sinks left out:")
+    return "\n".join([*lines, " | ".join(tokens[: 2 * TOKENS])])
+
+
+def _not_shown(name: str, layer: LayerEvidence) -> str:
+    listed = ", ".join(str(p.position) for p in layer.positions)
+    return (
+        f"Logit lens, {name}, layer {layer.layer}, positions {listed}: not shown, seldom readable below the last layer"
+    )
 
 
 def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
     """Each prompt with a plain and a steered answer, from the position that was steered first: the best one."""
     best, *others = found
-    lines = [f"Steering, {name}, layer {best.layer}, position {best.position} (strength {best.alpha:.2f})"]
+    strength = f"strength {best.alpha:.2f} of the usual residual norm"
+    lines = [f"Steering, {name}, layer {best.layer}, position {best.position} ({strength})"]
     if others:
         lines[0] += f"; not shown here: {', '.join(f'position {s.position}' for s in others)}"
     for i, sample in enumerate(best.samples):

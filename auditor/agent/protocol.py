@@ -156,4 +156,6 @@ def _kind(about: dict[str, Any]) -> str:
 
 
 def _told(about: dict[str, Any]) -> str:
-    return f"; {about['description']}" if about.get("description") else ""
+    limits = [f"{word} {about[key]}" for key, word in (("minimum", "at least"), ("maximum", "at most")) if key in about]
+    default = [f"default {json.dumps(about['default'])}"] if "default" in about else []
+    return "".join(f"; {part}" for part in [about.get("description"), *limits, *default] if part)

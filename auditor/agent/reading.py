@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +75,15 @@ def read(messages: Sequence[BaseMessage]) -> Reading:
             reading.fetched |= any(call["name"].startswith("get_") for call in message.tool_calls)
         elif isinstance(message, ToolMessage):
             _result(reading, calls.get(message.tool_call_id, {}), str(message.text), plain)
-    reading.unsteered = list(plain)
+    reading.steered, reading.unsteered = _whole(reading.steered), _whole(plain)
     return reading
+
+
+def _whole(texts: Iterable[str]) -> list[str]:
+    """Each text once: the overview's cut ones only where the whole was not read."""
+    kept = list(dict.fromkeys(texts))
+    cut = {t for t in kept if t.endswith("…") and any(o is not t and o.startswith(t[:60]) for o in kept)}
+    return [text for text in kept if text not in cut]
 
 
 def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
@@ -84,7 +91,12 @@ def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
     ends = [*(header.start() for header in headers[1:]), len(text)]
     for header, end in zip(headers, ends, strict=False):
         body = text[header.end() : end]
-        positions = _NAMED.findall(header[5]) if header[2] == "Steering" else _POSITION.findall(body)
+        if header[2] == "Steering":
+            positions = _NAMED.findall(header[5])
+        elif header[2] == "Logit lens":
+            positions = re.findall(r"\d+", header[5])
+        else:
+            positions = _POSITION.findall(body)
         reading.sections.append((header[2], header[3], int(header[4]), tuple(map(int, positions))))
         reading.sources |= dict.fromkeys(_STEERED.findall(body), header[1])
     plain.update(dict.fromkeys(_PLAIN.findall(text)))
@@ -120,7 +132,7 @@ def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, 
         for sample in result:
             reading.steered += [t for t in sample["steered"] if t not in reading.steered]
             reading.sources |= dict.fromkeys(sample["steered"], observation)
-            plain.update(dict.fromkeys(sample["unsteered"]))
+            plain.update(dict.fromkeys(sample.get("plain", [])))
     elif name == "ask_model":
         reading.answers += [Answer(a["prompt"], a["base"], a["finetuned"]) for a in result]
         reading.sources |= {a["finetuned"]: observation for a in result}

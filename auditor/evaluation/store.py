@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class RunStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = threading.Lock()  # audits end in several threads
 
     @classmethod
     def open(cls, folder: Path, about: dict[str, Any], *, resume: bool) -> RunStore:
@@ -71,7 +73,10 @@ class RunStore:
 
     def append(self, record: AuditRecord) -> None:
         """Add a line to audits.jsonl."""
-        path = self.folder / "audits.jsonl"
+        with self._lock:
+            self._append(self.folder / "audits.jsonl", record)
+
+    def _append(self, path: Path, record: AuditRecord) -> None:
         if path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             with path.open("r+b") as stream:  # a kill cut the last line off: drop it
                 data = stream.read()
