@@ -119,9 +119,10 @@ class Tool:
 
 
 def untitled(schema: Any) -> Any:
-    """A JSON schema without pydantic's titles: they repeat the names, and are paid for in every turn."""
+    """A JSON schema without what only repeats the names, or is checked here anyway: it is paid for in every turn."""
     if isinstance(schema, dict):
-        return {k: untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))}
+        idle = [k for k, v in schema.items() if (k == "title" and isinstance(v, str)) or k == "additionalProperties"]
+        return {k: untitled(v) for k, v in schema.items() if k not in idle}
     return [untitled(item) for item in schema] if isinstance(schema, list) else schema
 
 

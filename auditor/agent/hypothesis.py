@@ -12,7 +12,7 @@ from auditor.agent.claims import figures, sentences
 from auditor.models.embed import Embedder
 from auditor.types import ClaimCheck, Hypothesis
 
-NEAR = 0.35  # cosine to some sentence, or list of tokens, of an observation from which it can hold a claim
+NEAR = 0.25  # cosine to some sentence, or list of tokens, of an observation from which it can hold a claim
 PIECE = 60  # words of an observation that are compared at once
 _SECTION = re.compile(r"^## (E\d+)\b.*?(?=^## |\Z)", re.M | re.S)
 _OBSERVATION = re.compile(r"\A(O\d+)\n")

@@ -11,7 +11,7 @@ from auditor.workspace import Prompt
 CUT = 200  # characters of each sample
 TOKENS = 20
 FEWER = 8  # tokens of a sink
-OVERVIEW_CUT = 9_000  # characters, about 2,200 tokens; it is sent again in every turn
+OVERVIEW_CUT = 6_500  # characters, about 1,600 tokens; it is sent again in every turn
 MIN_SECTION = 400  # characters that a section gets even so
 
 
