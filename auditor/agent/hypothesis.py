@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 
 from auditor.agent.claims import figures, sentences
-from auditor.models.embed import Embedder
+from auditor.models.embed import Embedder, Vectors
 from auditor.types import ClaimCheck, Hypothesis
 
 NEAR = 0.25  # cosine to some sentence, or list of tokens, of an observation from which it can hold a claim
@@ -48,10 +48,14 @@ def verify(found: Hypothesis, seen: Mapping[str, str], embed: Embedder) -> list[
     A claim holds if it names observations that exist, if its figures occur in them, and if one of their
     sentences or token lists is near it.
     """
-    return [_check(claim.text, claim.observations, seen, embed) for claim in found.claims]
+    named = {name for claim in found.claims for name in claim.observations} & seen.keys()
+    vectors = {name: embed(_pieces(seen[name])) for name in sorted(named)}
+    return [_check(claim.text, claim.observations, seen, vectors, embed) for claim in found.claims]
 
 
-def _check(text: str, named: Sequence[str], seen: Mapping[str, str], embed: Embedder) -> ClaimCheck:
+def _check(
+    text: str, named: Sequence[str], seen: Mapping[str, str], vectors: Mapping[str, Vectors], embed: Embedder
+) -> ClaimCheck:
     def verdict(problem: str) -> ClaimCheck:
         return ClaimCheck(claim=text, observations=tuple(named), holds=not problem, problem=problem)
 
@@ -64,7 +68,8 @@ def _check(text: str, named: Sequence[str], seen: Mapping[str, str], embed: Embe
         numbers = {re.sub(r"\D", "", figure) for figure in figures(evidence)}
         if absent := [figure for figure in absent if re.sub(r"\D", "", figure) not in numbers]:
             return verdict(f"{', '.join(absent)} does not occur in {', '.join(named)}")
-    near = float((embed(_pieces(evidence)) @ embed([text])[0]).max())
+    claim = embed([text])[0]
+    near = max(float((vectors[name] @ claim).max()) for name in named)
     return verdict("" if near >= NEAR else f"nothing like it in {', '.join(named)} (cosine {near:.2f})")
 
 
