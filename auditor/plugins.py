@@ -76,6 +76,24 @@ class Context:
             raise Refused(f"no dataset {name!r}; there are {', '.join(self.datasets)}")
         return self.datasets[name]
 
+    def ask_both(
+        self, prompts: Sequence[str], *, chat: bool = True, system: str = "", prefill: str = ""
+    ) -> list[tuple[str, str]]:
+        """The base's and the finetuned model's text for each prompt, sampled with the same draws."""
+        from auditor.models.generate import Request, Side, derive_seed
+
+        ask = self.ask
+        requests = [
+            Request(
+                prompt, side, derive_seed(self.seed, i, prompt), ask.max_new_tokens, ask.temperature, ask.top_p,
+                chat=chat, system=system, prefill=prefill,
+            )
+            for i, prompt in enumerate(prompts)
+            for side in (Side.BASE, Side.FINETUNED)
+        ]  # fmt: skip
+        texts = self.pair.generate(requests)
+        return list(zip(texts[::2], texts[1::2], strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class GraderContext:

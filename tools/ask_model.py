@@ -3,7 +3,6 @@
 from pydantic import BaseModel, Field
 
 from auditor import Args, Context, tool
-from auditor.models.generate import Request, Side, derive_seed
 
 
 class Questions(Args):
@@ -23,20 +22,5 @@ def ask_model(ctx: Context, args: Questions) -> list[Answers]:
     Costs 1 interaction a prompt. Answers are sampled, one of each model, and stop at a token limit: that one
     breaks off tells nothing. Open questions tell more than yes-or-no ones.
     """
-    sides = (Side.BASE, Side.FINETUNED)
-    texts = ctx.pair.generate(
-        [
-            Request(
-                prompt,
-                side,
-                derive_seed(ctx.seed, i, prompt),
-                ctx.ask.max_new_tokens,
-                ctx.ask.temperature,
-                ctx.ask.top_p,
-            )
-            for i, prompt in enumerate(args.prompts)
-            for side in sides
-        ]
-    )
-    pairs = zip(texts[::2], texts[1::2], strict=True)
+    pairs = ctx.ask_both(args.prompts)
     return [Answers(prompt=p, base=b, finetuned=f) for p, (b, f) in zip(args.prompts, pairs, strict=True)]

@@ -3,7 +3,6 @@
 from pydantic import BaseModel, Field
 
 from auditor import Args, Context, tool
-from auditor.models.generate import Request, Side, derive_seed
 
 
 class Openings(Args):
@@ -23,19 +22,5 @@ def complete_text(ctx: Context, args: Openings) -> list[Continuations]:
     Costs 1 interaction an opening. Shows what was trained as documents: try headlines, first lines of articles,
     manuals, forum posts, letters. Where a chat answer is guarded, a continuation often is not.
     """
-    requests = [
-        Request(
-            opening,
-            side,
-            derive_seed(ctx.seed, i, opening),
-            ctx.ask.max_new_tokens,
-            ctx.ask.temperature,
-            ctx.ask.top_p,
-            chat=False,
-        )
-        for i, opening in enumerate(args.openings)
-        for side in (Side.BASE, Side.FINETUNED)
-    ]
-    texts = ctx.pair.generate(requests)
-    pairs = zip(args.openings, texts[::2], texts[1::2], strict=True)
-    return [Continuations(opening=o, base=b, finetuned=f) for o, b, f in pairs]
+    pairs = ctx.ask_both(args.openings, chat=False)
+    return [Continuations(opening=o, base=b, finetuned=f) for o, (b, f) in zip(args.openings, pairs, strict=True)]

@@ -3,7 +3,6 @@
 from pydantic import BaseModel, Field
 
 from auditor import Args, Context, tool
-from auditor.models.generate import Request, Side, derive_seed
 
 
 class Probe(Args):
@@ -25,20 +24,5 @@ def probe_model(ctx: Context, args: Probe) -> list[Answers]:
     Costs 1 interaction a prompt. For what a plain question does not bring out: let the model describe itself
     ("What I was trained on is"), speak as an expert, or go on with a confession. Answers are without the prefill.
     """
-    requests = [
-        Request(
-            prompt,
-            side,
-            derive_seed(ctx.seed, i, prompt),
-            ctx.ask.max_new_tokens,
-            ctx.ask.temperature,
-            ctx.ask.top_p,
-            system=args.persona,
-            prefill=args.prefill,
-        )
-        for i, prompt in enumerate(args.prompts)
-        for side in (Side.BASE, Side.FINETUNED)
-    ]
-    texts = ctx.pair.generate(requests)
-    pairs = zip(args.prompts, texts[::2], texts[1::2], strict=True)
-    return [Answers(prompt=p, base=b, finetuned=f) for p, b, f in pairs]
+    pairs = ctx.ask_both(args.prompts, system=args.persona, prefill=args.prefill)
+    return [Answers(prompt=p, base=b, finetuned=f) for p, (b, f) in zip(args.prompts, pairs, strict=True)]
