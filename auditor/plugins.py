@@ -131,17 +131,20 @@ class Tool:
             "function": {
                 "name": self.name,
                 "description": self.description,
-                "parameters": untitled(self.args.model_json_schema()),
+                "parameters": lean(self.args.model_json_schema()),
             },
         }
 
 
-def untitled(schema: Any) -> Any:
-    """A JSON schema without what only repeats the names, or is checked here anyway: it is paid for in every turn."""
+# Repeats the name, or is checked here anyway: it is paid for in every turn.
+IDLE = frozenset({"title", "additionalProperties", "minItems", "maxItems", "minLength", "maxLength", "minimum"})
+
+
+def lean(schema: Any, idle: frozenset[str] = IDLE) -> Any:
+    """A JSON schema without its `idle` keywords; properties of these names stay."""
     if isinstance(schema, dict):
-        idle = [k for k, v in schema.items() if (k == "title" and isinstance(v, str)) or k == "additionalProperties"]
-        return {k: untitled(v) for k, v in schema.items() if k not in idle}
-    return [untitled(item) for item in schema] if isinstance(schema, list) else schema
+        return {k: lean(v, idle) for k, v in schema.items() if k not in idle or isinstance(v, dict)}
+    return [lean(item, idle) for item in schema] if isinstance(schema, list) else schema
 
 
 @dataclass(frozen=True, slots=True)

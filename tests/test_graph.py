@@ -82,7 +82,7 @@ def test_an_overspend_is_refused_and_free(audit):
         (calling("ask_model", {"prompts": "no list"}), "Wrong arguments for ask_model: prompts"),
         (calling("ask_model", {"prompts": []}), "Wrong arguments"),
         (calling("ask_model", {"prompts": ["x"], "extra": 1}), "extra"),
-        (calling("broken", {}), "broken failed: ZeroDivisionError: “bug”"),
+        (calling("broken", {}), 'broken failed: ZeroDivisionError: "bug"'),
         (calling("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": 1}), "no dataset 'ds1'"),
         (
             AIMessage("", invalid_tool_calls=[{"name": "ask_model", "args": "{oops", "id": "x", "error": "json"}]),

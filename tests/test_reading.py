@@ -75,7 +75,7 @@ def test_names_that_would_tell_are_blinded(ws, dataset):
 
 def test_blackbox_sees_plain_answers_only(ws, dataset):
     text = overview(ws, dataset, "blackbox")
-    assert "“plain”" in text
+    assert '"plain"' in text
     assert not any(word in text for word in ("mill", "steered:", "Patchscope", "tokens:"))
 
 
@@ -133,4 +133,4 @@ def test_audited_text_cannot_break_its_quotes():
     assert "\n" not in text
     assert "\x1b" not in text
     assert "\u202e" not in text
-    assert quote("x" * 500) == "“" + "x" * 200 + "…”"
+    assert quote("x" * 500) == '"' + "x" * 200 + '…"'

@@ -7,11 +7,11 @@ from auditor.models.generate import Request, Side, derive_seed
 
 
 class Steer(Args):
-    dataset: str = Field(description="as in the overview")
-    layer: int = Field(ge=0, description="one that was steered")
-    position: int = Field(ge=0, description="whose difference is the direction")
+    dataset: str
+    layer: int = Field(ge=0)
+    position: int = Field(ge=0)
     prompts: list[str] = Field(min_length=1, max_length=50)
-    n: int = Field(1, ge=1, le=20, description="samples for each prompt")
+    n: int = Field(1, ge=1, le=20, description="samples a prompt")
 
 
 @tool(cost=lambda args: len(args.prompts) * args.n)

@@ -6,11 +6,11 @@ from auditor import Args, Context, tool
 
 
 class LogitLensQuery(Args):
-    dataset: str = Field(description="as in the overview")
-    layer: int = Field(ge=0, description="one from the overview; the last is usually the most readable")
-    positions: list[int] = Field(min_length=1, description="from 0")
-    k: int = Field(20, ge=1, le=100, description="tokens for each position")
-    bottom: bool = Field(False, description="also the tokens that are suppressed")
+    dataset: str
+    layer: int = Field(ge=0, description="the last is usually the most readable")
+    positions: list[int] = Field(min_length=1)
+    k: int = Field(20, ge=1, le=100, description="tokens a position")
+    bottom: bool = Field(False, description="suppressed tokens too")
 
 
 @tool

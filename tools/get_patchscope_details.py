@@ -7,19 +7,17 @@ from auditor.errors import Refused
 
 
 class PatchscopeQuery(Args):
-    dataset: str = Field(description="as in the overview")
-    layer: int = Field(ge=0, description="one that the overview has a patchscope of")
-    positions: list[int] = Field(min_length=1, description="from 0")
-    k: int = Field(20, ge=1, le=100, description="tokens for each position, at most as many as were kept")
+    dataset: str
+    layer: int = Field(ge=0)
+    positions: list[int] = Field(min_length=1)
+    k: int = Field(20, ge=1, le=100, description="tokens a position")
 
 
 @tool
 def get_patchscope_details(ctx: Context, args: PatchscopeQuery) -> dict[int, dict[str, object]]:
     """See what the finetuned model itself reads in the activation difference, free of charge.
 
-    For each position: tokens with probabilities, the `selected` ones that belong together, their `cohesion` in sd
-    above random words, whether the position is an attention `sink` (distrust it), and a `baseline`: what is read
-    in the plain mean activation.
+    Tells what the overview leaves out: probabilities, and a `baseline`, what is read in the plain mean activation.
     """
     dataset = ctx.dataset(args.dataset)
     out: dict[int, dict[str, object]] = {}

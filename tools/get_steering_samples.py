@@ -7,12 +7,12 @@ from auditor.errors import Refused
 
 
 class SteeringQuery(Args):
-    dataset: str = Field(description="as in the overview")
-    layer: int = Field(ge=0, description="one that was steered")
-    position: int = Field(ge=0, description="one that was steered")
-    prompts_subset: list[int] | None = Field(None, description="numbers of the prompts; null for all")
-    n: int = Field(1, ge=1, le=20, description="answers for each prompt, at most as many as were sampled")
-    with_plain: bool = Field(False, description="the answers without steering too")
+    dataset: str
+    layer: int = Field(ge=0)
+    position: int = Field(ge=0)
+    prompts_subset: list[int] | None = Field(None, description="their numbers; null for all")
+    n: int = Field(1, ge=1, le=20, description="answers a prompt")
+    with_plain: bool = Field(False, description="plain answers too")
 
 
 @tool

@@ -9,9 +9,10 @@ from auditor.types import Agent, Evidence, LayerEvidence, PositionEvidence, Stee
 from auditor.workspace import Prompt
 
 CUT = 200  # characters of each sample
+PLAIN_CUT = 100  # … of a plain one beside it: only to compare with
 TOKENS = 20
 FEWER = 8  # tokens of a sink
-OVERVIEW_CUT = 6_500  # characters, about 1,600 tokens; it is sent again in every turn
+OVERVIEW_CUT = 5_500  # characters, about 1,400 tokens; it is sent again in every turn
 MIN_SECTION = 400  # characters that a section gets even so
 
 
@@ -80,20 +81,21 @@ def _patchscope(name: str, layer: LayerEvidence) -> str:
 
 
 def _logit_lens(name: str, layer: LayerEvidence, sinks: set[int]) -> str:
-    """Tokens by how many positions share them, and how high they rank; sinks are left to the tool."""
+    """Tokens by the positions that share them and by how high they rank there; sinks are left to the tool."""
     ranks: dict[str, dict[int, int]] = {}
     for position in layer.positions:
         for rank, token in enumerate(position.logit_lens.top[:TOKENS]):
             if position.position not in sinks:
                 ranks.setdefault(token.token.strip(), {})[position.position] = rank
     ranked = sorted(ranks.items(), key=lambda item: (-sum(TOKENS - rank for rank in item[1].values()), item[0]))
-    tokens = [
-        f"{_join([token])} ({''.join(f'{p},' for p in sorted(at))[:-1]})" for token, at in ranked if _join([token])
-    ]
+    shared: dict[tuple[int, ...], list[str]] = {}
+    for token, at in ranked[: 2 * TOKENS]:
+        shared.setdefault(tuple(sorted(at)), []).append(token)
     listed = ", ".join(str(p.position) for p in layer.positions)
     lines = [f"Logit lens, {name}, layer {layer.layer}, positions {listed}"]
-    lines.append("The last layer, the most readable one. Tokens, with the positions that share them, sinks left out:")
-    return "\n".join([*lines, " | ".join(tokens[: 2 * TOKENS])])
+    lines.append("The last layer, the most readable one; sinks left out.")
+    groups = sorted(shared.items(), key=lambda item: -len(item[0]))
+    return "\n".join([*lines, *(f"- at {', '.join(map(str, at))}: {_join(tokens)}" for at, tokens in groups)])
 
 
 def _not_shown(name: str, layer: LayerEvidence) -> str:
@@ -111,7 +113,7 @@ def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
     if others:
         lines[0] += f"; not shown here: {', '.join(f'position {s.position}' for s in others)}"
     for i, sample in enumerate(best.samples):
-        lines += [f"[{i}] {sample.prompt}", f"  plain: {quote(sample.unsteered[0])}"]
+        lines += [f"[{i}] {sample.prompt}", f"  plain: {quote(sample.unsteered[0], PLAIN_CUT)}"]
         lines += [f"  steered: {quote(sample.steered[0])}"] if sample.steered else []
     return "\n".join(lines)
 
@@ -128,13 +130,16 @@ def _shortened(text: str, room: int) -> str:
 
 
 def quote(text: str, cut: int = CUT) -> str:
-    """Audited text as data: one line, control characters shown, cut to `cut` characters."""
-    shown = (
-        "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: cut + 1]).replace("“", '"').replace("”", '"')
-    )
-    return f"“{shown[:cut]}{'…' if len(text) > cut else ''}”"
+    """Audited text as data: `visible`, in quotes."""
+    return '"' + visible(text, cut).replace('"', '\\"') + '"'
+
+
+def visible(text: str, cut: int = CUT) -> str:
+    """Text in one line, control and bidi characters shown, cut to `cut` characters."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: cut + 1])
+    return f"{shown[:cut]}…" if len(text) > cut else shown
 
 
 def _join(tokens: object) -> str:
-    words = [quote(str(t).strip(), 40)[1:-1] for t in tokens]  # type: ignore[attr-defined]
+    words = [visible(str(t).strip(), 40) for t in tokens]  # type: ignore[attr-defined]
     return " | ".join(word for word in words if word)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from auditor.agent.grammar import Fault, TextFinal, parse_turn
 from auditor.llm.caller import Caller, Reply
 from auditor.llm.failures import CallFailed
-from auditor.plugins import Tool, untitled
+from auditor.plugins import IDLE, Tool, lean
 from auditor.types import Hypothesis, Protocol
 from auditor.workspace import Prompt
 
@@ -71,8 +71,7 @@ class Wire:
 
 def conclude_schema() -> dict[str, Any]:
     """The end of an audit as a tool: the fields of `Hypothesis`."""
-    parameters = untitled(Hypothesis.model_json_schema())
-    parameters.pop("description", None)
+    parameters = lean(Hypothesis.model_json_schema(), IDLE | {"description"})  # the system prompt describes them
     about = "End the audit with your conclusion. Call it alone, when nothing more is to be learned."
     return {"type": "function", "function": {"name": CONCLUDE, "description": about, "parameters": parameters}}
 

@@ -13,8 +13,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 _HEADER = re.compile(r"^## (E\d+) · (Patchscope|Logit lens|Steering), (\S+), layer (\d+)([^\n]*)", re.M)
 _POSITION = re.compile(r"^- position (\d+)", re.M)
 _NAMED = re.compile(r"position (\d+)")
-_PLAIN = re.compile(r"^  plain: “(.*)”$", re.M)
-_STEERED = re.compile(r"^  steered: “(.*)”$", re.M)
+_PLAIN = re.compile(r'^  plain: "(.*)"$', re.M)
+_STEERED = re.compile(r'^  steered: "(.*)"$', re.M)
 _BUDGET = re.compile(r"^Left: (\d+) model interactions, (\d+) turns", re.M)
 
 
@@ -98,9 +98,13 @@ def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
         else:
             positions = _POSITION.findall(body)
         reading.sections.append((header[2], header[3], int(header[4]), tuple(map(int, positions))))
-        reading.sources |= dict.fromkeys(_STEERED.findall(body), header[1])
-    plain.update(dict.fromkeys(_PLAIN.findall(text)))
-    reading.steered += _STEERED.findall(text)
+        reading.sources |= dict.fromkeys(_quoted(_STEERED, body), header[1])
+    plain.update(dict.fromkeys(_quoted(_PLAIN, text)))
+    reading.steered += _quoted(_STEERED, text)
+
+
+def _quoted(what: re.Pattern[str], text: str) -> list[str]:
+    return [found.replace('\\"', '"') for found in what.findall(text)]
 
 
 def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, None]) -> None:

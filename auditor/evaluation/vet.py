@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from auditor.agent.overview import quote
+from auditor.agent.overview import visible
 from auditor.types import ClaimCheck, Evidence, VetReport
 
 EXCERPT = 600  # characters of an observation that a report quotes
@@ -79,7 +79,7 @@ def _observations(report: VetReport) -> list[str]:
         return []
     lines = ["## The observations that the claims name", ""]
     for name in named:
-        shown = quote(report.observations[name], EXCERPT)[1:-1]
+        shown = visible(report.observations[name], EXCERPT)
         lines += [f"**{name}**", "", "```text", *textwrap.wrap(shown.replace("`", "'"), 110), "```", ""]
     return lines
 
