@@ -76,7 +76,7 @@ def _patchscope(name: str, layer: LayerEvidence) -> str:
         tokens = position.patchscope.tokens[: FEWER if position.sink else TOKENS]
         together = [t.token for t in tokens if t.token in choice.selected]
         lines.append(f"  belong together: {_join(together) or 'none'}")
-        lines.append(f"  others: {_join(t.token for t in tokens if t.token not in choice.selected)}")
+        lines.append(f"  others: {_join(t.token for t in tokens if t.token not in choice.selected) or 'none'}")
     return "\n".join(lines)
 
 
@@ -89,13 +89,13 @@ def _logit_lens(name: str, layer: LayerEvidence, sinks: set[int]) -> str:
                 ranks.setdefault(token.token.strip(), {})[position.position] = rank
     ranked = sorted(ranks.items(), key=lambda item: (-sum(TOKENS - rank for rank in item[1].values()), item[0]))
     shared: dict[tuple[int, ...], list[str]] = {}
-    for token, at in ranked[: 2 * TOKENS]:
-        shared.setdefault(tuple(sorted(at)), []).append(token)
+    for word, at in ranked[: 2 * TOKENS]:
+        shared.setdefault(tuple(sorted(at)), []).append(word)
     listed = ", ".join(str(p.position) for p in layer.positions)
     lines = [f"Logit lens, {name}, layer {layer.layer}, positions {listed}"]
     lines.append("The last layer, the most readable one; sinks left out.")
     groups = sorted(shared.items(), key=lambda item: -len(item[0]))
-    return "\n".join([*lines, *(f"- at {', '.join(map(str, at))}: {_join(tokens)}" for at, tokens in groups)])
+    return "\n".join([*lines, *(f"- at {', '.join(map(str, at))}: {_join(words)}" for at, words in groups)])
 
 
 def _not_shown(name: str, layer: LayerEvidence) -> str:
