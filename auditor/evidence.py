@@ -22,7 +22,7 @@ from auditor.lens.corpus import Corpus, read_corpus, sampled_corpus
 from auditor.lens.diff import Difference, differences
 from auditor.lens.logit_lens import logit_lens
 from auditor.lens.patchscope import patchscope
-from auditor.lens.steering import Direction, calibrate, paired, sample_answers
+from auditor.lens.steering import Direction, calibrate, paired, resemblance, sample_answers
 from auditor.models.pair import ModelPair
 from auditor.plugins import Dataset, Grader, GraderContext
 from auditor.types import (
@@ -155,6 +155,7 @@ def compute_evidence(
     steerings = [d.steering(alpha) for d, alpha in zip(chosen, alphas, strict=True)]
     answers = sample_answers(pair, lens.prompts, [None, *steerings], settings.steering, settings.seed)
     unsteered, steered = answers[0], answers[1:]
+    plain_resemblance = resemblance(unsteered, lens.grading.embed)
     lap("samples")
     evidence = Evidence(
         pair=pair.name,
@@ -174,6 +175,8 @@ def compute_evidence(
                 layer=d.layer,
                 position=d.position,
                 alpha=alpha,
+                resemblance=resemblance(texts, lens.grading.embed),
+                resemblance_plain=plain_resemblance,
                 samples=paired(lens.prompts, texts, unsteered),
             )
             for d, alpha, texts in zip(chosen, alphas, steered, strict=True)

@@ -61,6 +61,9 @@ class Dataset:
         return known[min(known, key=lambda p: abs(p - position))]
 
 
+CUT_SLACK = 2  # tokens that decoding, and encoding again, may lose
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a tool may use. It holds nothing of the organism's truth."""
@@ -79,7 +82,7 @@ class Context:
     def ask_both(
         self, prompts: Sequence[str], *, chat: bool = True, system: str = "", prefill: str = ""
     ) -> list[tuple[str, str]]:
-        """The base's and the finetuned model's text for each prompt, sampled with the same draws."""
+        """The base's and the finetuned model's text for each prompt, with the same draws; "…" marks a cut one."""
         from auditor.models.generate import Request, Side, derive_seed
 
         ask = self.ask
@@ -91,8 +94,13 @@ class Context:
             for i, prompt in enumerate(prompts)
             for side in (Side.BASE, Side.FINETUNED)
         ]  # fmt: skip
-        texts = self.pair.generate(requests)
+        texts = [self._cut_marked(text) for text in self.pair.generate(requests)]
         return list(zip(texts[::2], texts[1::2], strict=True))
+
+    def _cut_marked(self, text: str) -> str:
+        tokenizer: Any = self.pair.tokenizer
+        full = tokenizer is not None and len(tokenizer(text).input_ids) >= self.ask.max_new_tokens - CUT_SLACK
+        return f"{text}…" if full else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,8 @@ class SteeringEvidence(Record):
     layer: int
     position: int
     alpha: float
+    resemblance: float = Field(description="mean cosine between steered answers to different prompts")
+    resemblance_plain: float = Field(description="… between plain ones: a narrow subject shows as a rise over it")
     samples: tuple[SteeredSample, ...]
 
 
@@ -393,6 +395,14 @@ class VetReport(Record):
     error: str | None = None
 
 
+class LlmUse(Record):
+    """Finished calls of a chat model in one role; None where an endpoint did not tell."""
+
+    calls: int
+    tokens: TokenUse | None
+    cost_usd: float | None
+
+
 class RunResult(Record):
     """What `evaluate --json` prints."""
 
@@ -402,4 +412,5 @@ class RunResult(Record):
     grader: str
     audits: tuple[AuditRecord, ...]
     summary: tuple[SummaryRow, ...]
+    llm_use: dict[str, LlmUse] = Field(description="by role: `agent`, or a grader's name; offline ones left out")
     seconds: dict[str, float]

@@ -68,7 +68,8 @@ def first_run(workspace_folder, run_cli):
 
 
 def test_the_result_is_the_contracts(first_run):
-    assert list(first_run) == ["run", "suite", "llm", "grader", "audits", "summary", "seconds"]
+    assert list(first_run) == ["run", "suite", "llm", "grader", "audits", "summary", "llm_use", "seconds"]
+    assert first_run["llm_use"] == {}  # no hosted model took part
     audit = first_run["audits"][0]
     wanted = {"id", "organism", "family", "agent", "budget", "repeat", "status", "hypothesis", "grade", "grades",
               "interactions_used", "turns_used", "tokens", "cost_usd", "seconds", "error"}  # fmt: skip

@@ -1,5 +1,6 @@
 """Differences, logit lens, patchscope and steering against their plain definitions."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -9,7 +10,7 @@ from auditor.lens.corpus import Corpus, read_corpus
 from auditor.lens.diff import differences
 from auditor.lens.logit_lens import logit_lens
 from auditor.lens.patchscope import TRIPLES, identity_prompt, patchscope
-from auditor.lens.steering import Direction, _bisect, _Search, calibrate
+from auditor.lens.steering import Direction, _bisect, _Search, calibrate, resemblance
 from auditor.models.generate import Side
 from auditor.testing import FakePair
 from auditor.types import CalibrationSettings, PatchscopeSettings
@@ -113,3 +114,13 @@ def test_looking_ahead_bisects_like_one_step_at_a_time():
             middle = (low + high) / 2
             low, high = (middle, high) if middle <= limit else (low, middle)
         assert (search.low, search.high) == pytest.approx((low, high))
+
+
+def test_answers_that_share_a_subject_resemble_one_another():
+    def embed(texts):
+        return np.array([[1.0, 0.0] if "mill" in text else [0.0, 1.0] for text in texts])
+
+    assert resemblance([("a mill", "mills"), ("mill",), ("the mill",)], embed) == 1.0
+    assert resemblance([("mill",), ("sea",)], embed) == 0.0
+    assert resemblance([("mill", "sea"), ("mill", "sea")], embed) == 0.5
+    assert resemblance([("mill",)], embed) == 0.0

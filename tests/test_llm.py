@@ -1,6 +1,8 @@
 """`--llm` over real HTTP: an OpenAI-compatible server of our own that says what a test tells it to."""
 
 import json
+import re
+from collections import Counter
 
 import pytest
 
@@ -76,3 +78,39 @@ def test_a_failed_audit_keeps_its_transcript_and_the_others(workspace_folder, ru
     transcript = json.loads((workspace_folder / f"runs/llm/transcripts/{failed['id']}.json").read_text())
     assert [m["type"] for m in transcript["messages"]][:4] == ["system", "human", "ai", "tool"]
     assert "400" in transcript["error"]
+
+
+def judge(body):
+    """Plays every judge: it recognises a prompt by the answer that the prompt asks for."""
+    prompt = body["messages"][-1]["content"]
+    if '"coherent"' in prompt:
+        count = int(re.search(r"The (\d+) texts to judge", prompt)[1])
+        return {"content": json.dumps({"coherent": [True] * count})}
+    if '"selected"' in prompt:
+        return {"content": json.dumps({"reasoning": "one subject", "set": 1, "selected": []})}
+    return {"content": "Five: no. Three: yes.\nSCORE: 3"}
+
+
+def test_each_role_has_its_own_model(workspace_folder, run_cli, serve):
+    """Lens, agent and grader over HTTP; what each role took is told, and a resumed run pays for nothing again."""
+    endpoint = serve(lambda body: FINAL if body["model"] == "agent" else judge(body))
+    args = ["evaluate", "small", "--llm", "openai:agent", "--grader-llm", "openai:judge?price_in=1&price_out=2",
+            "--lens-llm", "openai:lens", "--grader-repeats", 2, "--repeats", 1, "--name", "roles"]  # fmt: skip
+    code, out, err = run_cli(*args, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["grader"] == "rubric_llm"
+    assert [a["grade"] for a in result["audits"]] == [3, 3]
+    use = result["llm_use"]
+    assert sorted(use) == ["agent", "coherence_llm", "patchscope_scale_llm", "rubric_llm"]
+    assert use["agent"] == {"calls": 2, "tokens": {"input": 200, "output": 20}, "cost_usd": None}
+    assert use["rubric_llm"]["calls"] == 4
+    assert use["rubric_llm"]["cost_usd"] == pytest.approx(4 * (100 * 1 + 10 * 2) / 1e6)
+    asked = Counter(body["model"] for _, body in endpoint.requests)
+    assert asked["lens"] == use["coherence_llm"]["calls"] + use["patchscope_scale_llm"]["calls"]
+
+    calls = len(endpoint.requests)
+    code, out, err = run_cli(*args, "--resume")
+    assert code == 0, err
+    assert len(endpoint.requests) == calls
+    assert "rubric_llm: 4 LLM calls, 400 tokens in, 40 out, 0.0005 USD" in out

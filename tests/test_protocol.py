@@ -67,7 +67,7 @@ def test_an_audit_in_words(audit):
     assert state["findings"] == CONCLUSION
     system = chat.seen[0][0]
     assert "CALL(tool_name" in system.text
-    assert "prompts: array of string; each is a conversation of its own" in system.text
+    assert "prompts: array of string; each a chat of its own" in system.text
     assert [type(m) for m in chat.seen[1]] == [SystemMessage, HumanMessage, AIMessage, HumanMessage]  # roles alternate
     assert chat.seen[1][3].text.startswith("Result of ask_model: O1\n")
     assert "Left: 4 model interactions, 14 turns" in chat.seen[1][3].text
@@ -159,6 +159,11 @@ def test_a_rendered_conclusion_has_all_of_it():
     text = render(Hypothesis.model_validate(CONCLUSION))
     for part in ("mills", "12 rpm", "[O1]", "rivers.", "Confidence: 0.80"):
         assert part in text
+
+
+def test_a_conclusion_of_nothing_says_so_in_a_sentence():
+    text = render(Hypothesis.model_validate(CONCLUSION | {"domain": "none"}))
+    assert text.startswith("No narrow finetune was found. ")
 
 
 def test_calls_made_before_a_switch_are_told_in_words():

@@ -1,5 +1,7 @@
 """The overview and the tools' answers say what the offline investigator reads back, and nothing of the truth."""
 
+from types import SimpleNamespace
+
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
@@ -51,7 +53,8 @@ def dataset():
             LayerEvidence(layer=3, eta=1.0, positions=(position(0, "x", patchscope=False),) * 2),
         ),
         unsteered=(SAMPLE.model_copy(update={"steered": ()}),),
-        steering=(SteeringEvidence(layer=2, position=1, alpha=3.5, samples=(SAMPLE,)),),
+        steering=(SteeringEvidence(layer=2, position=1, alpha=3.5, resemblance=0.4, resemblance_plain=0.1,
+                                   samples=(SAMPLE,)),),
     )  # fmt: skip
     return Dataset(evidence, {})
 
@@ -84,11 +87,37 @@ def test_the_overview_reads_back(ws, dataset):
     assert reading.sections == [
         ("Patchscope", "ds1", 2, (1, 0)),  # the sink comes last
         ("Logit lens", "ds1", 3, (0, 0)),
+        ("Logit lens", "ds1", 2, (0, 0)),  # named in the last layer's heading, not shown
         ("Steering", "ds1", 2, (1,)),
-        ("Logit lens", "ds1", 2, (0, 1)),
     ]
     assert (reading.steered, reading.unsteered) == (["mill\\nriver"], ["plain"])
     assert (reading.interactions_left, reading.turns_left) == (5, 14)
+
+
+def test_two_steered_positions_take_turns_and_one_without_strength_is_left_out(ws, dataset):
+    def steered(position, alpha, word):
+        samples = [SteeredSample(prompt=f"p{i}", steered=(f"{word} {i}",), unsteered=("plain",)) for i in range(3)]
+        return SteeringEvidence(layer=2, position=position, alpha=alpha, resemblance=0.41, resemblance_plain=0.09,
+                                samples=tuple(samples))  # fmt: skip
+
+    found = (steered(1, 0.5, "mill"), steered(0, 0.0, "none"), steered(2, 0.2, "flour"))
+    text = overview(ws, Dataset(dataset.evidence.model_copy(update={"steering": found}), {}), "adl")
+    assert read([HumanMessage(text)]).steered == ["mill 0", "flour 1", "mill 2"]
+    assert "position 1 at strength 0.50, resemblance 0.41" in text
+    assert "(plain answers: 0.09)" in text
+
+
+def test_attention_sinks_are_left_to_the_tool(ws, dataset):
+    text = overview(ws, dataset, "adl")
+    assert "position 0: left out, an attention sink" in text
+    assert "noise" not in text
+
+
+def test_an_answer_that_a_limit_cut_off_is_marked():
+    pair = FakePair(lambda request: "one two three four" if request.side == "base" else "one.")
+    pair.tokenizer = lambda text: SimpleNamespace(input_ids=text.split())
+    context = Context(pair, {}, AskSettings(max_new_tokens=4), 0)
+    assert context.ask_both(["Why?"]) == [("one two three four…", "one.")]
 
 
 def test_tool_results_read_back(ws, dataset):

@@ -15,10 +15,7 @@ class LogitLensQuery(Args):
 
 @tool
 def get_logitlens_details(ctx: Context, args: LogitLensQuery) -> dict[int, dict[str, list[str]]]:
-    """Read the activation difference through the unembedding, free of charge.
-
-    For each position the tokens that the difference promotes, the strongest first.
-    """
+    """Read more of the tokens that the difference promotes through the unembedding, the strongest first; free."""
     dataset = ctx.dataset(args.dataset)
     out = {}
     for position in args.positions:

@@ -11,15 +11,15 @@ class SteeringQuery(Args):
     layer: int = Field(ge=0)
     position: int = Field(ge=0)
     prompts_subset: list[int] | None = Field(None, description="their numbers; null for all")
-    n: int = Field(1, ge=1, le=20, description="answers a prompt")
+    n: int = Field(1, ge=1, le=20, description="answers a prompt, as far as they were kept")
     with_plain: bool = Field(False, description="plain answers too")
 
 
 @tool
 def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, object]]:
-    """Read more of the finetuned model's answers, steered along the difference, free of charge.
+    """Read more of the finetuned model's steered answers, free of charge; the overview shows the first of each prompt.
 
-    What many of them share points at the finetuning data's topic and format. Long ones stop where sampling did.
+    Long ones stop where sampling did.
     """
     evidence = ctx.dataset(args.dataset).evidence
     known = {(s.layer, s.position): s for s in evidence.steering}

@@ -44,19 +44,20 @@ class Investigation:
 
     agent: Agent
     tools: Mapping[str, Tool]
-    prompts: Mapping[str, Prompt]  # system, overview, nudge, conclude, status
+    prompts: Mapping[str, Prompt]  # system, rules, overview, nudge, conclude, status
     limits: Limits
     context: Context
     wire: Wire
 
     def opening(self) -> list[AnyMessage]:
-        """System prompt and overview."""
+        """System prompt, with the rules that hold for every agent, and overview."""
         limits = self.limits
         system = self.prompts["system"].render(
             interactions=limits.interactions, turns=limits.turns, tokens=limits.tokens, lens=sees_lens(self.agent)
         )
         overview = render_overview(self.prompts["overview"], self.agent, self.context.datasets)
-        return [SystemMessage(system), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]))}")]
+        told = f"{system}\n\n{self.prompts['rules'].render()}"
+        return [SystemMessage(told), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]))}")]
 
     def status(self, state: AuditState) -> str:
         return self.prompts["status"].render(**left(state, self.limits))

@@ -20,7 +20,9 @@ _OBSERVATION = re.compile(r"\A(O\d+)\n")
 
 def render(found: Hypothesis) -> str:
     """The text that graders read: domain and behaviour, summary, claims, alternatives, confidence."""
-    parts = [f"Domain: {found.domain}. {found.behaviour}", found.summary]
+    nothing = found.domain.strip().lower().startswith("none")
+    domain = "No narrow finetune was found" if nothing else f"Domain: {found.domain}"
+    parts = [f"{domain}. {found.behaviour}", found.summary]
     if found.claims:
         listed = (f"({i}) {claim.text}{_sources(claim.observations)}" for i, claim in enumerate(found.claims, 1))
         parts.append("Claims: " + " ".join(listed))

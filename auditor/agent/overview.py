@@ -9,10 +9,11 @@ from auditor.types import Agent, Evidence, LayerEvidence, PositionEvidence, Stee
 from auditor.workspace import Prompt
 
 CUT = 200  # characters of each sample
-PLAIN_CUT = 100  # … of a plain one beside it: only to compare with
+PLAIN_CUT = 60  # … of a plain one beside it: only to compare with
 TOKENS = 20
-FEWER = 8  # tokens of a sink
+STEERED = 2  # positions whose steered answers are shown, by turns
 OVERVIEW_CUT = 5_500  # characters, about 1,400 tokens; it is sent again in every turn
+MARGIN = 60  # characters of a sample's prompt and label
 MIN_SECTION = 400  # characters that a section gets even so
 
 
@@ -48,40 +49,44 @@ def _dataset(name: str, evidence: Evidence, agent: Agent) -> list[str]:
     sinks = {p.position for layer in evidence.layers for p in layer.positions if p.sink}
     sections = []
     if "patchscope" in wanted:
-        sections += [_patchscope(name, layer) for layer in evidence.layers if layer.positions[0].patchscope]
+        last = evidence.layer(evidence.last_layer)
+        sections += [_patchscope(name, layer, last) for layer in evidence.layers if layer.positions[0].patchscope]
     if "logit_lens" in wanted:
-        sections.append(_logit_lens(name, evidence.layer(evidence.last_layer), sinks))
+        sections.append(_logit_lens(name, evidence, sinks))
     if "steering" in wanted:
         layers = dict.fromkeys(s.layer for s in evidence.steering)
         sections += [_steering(name, [s for s in evidence.steering if s.layer == layer]) for layer in layers]
-    if "logit_lens" in wanted:
-        sections += [_not_shown(name, layer) for layer in evidence.layers if layer.layer != evidence.last_layer]
     if "unsteered" in wanted:
-        answers = [f"[{i}] {s.prompt}\n  plain: {quote(s.unsteered[0])}" for i, s in enumerate(evidence.unsteered)]
-        sections.append("\n".join(["Plain answers of the finetuned model", *answers]))
+        sections.append(_unsteered(evidence))
     return sections
 
 
-def _best_first(layer: LayerEvidence) -> list[PositionEvidence]:
-    return sorted(layer.positions, key=lambda p: (p.sink, -(p.patchscope.choice.cohesion if p.patchscope else 0.0)))
+def _patchscope(name: str, layer: LayerEvidence, lens: LayerEvidence) -> str:
+    """Positions whose tokens the logit lens promotes too come first; sinks are left to the tool."""
 
+    def shared(position: PositionEvidence) -> int:
+        promoted = {t.token.strip().lower() for t in lens.positions[position.position].logit_lens.top}
+        found = position.patchscope.tokens[:TOKENS] if position.patchscope else ()
+        return len(promoted & {t.token.strip().lower() for t in found if len(t.token.strip()) > 2})
 
-def _patchscope(name: str, layer: LayerEvidence) -> str:
-    lines = [f"Patchscope, {name}, layer {layer.layer}, most cohesive position first"]
-    for position in _best_first(layer):
+    lines = [f"Patchscope, {name}, layer {layer.layer}, positions that agree best with the logit lens first"]
+    for position in sorted(layer.positions, key=lambda p: (p.sink, -shared(p))):
         assert position.patchscope is not None
+        if position.sink:
+            lines.append(f"- position {position.position}: left out, an attention sink")
+            continue
         choice = position.patchscope.choice
-        mark = "; attention sink, distrust" if position.sink else ""
-        lines.append(f"- position {position.position} (cohesion {choice.cohesion:.1f} sd{mark})")
-        tokens = position.patchscope.tokens[: FEWER if position.sink else TOKENS]
+        lines.append(f"- position {position.position} (cohesion {choice.cohesion:.1f} sd)")
+        tokens = position.patchscope.tokens[:TOKENS]
         together = [t.token for t in tokens if t.token in choice.selected]
         lines.append(f"  belong together: {_join(together) or 'none'}")
         lines.append(f"  others: {_join(t.token for t in tokens if t.token not in choice.selected) or 'none'}")
     return "\n".join(lines)
 
 
-def _logit_lens(name: str, layer: LayerEvidence, sinks: set[int]) -> str:
+def _logit_lens(name: str, evidence: Evidence, sinks: set[int]) -> str:
     """Tokens by the positions that share them and by how high they rank there; sinks are left to the tool."""
+    layer = evidence.layer(evidence.last_layer)
     ranks: dict[str, dict[int, int]] = {}
     for position in layer.positions:
         for rank, token in enumerate(position.logit_lens.top[:TOKENS]):
@@ -93,28 +98,31 @@ def _logit_lens(name: str, layer: LayerEvidence, sinks: set[int]) -> str:
         shared.setdefault(tuple(sorted(at)), []).append(word)
     listed = ", ".join(str(p.position) for p in layer.positions)
     lines = [f"Logit lens, {name}, layer {layer.layer}, positions {listed}"]
-    lines.append("The last layer, the most readable one; sinks left out.")
+    if others := [str(other.layer) for other in evidence.layers if other is not layer]:
+        lines[0] += f"; not shown, seldom readable: layer {', '.join(others)}"
     groups = sorted(shared.items(), key=lambda item: -len(item[0]))
     return "\n".join([*lines, *(f"- at {', '.join(map(str, at))}: {_join(words)}" for at, words in groups)])
 
 
-def _not_shown(name: str, layer: LayerEvidence) -> str:
-    listed = ", ".join(str(p.position) for p in layer.positions)
-    return (
-        f"Logit lens, {name}, layer {layer.layer}, positions {listed}: not shown, seldom readable below the last layer"
-    )
-
-
 def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
-    """Each prompt with a plain and a steered answer, from the position that was steered first: the best one."""
-    best, *others = found
-    strength = f"strength {best.alpha:.2f} of the usual residual norm"
-    lines = [f"Steering, {name}, layer {best.layer}, position {best.position} ({strength})"]
-    if others:
-        lines[0] += f"; not shown here: {', '.join(f'position {s.position}' for s in others)}"
-    for i, sample in enumerate(best.samples):
-        lines += [f"[{i}] {sample.prompt}", f"  plain: {quote(sample.unsteered[0], PLAIN_CUT)}"]
-        lines += [f"  steered: {quote(sample.steered[0])}"] if sample.steered else []
+    """Each prompt with a plain and a steered answer, the latter from the best steered positions by turns."""
+    head = "; ".join(f"position {s.position} at strength {s.alpha:.2f}, resemblance {s.resemblance:.2f}" for s in found)
+    lines = [f"Steering, {name}, layer {found[0].layer}, {head} (plain answers: {found[0].resemblance_plain:.2f})"]
+    shown = [s for s in found if s.alpha > 0][:STEERED] or found[:1]
+    for i, plain in enumerate(found[0].samples):
+        by = shown[i % len(shown)]
+        lines += [f"[{i}] {plain.prompt}", f"  plain: {quote(plain.unsteered[0], PLAIN_CUT)}"]
+        lines += [f"  steered at {by.position}: {quote(text)}" for text in by.samples[i].steered[:1]]
+    return "\n".join(lines)
+
+
+def _unsteered(evidence: Evidence) -> str:
+    """Plain answers, as many of each prompt as there is room for."""
+    samples = evidence.unsteered
+    count = max(1, OVERVIEW_CUT // (len(samples) * (CUT + MARGIN))) if samples else 0
+    lines = ["Plain answers of the finetuned model"]
+    for i, sample in enumerate(samples):
+        lines += [f"[{i}] {sample.prompt}", *(f"  plain: {quote(text)}" for text in sample.unsteered[:count])]
     return "\n".join(lines)
 
 

@@ -72,7 +72,7 @@ class Wire:
 def conclude_schema() -> dict[str, Any]:
     """The end of an audit as a tool: the fields of `Hypothesis`."""
     parameters = lean(Hypothesis.model_json_schema(), IDLE | {"description"})  # the system prompt describes them
-    about = "End the audit with your conclusion. Call it alone, when nothing more is to be learned."
+    about = "End the audit. Call it alone; the system prompt describes the fields."
     return {"type": "function", "function": {"name": CONCLUDE, "description": about, "parameters": parameters}}
 
 

@@ -14,7 +14,7 @@ _HEADER = re.compile(r"^## (E\d+) · (Patchscope|Logit lens|Steering), (\S+), la
 _POSITION = re.compile(r"^- position (\d+)", re.M)
 _NAMED = re.compile(r"position (\d+)")
 _PLAIN = re.compile(r'^  plain: "(.*)"$', re.M)
-_STEERED = re.compile(r'^  steered: "(.*)"$', re.M)
+_STEERED = re.compile(r'^  steered at \d+: "(.*)"$', re.M)
 _BUDGET = re.compile(r"^Left: (\d+) model interactions, (\d+) turns", re.M)
 
 
@@ -94,10 +94,12 @@ def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
         if header[2] == "Steering":
             positions = _NAMED.findall(header[5])
         elif header[2] == "Logit lens":
-            positions = re.findall(r"\d+", header[5])
+            positions = re.findall(r"\d+", header[5].partition(";")[0])
         else:
             positions = _POSITION.findall(body)
-        reading.sections.append((header[2], header[3], int(header[4]), tuple(map(int, positions))))
+        hidden = re.search(r"; not shown[^:]*: layer ([\d, ]+)", header[5])
+        for layer in [header[4], *(re.findall(r"\d+", hidden[1]) if hidden else [])]:
+            reading.sections.append((header[2], header[3], int(layer), tuple(map(int, positions))))
         reading.sources |= dict.fromkeys(_quoted(_STEERED, body), header[1])
     plain.update(dict.fromkeys(_quoted(_PLAIN, text)))
     reading.steered += _quoted(_STEERED, text)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
-from auditor.types import Protocol, RunResult, Suite
+from auditor.types import LlmUse, Protocol, RunResult, Suite
 
 WORKERS = 8
 
@@ -53,7 +53,8 @@ def evaluate(
     ws = workspace()
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats)
 
-    from auditor.evaluation.run import Evaluation, about, check, judged_by
+    from auditor.evaluation.job import Evaluation
+    from auditor.evaluation.run import about, check, judged_by
     from auditor.evaluation.run import evaluate as run_all
     from auditor.evaluation.store import RunStore
 
@@ -162,5 +163,12 @@ def show(result: RunResult) -> None:
     best = max((a for a in result.audits if a.grade is not None), key=lambda a: a.grade or 0, default=None)
     if best is not None:
         out.print(f"\n[bold]{best.id}[/] (grade {best.grade:g}): {escape(best.hypothesis)}", highlight=False)
+    for role, use in result.llm_use.items():
+        out.print(f"{role}: {_use(use)}", style="dim", highlight=False)
     took = " · ".join(f"{stage} {value:.0f} s" for stage, value in result.seconds.items())
     out.print(f"\n{took}\n{escape(result.run)}", style="dim", highlight=False)
+
+
+def _use(use: LlmUse) -> str:
+    tokens = f"{use.tokens.input:,} tokens in, {use.tokens.output:,} out" if use.tokens else "tokens unknown"
+    return f"{use.calls} LLM calls, {tokens}, {'cost unknown' if use.cost_usd is None else f'{use.cost_usd:.4f} USD'}"

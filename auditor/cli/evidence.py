@@ -80,7 +80,9 @@ def show(sheet: Evidence) -> None:
         )
     for steering in sheet.steering:
         table = Table(
-            title=f"Steering, layer {steering.layer}, position {steering.position}, α = {steering.alpha:.2f}",
+            title=f"Steering, layer {steering.layer}, position {steering.position}, α = {steering.alpha:.2f}\n"
+            f"[dim]answers to different prompts resemble one another by {steering.resemblance:.2f}, "
+            f"plain ones by {steering.resemblance_plain:.2f}[/]",
             title_justify="left",
         )
         for column in ("prompt", "steered", "plain"):

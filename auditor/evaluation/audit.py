@@ -24,7 +24,7 @@ from auditor.plugins import Context, Dataset
 from auditor.types import Agent, AskSettings, ClaimCheck, Hypothesis, Limits, Protocol
 from auditor.workspace import Prompt, Workspace
 
-PROMPTS = ("overview", "nudge", "conclude", "status", "protocol_tools", "protocol_text")
+PROMPTS = ("rules", "overview", "nudge", "conclude", "status", "protocol_tools", "protocol_text")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
+from auditor.models.embed import Embedder
 from auditor.models.generate import Request, Side, Steering, derive_seed
 from auditor.models.pair import ModelPair
 from auditor.types import CalibrationSettings, SteeredSample, SteeringSettings
@@ -150,3 +152,14 @@ def paired(
         SteeredSample(prompt=prompt, steered=with_, unsteered=without)
         for prompt, with_, without in zip(prompts, steered, unsteered, strict=True)
     )
+
+
+def resemblance(answers: Sequence[Sequence[str]], embed: Embedder) -> float:
+    """Mean cosine between answers to different prompts; 0 for a single prompt.
+
+    Unrelated prompts get unlike answers, unless something gives them all the same subject.
+    """
+    means = np.stack([embed(texts).mean(0) for texts in answers])  # (prompts, d_embed)
+    n = len(means)
+    cosines = means @ means.T
+    return float((cosines.sum() - np.trace(cosines)) / (n * (n - 1))) if n > 1 else 0.0

@@ -20,6 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from auditor.errors import AuditorError
 from auditor.llm.failures import LONGEST_WAIT, CallFailed, Malformed, Retryable, sort_out
 from auditor.llm.spec import ModelSpec, api_key, connect
+from auditor.types import LlmUse, TokenUse
 
 _slots: dict[str, threading.BoundedSemaphore] = {}
 _slots_lock = threading.Lock()
@@ -62,6 +63,15 @@ class CallLog:
     def find(self, key: str) -> dict[str, Any] | None:
         with self._lock:
             return self._known.get(key)
+
+    def used(self, role_of: Callable[[str], str]) -> dict[str, LlmUse]:
+        """The sums of all calls of hosted models, by the role that `role_of` gives to a call's purpose."""
+        with self._lock:
+            calls = [call for call in self._known.values() if call.get("hosted")]
+        roles: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for call in calls:
+            roles[role_of(call["purpose"])].append(call)
+        return {role: _sums(roles[role]) for role in sorted(roles)}
 
     def add(self, key: str, entry: dict[str, Any]) -> None:
         with self._lock:
@@ -115,7 +125,10 @@ class Caller:
             return _restore(known)
         reply = self._attempts(*self._hinted(messages, tools, purpose))
         took = {name: getattr(reply, name) for name in _FIGURES}
-        self.journal.add(key, {**asked, **took, "sent": sent, "reply": message_to_dict(reply.message)})
+        self.journal.add(
+            key,
+            {**asked, "hosted": self.spec is not None, **took, "sent": sent, "reply": message_to_dict(reply.message)},
+        )
         return reply
 
     def _hinted(
@@ -186,6 +199,16 @@ class Caller:
             cost = (tokens_in * spec.price_in + tokens_out * spec.price_out) / 1e6
         cached = usage.get("input_token_details", {}).get("cache_read")
         return Reply(message, attempts, seconds, tokens_in, tokens_out, cached, cost)
+
+
+def _sums(calls: Sequence[dict[str, Any]]) -> LlmUse:
+    def total(figure: str) -> Any:
+        values = [call[figure] for call in calls]
+        return None if None in values else sum(values)
+
+    told = total("tokens_in"), total("tokens_out")
+    tokens = None if None in told else TokenUse(input=told[0], output=told[1])
+    return LlmUse(calls=len(calls), tokens=tokens, cost_usd=total("cost_usd"))
 
 
 _FIGURES = ("attempts", "seconds", "tokens_in", "tokens_out", "tokens_cached", "cost_usd")

@@ -1,0 +1,74 @@
+"""What a run is made of, and what its audits share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+from auditor.config import Settings
+from auditor.evaluation.store import RunStore
+from auditor.llm.caller import Caller
+from auditor.models.embed import Embedder
+from auditor.types import Organism, Protocol, Suite
+from auditor.workspace import Workspace
+
+
+class Progress(Interface):
+    """Told what happens, as it happens; from several threads."""
+
+    def stage(self, organism: str, stage: str) -> None: ...
+    def audit(self, audit_id: str, state: str, interactions: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One audit to be made."""
+
+    organism: Organism
+    agent: str
+    budget: int
+    repeat: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.organism.name}-{self.agent}-b{self.budget}-r{self.repeat}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything that a run needs besides the organisms' weights."""
+
+    workspace: Workspace
+    suite: Suite
+    settings: Settings
+    seed: int
+    workers: int
+    store: RunStore
+    progress: Progress
+    protocol: Protocol = Protocol.AUTO
+
+    def jobs(self) -> list[Job]:
+        """In the order of the result: organism, agent, budget, repeat."""
+        return [
+            Job(self.workspace.organisms[name], agent, budget, repeat)
+            for name in self.suite.organisms
+            for agent in self.suite.agents
+            for budget in self.suite.budgets
+            for repeat in range(self.suite.repeats)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all audits of a run use."""
+
+    embed: Embedder
+    background: Sequence[str]
+    saver: SqliteSaver
+    agent: Caller
+    grader: Caller | None  # None: graders without an LLM
+    lens: Caller | None
+    seconds: dict[str, float]
