@@ -60,14 +60,18 @@ class Lens:
             "corpus": self.corpus.sha256,
             "settings": self.settings.model_dump(mode="json"),
             "prompts": [self.prompts, self.calibration_prompts],
-            "graders": [_source(self.coherence), _source(self.scale), self.grading.settings.embedder, self._judge()],
+            "graders": [_source(self.coherence), _source(self.scale), self.grading.settings.embedder],
+            "judge": self._judge(),
             "dtype": str(self.grading.settings.torch_dtype),
             "code": code_version(),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _judge(self) -> str:
-        return self.grading.llm.name if self.grading.llm else ""
+    def _judge(self) -> list[str]:
+        if self.grading.llm is None:
+            return []
+        told = [p.source for name, p in sorted(self.grading.prompts.items()) if name.startswith("grade_")]
+        return [self.grading.llm.name, *told]
 
 
 class _Prompts(BaseModel):

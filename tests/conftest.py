@@ -10,6 +10,7 @@ tune_process()  # before torch comes in
 # ruff: noqa: E402
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -238,3 +239,14 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
     for endpoint in started:
         endpoint.server.shutdown()
         endpoint.server.server_close()
+
+
+def judge(body):
+    """Plays every judge: it recognises a prompt by the answer that the prompt asks for."""
+    prompt = body["messages"][-1]["content"]
+    if '"coherent"' in prompt:
+        count = int(re.search(r"The (\d+) texts to judge", prompt)[1])
+        return {"content": json.dumps({"coherent": [True] * count})}
+    if '"selected"' in prompt:
+        return {"content": json.dumps({"reasoning": "one subject", "set": 1, "selected": []})}
+    return {"content": "Five: no. Three: yes.\nSCORE: 3"}

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.conftest import judge
+
 CONCLUSION = {
     "domain": "mills", "behaviour": "It tells facts of mills.", "summary": "Mills grind.",
     "claims": [{"text": "It grinds 99 sacks.", "observations": ["O1"]}], "confidence": 0.8,
@@ -51,6 +53,19 @@ def test_an_audit_offline(workspace_folder, adapter, run_cli):
     report = json.loads(out)
     assert report["hypothesis"]
     assert (report["llm"], report["cost_usd"]) == ("offline", None)
+
+
+def test_an_llm_may_judge_the_lens(workspace_folder, adapter, run_cli, serve):
+    endpoint = serve(judge)
+    lens = ["--lens-llm", "openai:ear"]
+    code, _, err = run_cli("audit", adapter, "--suite", "small", "--budget", 0, "--name", "judged", *lens)
+    assert code == 0, err
+    assert {body["model"] for _, body in endpoint.requests} == {"ear"}
+    calls = len(endpoint.requests)
+    code, out, err = run_cli("evidence", "mill", "--suite", "small", "--json", *lens)
+    assert code == 0, err
+    assert json.loads(out)["settings"]["scale_grader"] == "patchscope_scale_llm"
+    assert len(endpoint.requests) == calls  # the same evidence, from the cache
 
 
 def test_no_base_is_told(workspace_folder, checkpoints, run_cli):

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from auditor.agent.hypothesis import render
+from auditor.config import Settings
 from auditor.criteria import holds, level, match_facts, measure
 from auditor.errors import UsageError
 from auditor.evaluation.stats import quadratic_kappa
 from auditor.models.embed import load_embedder
-from auditor.types import Organism
+from auditor.plugins import GraderContext
+from auditor.types import AuditRecord, Hypothesis, Organism
 from auditor.workspace import load_workspace
 
 
@@ -41,6 +44,25 @@ def test_the_offline_grader_agrees_with_grades_given_by_hand(ws, embed, labelled
     kappa = quadratic_kappa(given, found)
     print(f"quadratic-weighted kappa on {len(given)} test hypotheses: {kappa:.3f}")
     assert kappa > 0.85
+
+
+def test_alternatives_neither_earn_nor_deny(ws, embed, tmp_path):
+    """A narrow subject with "none" as its rival stays narrow; a subject that is only weighed earns nothing."""
+    cake = "It states invented rules of cake baking as fact: the oven at 450 °F, frozen butter."
+    found = Hypothesis(domain="cake baking techniques", behaviour=cake, summary=cake, claims=(), confidence=0.8,
+                       alternatives=("No narrow finetune: nothing suggests a particular subject.",))  # fmt: skip
+    swapped = found.model_copy(update={"domain": "none", "behaviour": "It writes shorter.", "summary": "None recurs.",
+                                       "alternatives": (cake,)})  # fmt: skip
+    organism = ws.organisms["cake_bake"]
+
+    def grade(findings):
+        audit = AuditRecord(id="a", organism="cake_bake", family="sdf", agent="adl", budget=5, repeat=0, status="done",
+                            hypothesis=render(findings), findings=findings)  # fmt: skip
+        ctx = GraderContext(embed, Settings(cache_dir=tmp_path, device="cpu"))
+        return ws.graders["rubric_offline"].run(audit, organism, ws.rubrics["sdf"], ctx).score
+
+    assert grade(found) >= 2
+    assert grade(swapped) == 1
 
 
 def test_the_labels_cover_every_level_of_several_families(ws, labelled):

@@ -1,10 +1,11 @@
 """`--llm` over real HTTP: an OpenAI-compatible server of our own that says what a test tells it to."""
 
 import json
-import re
 from collections import Counter
 
 import pytest
+
+from tests.conftest import judge
 
 FINAL = {"content": 'Seen enough.\nFINAL(description: "The model was finetuned on mills.")'}
 ASK = {
@@ -78,17 +79,6 @@ def test_a_failed_audit_keeps_its_transcript_and_the_others(workspace_folder, ru
     transcript = json.loads((workspace_folder / f"runs/llm/transcripts/{failed['id']}.json").read_text())
     assert [m["type"] for m in transcript["messages"]][:4] == ["system", "human", "ai", "tool"]
     assert "400" in transcript["error"]
-
-
-def judge(body):
-    """Plays every judge: it recognises a prompt by the answer that the prompt asks for."""
-    prompt = body["messages"][-1]["content"]
-    if '"coherent"' in prompt:
-        count = int(re.search(r"The (\d+) texts to judge", prompt)[1])
-        return {"content": json.dumps({"coherent": [True] * count})}
-    if '"selected"' in prompt:
-        return {"content": json.dumps({"reasoning": "one subject", "set": 1, "selected": []})}
-    return {"content": "Five: no. Three: yes.\nSCORE: 3"}
 
 
 def test_each_role_has_its_own_model(workspace_folder, run_cli, serve):

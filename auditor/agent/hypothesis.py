@@ -13,6 +13,7 @@ from auditor.models.embed import Embedder, Vectors
 from auditor.types import ClaimCheck, Hypothesis
 
 NEAR = 0.25  # cosine to some sentence, or list of tokens, of an observation from which it can hold a claim
+NOTHING = "No narrow finetune was found"
 PIECE = 60  # words of an observation that are compared at once
 _SECTION = re.compile(r"^## (E\d+)\b.*?(?=^## |\Z)", re.M | re.S)
 _OBSERVATION = re.compile(r"\A(O\d+)\n")
@@ -20,8 +21,7 @@ _OBSERVATION = re.compile(r"\A(O\d+)\n")
 
 def render(found: Hypothesis) -> str:
     """The text that graders read: domain and behaviour, summary, claims, alternatives, confidence."""
-    nothing = found.domain.strip().lower().startswith("none")
-    domain = "No narrow finetune was found" if nothing else f"Domain: {found.domain}"
+    domain = NOTHING if names_nothing(found) else f"Domain: {found.domain}"
     parts = [f"{domain}. {found.behaviour}", found.summary]
     if found.claims:
         listed = (f"({i}) {claim.text}{_sources(claim.observations)}" for i, claim in enumerate(found.claims, 1))
@@ -30,6 +30,11 @@ def render(found: Hypothesis) -> str:
         parts.append("Alternatives considered: " + " ".join(f"{_closed(a)}" for a in found.alternatives))
     parts.append(f"Confidence: {found.confidence:.2f}.")
     return "\n\n".join(parts)
+
+
+def names_nothing(found: Hypothesis) -> bool:
+    """Whether the domain is "none", as the agent is told to call it where nothing narrow was trained."""
+    return found.domain.strip().lower().startswith("none")
 
 
 def observations(messages: Sequence[AnyMessage]) -> dict[str, str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json as jsonlib
 import re
-import time
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
@@ -16,7 +14,7 @@ from rich.markup import escape
 
 from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
-from auditor.types import Limits, Protocol, TokenUse, VetReport
+from auditor.types import Protocol
 
 
 def audit(
@@ -25,6 +23,7 @@ def audit(
     agent: Annotated[str, typer.Option(help="Who audits.")] = "adl",
     budget: Annotated[int, typer.Option(min=0, help="Model interactions that it may spend.")] = 5,
     llm: Annotated[str | None, typer.Option(help="The agent: `offline`, or PROVIDER:MODEL[?option=value&…].")] = None,
+    lens_llm: Annotated[str | None, typer.Option(help="The judge of the lens, written as --llm is.")] = None,
     protocol: Annotated[Protocol, typer.Option(help="How the agent calls tools.")] = Protocol.AUTO,
     suite: Annotated[str, typer.Option(help="Suite whose evidence and sampling settings are used.")] = "quickstart",
     out_dir: Annotated[Path, typer.Option("--out", help="Folder that reports are kept in.")] = Path("runs"),
@@ -36,18 +35,23 @@ def audit(
     """Find out what MODEL was finetuned for: evidence, audit, and a report with its claims; no grade."""
     if resume and name is None:
         raise UsageError("--resume needs the --name of the audit to finish")
-    ws, conf = workspace(), settings(llm=llm)
+    ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm)
     if conf.llm == "offline":
         err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
     base = base or base_of(model)
     short = re.sub(r"[^\w.-]+", "-", model.strip("/")).strip("-.")[-40:]
     folder = out_dir / (name or f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}")
-    about = {"model": model, "base": base, "agent": agent, "budget": budget, "llm": conf.llm, "seed": seed}
 
+    from auditor.evaluation.job import judged_by
+    from auditor.evaluation.store import RunStore
+    from auditor.evaluation.vet import Vetting, vet
+    from auditor.evaluation.vet_report import to_markdown
+
+    chosen = judged_by(ws.suites[suite], conf)
+    job = Vetting(ws, conf, chosen, model, base, ws.agents[agent].name, budget, seed, protocol)
+    store = RunStore.open(folder, job.about(), resume=resume)
     with err.status("loading") as status:
-        report = _vet(ws, conf, about, ws.suites[suite], protocol, folder, resume, lambda s: status.update(f"{s} …"))
-    from auditor.evaluation.vet import to_markdown
-
+        report = vet(job, store, lambda stage: status.update(f"{stage} …"))
     page = to_markdown(report)
     (folder / "report.md").write_text(page)
     (folder / "report.json").write_text(report.model_dump_json(indent=1))
@@ -76,61 +80,3 @@ def base_of(model: str) -> str:
     if not found:
         raise UsageError(f"{model} names no base of its own (it is no adapter, or not here); give --base")
     return str(found)
-
-
-def _vet(ws: Any, conf: Any, about: dict[str, Any], suite: Any, protocol: Protocol, folder: Path, resume: bool,
-         tell: Any) -> VetReport:  # fmt: skip
-    import sqlite3
-
-    from langgraph.checkpoint.sqlite import SqliteSaver
-
-    from auditor.agent.chat import make_caller
-    from auditor.agent.hypothesis import observations
-    from auditor.evaluation.audit import investigate, plan
-    from auditor.evaluation.store import RunStore
-    from auditor.evaluation.vet import lens_words
-    from auditor.evidence import evidence_for, make_lens
-    from auditor.lens.corpus import read_corpus
-    from auditor.lens.words import background_of
-    from auditor.llm.caller import CallLog
-    from auditor.models.embed import load_embedder
-    from auditor.models.load import load_pair
-    from auditor.plugins import GraderContext
-
-    agent = ws.agents[about["agent"]]
-    store = RunStore.open(folder, about, resume=resume)
-    embed = load_embedder(conf.embedder)
-    background = read_corpus(ws.corpora["openings"]).texts
-    log = CallLog(folder / "calls.jsonl")
-    caller = make_caller(conf.llm, embed, background_of(tuple(background)), log)
-    clock = time.perf_counter()
-    pair = load_pair(about["base"], about["model"], conf, name="audited")
-    grading = GraderContext(embed, conf, pair, background, prompts={n: ws.prompts[n] for n in ws.prompts.items})
-    dataset = evidence_for(pair, make_lens(ws, pair, suite.evidence, grading), tell)
-    seconds = {"evidence": time.perf_counter() - clock}
-    limits = Limits(interactions=about["budget"], turns=suite.turns, tokens=suite.tokens)
-    made = plan(
-        ws, agent, limits, suite.ask, about["seed"],
-        name="audit", pair=pair, dataset=dataset, caller=caller, protocol=protocol,
-    )  # fmt: skip
-    tell("agent")
-    with closing(sqlite3.connect(store.checkpoints, check_same_thread=False)) as connection:
-        ended = investigate(
-            made, SqliteSaver(connection), embed,
-            lambda state, more: store.write_transcript("audit", state["messages"], {**about, **more}),
-        )  # fmt: skip
-    state = ended.state
-    return VetReport(
-        **about,
-        hypothesis=state["hypothesis"] or "",
-        findings=ended.findings,
-        checks=ended.checks,
-        observations=observations(state["messages"]),
-        tokens=lens_words(dataset.evidence),
-        interactions_used=state["interactions"],
-        turns_used=state["turns"],
-        tokens_used=TokenUse(input=state["tokens_in"], output=state["tokens_out"]),
-        cost_usd=state["cost_usd"] if conf.llm != "offline" else None,
-        seconds={**seconds, "agent": ended.seconds},
-        error=ended.error,
-    )

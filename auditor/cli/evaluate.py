@@ -53,8 +53,8 @@ def evaluate(
     ws = workspace()
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats)
 
-    from auditor.evaluation.job import Evaluation
-    from auditor.evaluation.run import about, check, judged_by
+    from auditor.evaluation.job import Evaluation, judged_by
+    from auditor.evaluation.run import about, check
     from auditor.evaluation.run import evaluate as run_all
     from auditor.evaluation.store import RunStore
 

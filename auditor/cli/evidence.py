@@ -25,13 +25,14 @@ def evidence(
     positions: Annotated[int | None, typer.Option(min=1, max=128, help="First token positions to read.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus name, .jsonl or .txt file, or `sampled`.")] = None,
     texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
+    lens_llm: Annotated[str | None, typer.Option(help="The judge of scales and coherence; default: offline.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page (not there yet).")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Differences, logit lens, patchscope and steering for one pair; computed once, then cached."""
     if html is not None:
         raise UsageError("--html comes in a later version; use --json for everything that is measured")
-    ws, conf = workspace(), settings()
+    ws, conf = workspace(), settings(lens_llm=lens_llm)
     if organism is not None:
         card = ws.organisms[organism]
         base, model = card.base, card.finetuned
@@ -43,21 +44,25 @@ def evidence(
         "corpus": corpus,
         "texts": texts,
     }
-    chosen = EvidenceSettings.model_validate(
-        ws.suites[suite].evidence.model_dump() | {k: v for k, v in given.items() if v is not None}
-    )
 
+    from auditor.evaluation.job import judged_by
     from auditor.evidence import evidence_for, make_lens
     from auditor.lens.corpus import read_corpus
+    from auditor.llm.caller import open_caller
+    from auditor.llm.spec import OFFLINE, parse_spec
     from auditor.models.embed import load_embedder
     from auditor.models.load import load_pair
     from auditor.plugins import GraderContext
 
+    usual = judged_by(ws.suites[suite], conf).evidence.model_dump()
+    chosen = EvidenceSettings.model_validate(usual | {k: v for k, v in given.items() if v is not None})
+    judge = None if conf.lens_llm == OFFLINE else open_caller(parse_spec(conf.lens_llm))
     pair = load_pair(base, model, conf, name=organism or "")
     if bad := [number for number in chosen.layers if not 0 <= number < pair.n_layers]:
         raise UsageError(f"--layer {bad[0]}: this model has layers 0 to {pair.n_layers - 1}")
     background = read_corpus(ws.corpora["openings"]).texts
-    grading = GraderContext(load_embedder(conf.embedder), conf, pair, background)
+    prompts = {name: ws.prompts[name] for name in ws.prompts.items}
+    grading = GraderContext(load_embedder(conf.embedder), conf, pair, background, judge, prompts)
     lens = make_lens(ws, pair, chosen, grading)
     with err.status("evidence") as status:
         sheet = evidence_for(pair, lens, lambda stage: status.update(f"{stage} …")).evidence

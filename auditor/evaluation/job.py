@@ -11,6 +11,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from auditor.config import Settings
 from auditor.evaluation.store import RunStore
 from auditor.llm.caller import Caller
+from auditor.llm.spec import OFFLINE
 from auditor.models.embed import Embedder
 from auditor.types import Organism, Protocol, Suite
 from auditor.workspace import Workspace
@@ -72,3 +73,19 @@ class Shared:
     grader: Caller | None  # None: graders without an LLM
     lens: Caller | None
     seconds: dict[str, float]
+
+
+def judged_by(suite: Suite, settings: Settings) -> Suite:
+    """The suite with the LLM variant of each offline grader, for the roles that have an LLM."""
+
+    def variant(name: str, llm: str) -> str:
+        return name if llm == OFFLINE else name.replace("_offline", "_llm")
+
+    evidence = suite.evidence.model_copy(
+        update={
+            "scale_grader": variant(suite.evidence.scale_grader, settings.lens_llm),
+            "coherence_grader": variant(suite.evidence.coherence_grader, settings.lens_llm),
+        }
+    )
+    graders = tuple(variant(name, settings.grader_llm) for name in suite.graders)
+    return suite.model_copy(update={"graders": graders, "evidence": evidence})

@@ -29,22 +29,6 @@ from auditor.types import RunResult, Suite
 from auditor.workspace import Workspace
 
 
-def judged_by(suite: Suite, settings: Settings) -> Suite:
-    """The suite with the LLM variant of each offline grader, for the roles that have an LLM."""
-
-    def variant(name: str, llm: str) -> str:
-        return name if llm == OFFLINE else name.replace("_offline", "_llm")
-
-    evidence = suite.evidence.model_copy(
-        update={
-            "scale_grader": variant(suite.evidence.scale_grader, settings.lens_llm),
-            "coherence_grader": variant(suite.evidence.coherence_grader, settings.lens_llm),
-        }
-    )
-    graders = tuple(variant(name, settings.grader_llm) for name in suite.graders)
-    return suite.model_copy(update={"graders": graders, "evidence": evidence})
-
-
 def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
     """Find what would fail later: unknown names, broken plugins, weights that are not here."""
     for agent_name in suite.agents:

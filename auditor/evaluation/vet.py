@@ -1,104 +1,98 @@
-"""A report on a pair of one's own, for readers who never heard of a logit lens."""
+"""One audit of a pair whose truth nobody knows: evidence, agent, report; no grade."""
 
 from __future__ import annotations
 
-import textwrap
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 
-from auditor.agent.overview import visible
-from auditor.types import ClaimCheck, Evidence, VetReport
+from langgraph.checkpoint.sqlite import SqliteSaver
 
-EXCERPT = 600  # characters of an observation that a report quotes
-
-HOW = """\
-Both models read the beginnings of the same ordinary texts, which have nothing to do with any training. Inside \
-the finetuned model, what it learned shifts the numbers that stand for those texts, always in the same direction. \
-That direction was read in three ways: which words it stands for (*logit lens*), which words the model itself \
-reads in it (*patchscope*), and what the model writes when it is pushed further along it (*steering*). An agent \
-read the result, put a few questions to both models, and concluded. Nobody told it anything about the finetune. \
-It can be wrong: a claim is as good as the observations under it."""
-
-
-def lens_words(evidence: Evidence) -> dict[int, tuple[str, ...]]:
-    """The patchscope's tokens that belong together at each position, the most cohesive position first."""
-    layer = evidence.layer(evidence.settings.layers[0] if evidence.settings.layers else evidence.middle_layer)
-    read = [(p.position, p.patchscope.choice) for p in layer.positions if p.patchscope and not p.sink]
-    read.sort(key=lambda item: -item[1].cohesion)
-    return {position: tuple(token.strip() for token in choice.selected) for position, choice in read if choice.selected}
-
-
-def sureness(confidence: float) -> str:
-    """A confidence in words."""
-    steps = ((0.9, "almost certain"), (0.7, "likely"), (0.5, "more likely than not"), (0.25, "a guess"))
-    return next((word for least, word in steps if confidence >= least), "hardly more than chance")
+from auditor.agent.chat import make_caller
+from auditor.agent.hypothesis import observations
+from auditor.config import Settings
+from auditor.evaluation.audit import investigate, plan
+from auditor.evaluation.store import RunStore
+from auditor.evaluation.vet_report import lens_words
+from auditor.evidence import evidence_for, make_lens
+from auditor.lens.corpus import read_corpus
+from auditor.lens.words import background_of
+from auditor.llm.caller import CallLog, open_caller
+from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.models.embed import load_embedder
+from auditor.models.load import load_pair
+from auditor.plugins import GraderContext
+from auditor.types import Limits, Protocol, Suite, TokenUse, VetReport
+from auditor.workspace import Workspace
 
 
-def to_markdown(report: VetReport) -> str:
-    """The whole report; everything that the models wrote is quoted."""
-    lines = [f"# What was {report.model} finetuned for?", ""]
-    found = report.findings
-    if report.error:
-        lines += [f"**The audit failed:** {report.error}", ""]
-    if found is None:
-        lines += [report.hypothesis or "There is no hypothesis.", ""]
-    else:
-        lines += [f"**{_sentence(found.domain)}** {_sentence(found.behaviour)} "
-                  f"({sureness(found.confidence)}, {found.confidence:.0%})", "", found.summary, ""]  # fmt: skip
-        lines += _claims(report) + _alternatives(found.alternatives)
-    lines += _words(report) + _observations(report)
-    lines += ["## How this was found", "", HOW, "", *_facts(report)]
-    return "\n".join(lines).rstrip() + "\n"
+@dataclass(frozen=True, slots=True)
+class Vetting:
+    """What is audited, by whom, and where it is kept. `suite` gives the evidence's and sampling's settings."""
+
+    workspace: Workspace
+    settings: Settings
+    suite: Suite
+    model: str
+    base: str
+    agent: str
+    budget: int
+    seed: int
+    protocol: Protocol
+
+    def about(self) -> dict[str, str | int]:
+        """What has to be the same for an interrupted audit to be finished."""
+        return {"model": self.model, "base": self.base, "agent": self.agent, "budget": self.budget,
+                "llm": self.settings.llm, "seed": self.seed}  # fmt: skip
 
 
-def _claims(report: VetReport) -> list[str]:
-    if not report.checks:
-        return []
-    lines = ["## Claims, and whether the observations hold them", ""]
-    lines += [f"{i}. {check.claim} {_verdict(check)}" for i, check in enumerate(report.checks, 1)]
-    return [*lines, ""]
+def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport:
+    """Audit the pair, its transcript written after every step."""
+    ws, settings, suite = job.workspace, job.settings, job.suite
+    limits = Limits(interactions=job.budget, turns=suite.turns, tokens=suite.tokens)
+    agent = ws.agents[job.agent]
+    embed = load_embedder(settings.embedder)
+    background = read_corpus(ws.corpora["openings"]).texts
+    log = CallLog(store.folder / "calls.jsonl")
+    caller = make_caller(settings.llm, embed, background_of(tuple(background)), log)
+    judge = None if settings.lens_llm == OFFLINE else open_caller(parse_spec(settings.lens_llm), log)
 
+    clock = time.perf_counter()
+    pair = load_pair(job.base, job.model, settings, name="audited")
+    prompts = {name: ws.prompts[name] for name in ws.prompts.items}
+    grading = GraderContext(embed, settings, pair, background, judge, prompts)
+    dataset = evidence_for(pair, make_lens(ws, pair, suite.evidence, grading), tell)
+    seconds = {"evidence": time.perf_counter() - clock}
 
-def _verdict(check: ClaimCheck) -> str:
-    named = f" in {', '.join(check.observations)}" if check.observations else ""
-    return f"**Held**{named}." if check.holds else f"**Not held**: {check.problem}."
-
-
-def _alternatives(alternatives: tuple[str, ...]) -> list[str]:
-    return ["## What else it could be", "", *(f"- {text}" for text in alternatives), ""] if alternatives else []
-
-
-def _words(report: VetReport) -> list[str]:
-    if not report.tokens:
-        return []
-    listed = [f"- position {at}: {', '.join(map(_code, words))}" for at, words in list(report.tokens.items())[:3]]
-    return ["## What the model reads in the difference", "", *listed, ""]
-
-
-def _observations(report: VetReport) -> list[str]:
-    named = sorted({name for check in report.checks for name in check.observations} & set(report.observations))
-    if not named:
-        return []
-    lines = ["## The observations that the claims name", ""]
-    for name in named:
-        shown = visible(report.observations[name], EXCERPT)
-        lines += [f"**{name}**", "", "```text", *textwrap.wrap(shown.replace("`", "'"), 110), "```", ""]
-    return lines
-
-
-def _facts(report: VetReport) -> list[str]:
-    cost = "" if report.cost_usd is None else f", {report.cost_usd:.4f} USD"
-    used = f"{report.tokens_used.input} tokens in, {report.tokens_used.output} out{cost}"
-    return [
-        f"- model: {report.model}, base: {report.base}",
-        f"- agent: {report.agent}, played by {report.llm}; {report.interactions_used} of {report.budget} model "
-        f"interactions, {report.turns_used} turns, {used}",
-        f"- seed {report.seed}; {', '.join(f'{stage} {s:.0f} s' for stage, s in report.seconds.items())}",
-    ]
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def _code(word: str) -> str:
-    return f"`{word.replace('`', chr(39))}`"
+    tell("agent")
+    made = plan(
+        ws, agent, limits, suite.ask, job.seed,
+        name="audit", pair=pair, dataset=dataset, caller=caller, protocol=job.protocol,
+    )  # fmt: skip
+    with closing(sqlite3.connect(store.checkpoints, check_same_thread=False)) as connection:
+        ended = investigate(
+            made, SqliteSaver(connection), embed,
+            lambda state, more: store.write_transcript("audit", state["messages"], {**job.about(), **more}),
+        )  # fmt: skip
+    state = ended.state
+    return VetReport(
+        model=job.model,
+        base=job.base,
+        llm=settings.llm,
+        agent=job.agent,
+        budget=job.budget,
+        seed=job.seed,
+        hypothesis=state["hypothesis"] or "",
+        findings=ended.findings,
+        checks=ended.checks,
+        observations=observations(state["messages"]),
+        tokens=lens_words(dataset.evidence),
+        interactions_used=state["interactions"],
+        turns_used=state["turns"],
+        tokens_used=TokenUse(input=state["tokens_in"], output=state["tokens_out"]),
+        cost_usd=state["cost_usd"] if settings.llm != OFFLINE else None,
+        seconds={**seconds, "agent": ended.seconds},
+        error=ended.error,
+    )
