@@ -174,7 +174,7 @@ class Caller:
         except Exception as error:
             if self.spec is None:  # a model in this process: a bug is a bug
                 raise
-            known = sort_out(error, answered_before=self.answered)
+            known = sort_out(error, self.spec, answered_before=self.answered)
             raise self._scrubbed(known) from None  # the client's own error may hold the key
         self.answered = True
         return message

@@ -7,6 +7,7 @@ import json
 import time
 
 from auditor.errors import AuditorError, UsageError
+from auditor.llm.spec import ModelSpec
 
 TRANSIENT = {408, 409, 425, 429}
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever Retry-After says
@@ -32,7 +33,7 @@ class Retryable(AuditorError):
         self.after = after
 
 
-def sort_out(error: Exception, *, answered_before: bool) -> AuditorError:
+def sort_out(error: Exception, spec: ModelSpec, *, answered_before: bool) -> AuditorError:
     """What `error`, raised by a provider's client, means. Providers' clients share names, not classes.
 
     `answered_before`: whether the endpoint ever answered; if not, being unreachable is final.
@@ -44,9 +45,9 @@ def sort_out(error: Exception, *, answered_before: bool) -> AuditorError:
         if status in TRANSIENT or status >= 500:
             return Retryable(f"HTTP {status}: {told}", retry_after(error))
         if status in (401, 403):
-            return EndpointUnusable("the LLM endpoint refuses the key; check OPENAI_API_KEY (or OPENROUTER_API_KEY)")
+            return EndpointUnusable(f"the LLM endpoint refuses the key; check {spec.key_name}")
         if status == 404:
-            return EndpointUnusable("the LLM endpoint knows no such model; check --llm")
+            return EndpointUnusable(f"the LLM endpoint knows no such model; check --llm and its like ({spec.name})")
         return CallFailed(f"HTTP {status}: {told}")
     if "Timeout" in kind:
         return Retryable("no answer in time")

@@ -42,6 +42,11 @@ class ModelSpec(BaseModel):
         return self.base_url or os.environ.get("OPENAI_BASE_URL") or self.name.partition(":")[0]
 
     @property
+    def key_name(self) -> str:
+        """Where the key is looked for."""
+        return str(self.key_file or self.key_env or f"{(self.provider or 'provider').upper()}_API_KEY")
+
+    @property
     def provider(self) -> str:
         """`openai`, `anthropic`, …; empty if `init_chat_model` has to guess it."""
         head, colon, _ = self.name.partition(":")
