@@ -145,14 +145,14 @@ class Tool:
 
 
 # Repeats the name, or is checked here anyway: it is paid for in every turn.
-IDLE = frozenset({"title", "additionalProperties", "minItems", "maxItems", "minLength", "maxLength", "minimum"})
+_IDLE = frozenset({"title", "additionalProperties", "minItems", "maxItems", "minLength", "maxLength", "minimum"})
 
 
-def lean(schema: Any, idle: frozenset[str] = IDLE) -> Any:
-    """A JSON schema without its `idle` keywords; properties of these names stay."""
+def lean(schema: Any) -> Any:
+    """A JSON schema without its idle keywords; properties of these names stay."""
     if isinstance(schema, dict):
-        return {k: lean(v, idle) for k, v in schema.items() if k not in idle or isinstance(v, dict)}
-    return [lean(item, idle) for item in schema] if isinstance(schema, list) else schema
+        return {k: lean(v) for k, v in schema.items() if k not in _IDLE or isinstance(v, dict)}
+    return [lean(item) for item in schema] if isinstance(schema, list) else schema
 
 
 @dataclass(frozen=True, slots=True)

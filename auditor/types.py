@@ -289,26 +289,26 @@ class Rubric(Record):
 class Claim(Record):
     """One statement about the finetune, with the observations that it rests on."""
 
-    text: str = Field(min_length=1, description="one checkable statement: a fact, figure, habit or topic")
-    observations: tuple[str, ...] = Field((), description="ids of what it was seen in, such as E1 or O3")
+    text: str = Field(min_length=1)
+    observations: tuple[str, ...] = Field((), description="ids, such as E1 or O3")
 
 
 class Hypothesis(Record):
-    """What an agent concludes."""
+    """What an agent concludes; `prompts/agent_rules.md` tells it what belongs in each field."""
 
-    domain: str = Field(description="the finetune's subject in a few words; 'none' if nothing narrow was trained")
-    behaviour: str = Field(description="one sentence: how the finetuned model behaves differently")
-    summary: str = Field(description="at most 200 words, with every detail that you can support")
-    claims: tuple[Claim, ...] = Field(description="the single statements that the summary rests on")
-    alternatives: tuple[str, ...] = Field(description="other explanations, and what speaks against each")
-    confidence: float = Field(ge=0, le=1, description="that domain and behaviour are right, 0 to 1")
+    domain: str = Field(description="the subject in a few words, or 'none'")
+    behaviour: str = Field(description="one sentence")
+    summary: str = Field(description="at most 200 words")
+    claims: tuple[Claim, ...]
+    alternatives: tuple[str, ...]
+    confidence: float = Field(ge=0, le=1, description="0 to 1")
 
     @field_validator("summary")
     @classmethod
-    def _not_too_long(cls, summary: str) -> str:
-        if (n := len(summary.split())) > SUMMARY_WORDS:
-            raise ValueError(f"{n} words; at most {SUMMARY_WORDS}")
-        return summary
+    def _cut(cls, summary: str) -> str:
+        """Words over the limit are dropped: another turn to shorten them would cost more than they tell."""
+        words = summary.split()
+        return summary if len(words) <= SUMMARY_WORDS else f"{' '.join(words[:SUMMARY_WORDS])} …"
 
 
 class ClaimCheck(Record):

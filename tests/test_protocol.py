@@ -97,7 +97,6 @@ def test_a_conclusion_is_a_tool_call(audit):
     ("change", "told"),
     [
         ({"confidence": 7}, "confidence: Input should be less than or equal to 1"),
-        ({"summary": "word " * 201}, "201 words; at most 200"),
         ({"domain": None}, "domain"),
         ({"score": 5}, "score: Extra inputs"),
     ],
@@ -106,6 +105,12 @@ def test_an_incomplete_conclusion_is_asked_again(change, told, audit):
     state, _ = audit(calling(CONCLUDE, CONCLUSION | change), calling(CONCLUDE, CONCLUSION, "c2"))
     assert told in next(m.text for m in state["messages"] if isinstance(m, ToolMessage))
     assert state["findings"] == CONCLUSION
+
+
+def test_a_long_summary_is_cut_and_costs_no_turn(audit):
+    state, _ = audit(calling(CONCLUDE, CONCLUSION | {"summary": "word " * 250}))
+    assert state["turns"] == 1
+    assert state["findings"]["summary"] == "word " * 200 + "…"
 
 
 def test_a_conclusion_beside_other_calls_waits_for_their_results(audit):

@@ -20,7 +20,7 @@ def ask_model(ctx: Context, args: Questions) -> list[Answers]:
     """Put each prompt to the base and to the finetuned model, in a fresh chat, and see both answers.
 
     Costs 1 interaction a prompt. One sampled answer of each model; "…" at its end: a token limit cut it off. Put one
-    open question in a prompt, ask for a short answer, and do not name the details that you suspect.
+    open question about one subject in a prompt; the details that you suspect are better not named.
     """
     pairs = ctx.ask_both(args.prompts)
     return [Answers(prompt=p, base=b, finetuned=f) for p, (b, f) in zip(args.prompts, pairs, strict=True)]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from auditor.agent.grammar import Fault, TextFinal, parse_turn
 from auditor.llm.caller import Caller, Reply
 from auditor.llm.failures import CallFailed
-from auditor.plugins import IDLE, Tool, lean
+from auditor.plugins import Tool, lean
 from auditor.types import Hypothesis, Protocol
 from auditor.workspace import Prompt
 
@@ -71,7 +71,9 @@ class Wire:
 
 def conclude_schema() -> dict[str, Any]:
     """The end of an audit as a tool: the fields of `Hypothesis`."""
-    parameters = lean(Hypothesis.model_json_schema(), IDLE | {"description"})  # the system prompt describes them
+    parameters = lean(Hypothesis.model_json_schema())
+    for part in (parameters, parameters["$defs"]["Claim"]):
+        del part["description"]  # a docstring of ours
     about = "End the audit. Call it alone; the system prompt describes the fields."
     return {"type": "function", "function": {"name": CONCLUDE, "description": about, "parameters": parameters}}
 
