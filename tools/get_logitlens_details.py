@@ -15,7 +15,7 @@ class LogitLensQuery(Args):
 
 @tool
 def get_logitlens_details(ctx: Context, args: LogitLensQuery) -> dict[int, dict[str, list[str]]]:
-    """Read more of the tokens that the difference promotes through the unembedding, the strongest first; free."""
+    """Read more of the tokens that the difference promotes, the strongest first, free of charge."""
     dataset = ctx.dataset(args.dataset)
     out = {}
     for position in args.positions:

@@ -10,14 +10,14 @@ class PatchscopeQuery(Args):
     dataset: str
     layer: int = Field(ge=0)
     positions: list[int] = Field(min_length=1)
-    k: int = Field(20, ge=1, le=100, description="tokens a position, as far as they were kept")
+    k: int = Field(20, ge=1, le=100, description="tokens a position, as far as kept")
 
 
 @tool
 def get_patchscope_details(ctx: Context, args: PatchscopeQuery) -> dict[int, dict[str, object]]:
     """Read the patchscope's probabilities, and its `baseline`: what it reads in the plain mean finetuned activation.
 
-    Free of charge. The overview has the tokens themselves, except those of attention sinks.
+    Free of charge. The overview has the tokens themselves, but for attention sinks.
     """
     dataset = ctx.dataset(args.dataset)
     out: dict[int, dict[str, object]] = {}

@@ -11,15 +11,15 @@ class SteeringQuery(Args):
     layer: int = Field(ge=0)
     position: int = Field(ge=0)
     prompts_subset: list[int] | None = Field(None, description="their numbers; null for all")
-    n: int = Field(1, ge=1, le=20, description="answers a prompt, as far as they were kept")
-    with_plain: bool = Field(False, description="plain answers too")
+    n: int = Field(1, ge=1, le=20, description="answers a prompt, as far as kept")
+    with_plain: bool = Field(False, description="doubles the text")
 
 
 @tool
 def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, object]]:
-    """Read more of the finetuned model's steered answers, free of charge; the overview shows the first of each prompt.
+    """Read more of the finetuned model's steered answers, free of charge.
 
-    Long ones stop where sampling did.
+    The overview shows the first of each prompt; more seldom change the picture, so name a few prompts.
     """
     evidence = ctx.dataset(args.dataset).evidence
     known = {(s.layer, s.position): s for s in evidence.steering}

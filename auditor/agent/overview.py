@@ -12,7 +12,7 @@ CUT = 200  # characters of each sample
 PLAIN_CUT = 60  # … of a plain one beside it: only to compare with
 TOKENS = 20
 STEERED = 2  # positions whose steered answers are shown, by turns
-OVERVIEW_CUT = 5_500  # characters, about 1,400 tokens; it is sent again in every turn
+OVERVIEW_CUT = 5_000  # characters, about 1,250 tokens; it is sent again in every turn
 MARGIN = 60  # characters of a sample's prompt and label
 MIN_SECTION = 400  # characters that a section gets even so
 
