@@ -11,8 +11,10 @@ from auditor.workspace import Prompt
 CUT = 200  # characters of each sample
 PLAIN_CUT = 60  # … of a plain one beside it: only to compare with
 TOKENS = 20
+DEEPER = 60  # ranks that are searched for what recurs everywhere
 STEERED = 2  # positions whose steered answers are shown, by turns
 OVERVIEW_CUT = 5_000  # characters, about 1,250 tokens; it is sent again in every turn
+PLAIN_ROOM = 5_500  # characters of plain answers, where nothing else is shown
 MARGIN = 60  # characters of a sample's prompt and label
 MIN_SECTION = 400  # characters that a section gets even so
 
@@ -25,17 +27,19 @@ def blinded(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
 def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Dataset]) -> str:
     """The overview for `agent`: only the parts that its card names, each under an id (E1, E2, …).
 
-    What may be most telling comes first; samples that do not fit are left to `get_steering_samples`.
+    What may be most telling comes first; samples that do not fit are left to `get_steering_samples`. Plain answers
+    alone, which no tool reads, are shown whole.
     """
+    lens = sees_lens(agent)
     sections = [s for name, dataset in datasets.items() for s in _dataset(name, dataset.evidence, agent)]
     room, shown = OVERVIEW_CUT, []
     for number, section in enumerate(sections, 1):
         text = f"## E{number} · {section}"
-        if len(text) > room:
+        if lens and len(text) > room:
             text = _shortened(text, max(room, MIN_SECTION))
         room -= len(text)
         shown.append(text)
-    return prompt.render(overview="\n\n".join(shown), lens=sees_lens(agent))
+    return prompt.render(overview="\n\n".join(shown), lens=lens)
 
 
 def sees_lens(agent: Agent) -> bool:
@@ -44,7 +48,7 @@ def sees_lens(agent: Agent) -> bool:
 
 
 def _dataset(name: str, evidence: Evidence, agent: Agent) -> list[str]:
-    """Sections, the best evidence first: patchscope, the last layer's lens, steering, the other layers' lens."""
+    """Sections, the best evidence first: patchscope, the last layer's logit lens, steering, plain answers."""
     wanted = set(agent.overview)
     sinks = {p.position for layer in evidence.layers for p in layer.positions if p.sink}
     sections = []
@@ -87,11 +91,11 @@ def _patchscope(name: str, layer: LayerEvidence, lens: LayerEvidence) -> str:
 def _logit_lens(name: str, evidence: Evidence, sinks: set[int]) -> str:
     """Tokens by the positions that share them and by how high they rank there; sinks are left to the tool."""
     layer = evidence.layer(evidence.last_layer)
+    read = [p for p in layer.positions if p.position not in sinks]
     ranks: dict[str, dict[int, int]] = {}
-    for position in layer.positions:
+    for position in read:
         for rank, token in enumerate(position.logit_lens.top[:TOKENS]):
-            if position.position not in sinks:
-                ranks.setdefault(token.token.strip(), {})[position.position] = rank
+            ranks.setdefault(token.token.strip(), {})[position.position] = rank
     ranked = sorted(ranks.items(), key=lambda item: (-sum(TOKENS - rank for rank in item[1].values()), item[0]))
     shared: dict[tuple[int, ...], list[str]] = {}
     for word, at in ranked[: 2 * TOKENS]:
@@ -101,13 +105,28 @@ def _logit_lens(name: str, evidence: Evidence, sinks: set[int]) -> str:
     if others := [str(other.layer) for other in evidence.layers if other is not layer]:
         lines[0] += f"; not shown, seldom readable: layer {', '.join(others)}"
     groups = sorted(shared.items(), key=lambda item: -len(item[0]))
-    return "\n".join([*lines, *(f"- at {', '.join(map(str, at))}: {_join(words)}" for at, words in groups)])
+    lines += [f"- at {', '.join(map(str, at))}: {_join(words)}" for at, words in groups]
+    if deeper := _everywhere(read, set(ranks)):
+        lines.append(f"- at all of them, further down: {_join(deeper)}")
+    return "\n".join(lines)
+
+
+def _everywhere(positions: Sequence[PositionEvidence], known: set[str]) -> list[str]:
+    """Tokens beyond the first ones that every position promotes, in the order of the first position."""
+    if len(positions) < 2:
+        return []
+    first, *others = [[t.token.strip() for t in p.logit_lens.top[:DEEPER]] for p in positions]
+    return [word for word in dict.fromkeys(first) if word not in known and all(word in o for o in others)][:TOKENS]
 
 
 def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
     """Each prompt with a plain and a steered answer, the latter from the best steered positions by turns."""
     head = "; ".join(f"position {s.position} at strength {s.alpha:.2f}, resemblance {s.resemblance:.2f}" for s in found)
-    lines = [f"Steering, {name}, layer {found[0].layer}, {head} (plain answers: {found[0].resemblance_plain:.2f})"]
+    kept = len(found[0].samples[0].steered) if found[0].samples else 0
+    lines = [
+        f"Steering, {name}, layer {found[0].layer}, {head} (plain answers: {found[0].resemblance_plain:.2f}); "
+        f"{kept} answers a prompt are kept"
+    ]
     shown = [s for s in found if s.alpha > 0][:STEERED] or found[:1]
     for i, plain in enumerate(found[0].samples):
         by = shown[i % len(shown)]
@@ -119,7 +138,7 @@ def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
 def _unsteered(evidence: Evidence) -> str:
     """Plain answers, as many of each prompt as there is room for."""
     samples = evidence.unsteered
-    count = max(1, OVERVIEW_CUT // (len(samples) * (CUT + MARGIN))) if samples else 0
+    count = max(1, PLAIN_ROOM // (len(samples) * (CUT + MARGIN))) if samples else 0
     lines = ["Plain answers of the finetuned model"]
     for i, sample in enumerate(samples):
         lines += [f"[{i}] {sample.prompt}", *(f"  plain: {quote(text)}" for text in sample.unsteered[:count])]
