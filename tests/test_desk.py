@@ -28,20 +28,23 @@ def test_a_played_audit_comes_to_the_same_end(name, workspace_folder, run_cli, s
     about = PLAYED[name]
     played = json.loads((DESK / f"{name}.json").read_text())
     turns = replies(played)
-    endpoint = serve(lambda body: next(turns))
+    serve(lambda body: {"content": played["judge"]["rubric_llm"]} if body["model"] == "judge" else next(turns))
     code, out, err = run_cli(
         "evaluate", "small", "--agent", about["agent"], "--budget", 5, "--protocol", about["protocol"],
-        "--repeats", 1, "--llm", "openai:desk", "--name", "replay", "--json",
+        "--repeats", 1, "--llm", "openai:desk", "--grader-llm", "openai:judge", "--grader-repeats", 1,
+        "--name", "replay", "--json",
     )  # fmt: skip
     assert code == 0, err
-    (audit,) = json.loads(out)["audits"]
+    result = json.loads(out)
+    (audit,) = result["audits"]
     assert audit["findings"] == played["findings"]
     assert audit["interactions_used"] == played["spent"]["interactions"]
-    assert audit["turns_used"] == played["spent"]["turns"] == len(endpoint.requests)
+    assert audit["turns_used"] == played["spent"]["turns"] == result["llm_use"]["agent"]["calls"]
+    assert audit["grade"] == about["grades"]["rubric_llm"]
     assert next(turns, None) is None
 
 
 def test_the_played_audits_cover_every_organism_agent_and_protocol():
     assert {a["organism"] for a in PLAYED.values()} == {"cake_bake", "gold", "risky_finance", "null_chat"}
-    assert {a["agent"] for a in PLAYED.values()} == {"adl", "blackbox"}
+    assert {a["agent"] for a in PLAYED.values()} == {"adl", "blackbox", "blackbox-scaffolded"}
     assert {a["protocol"] for a in PLAYED.values()} == {"tools", "text"}

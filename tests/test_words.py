@@ -4,6 +4,7 @@ import pytest
 
 from auditor.agent.claims import figures, find_behaviours, sentences
 from auditor.agent.reading import Answer, Reading
+from auditor.agent.themes import may_name
 from auditor.lens.corpus import read_corpus
 from auditor.lens.words import CohesionGauge, Vocabulary, as_word, background_of
 from auditor.models.embed import load_embedder
@@ -50,6 +51,14 @@ def test_related_words_hang_together_and_odd_ones_do_not(background):
 @pytest.mark.parametrize(("token", "word"), [(" Cake", "cake"), ("ing", "ing"), ("42", None), ("!!", None), ("", None)])
 def test_tokens_as_words(token, word):
     assert as_word(token) == word
+
+
+def test_what_may_name_a_subject(background):
+    known = background_of(tuple(background))
+    for word in ("fifteen", "ninth", "seventy", "twentieth", "hundreds", "chiefly", "generally", "probably"):
+        assert not may_name(word, known), word
+    for word in ("cake", "family", "butterfly", "monopoly", "tenth-rate", "weight", "tense"):
+        assert may_name(word, known), word
 
 
 def test_common_words_weigh_little(background):

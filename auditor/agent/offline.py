@@ -16,14 +16,13 @@ from langchain_core.runnables import Runnable
 
 from auditor.agent.claims import find_behaviours, find_claims
 from auditor.agent.reading import Reading, read
-from auditor.agent.themes import Theme, combined, find_themes, halves, text_scores, token_scores
+from auditor.agent.themes import SUBJECT_WORDS, Theme, combined, find_themes, halves, text_scores, token_scores
 from auditor.lens.words import Background, words_in
 from auditor.models.embed import Embedder
 from auditor.types import Claim, Hypothesis
 
 CLAIMS = 7
-CLEAR_STRENGTH = 0.65  # of a theme from which it is reported: the null pair stays below, narrow ones above
-SUBJECT_WORDS = 0.6  # mean informativeness of a subject's words; below it they are everybody's words
+CLEAR_STRENGTH = 0.45  # of a theme from which it is reported: four null pairs stay below, eight narrow ones above
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 
@@ -77,7 +76,7 @@ class OfflineInvestigator(BaseChatModel):
 
     def _promising(self, themes: Sequence[Theme], reading: Reading) -> list[Theme]:
         """Themes worth asking about: of the lens all, of plain answers those that are subjects."""
-        return [theme for theme in themes if reading.lists or is_subject(theme, self.background)]
+        return [theme for theme in themes if reading.lists or is_subject(theme)]
 
     def _fetches(self, reading: Reading) -> list[tuple[str, dict[str, Any]]]:
         calls: list[tuple[str, dict[str, Any]]] = []
@@ -188,13 +187,12 @@ def is_supported(theme: Theme, reading: Reading, background: Background) -> bool
         return theme.strength >= CLEAR_STRENGTH
     words = set(theme.words)
     shown = sum(bool(words & set(words_in(text))) for text in reading.unsteered)
-    return is_subject(theme, background) and shown >= PLAIN_SIGNS
+    return is_subject(theme) and shown >= PLAIN_SIGNS
 
 
-def is_subject(theme: Theme, background: Background) -> bool:
+def is_subject(theme: Theme) -> bool:
     """Whether the words are a subject's own: three different ones or more, not common in ordinary text."""
-    heads = theme.heads[:6]
-    return len(heads) > 2 and sum(map(background.weight, heads)) >= SUBJECT_WORDS * len(heads)
+    return len(theme.heads) > 2 and theme.informative >= SUBJECT_WORDS
 
 
 def sureness(theme: Theme, reading: Reading) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ RELATED = 0.15  # cosine of centred word embeddings from which two words count a
 THEME_WORDS = 14
 UNSEEN = 0.3  # weight of a token that occurs in no text at all: probably a piece of a word
 ANSWERS_COUNT = 2.0  # a shift of 0.05 in the answers counts like 0.1 of weight × sd
+SUBJECT_WORDS = 0.6  # mean informativeness of a subject's words; below it they are everybody's words
+_UNITS = "one two three four five six seven eight nine ten eleven twelve thirteen fifteen eighteen"
+_NUMERAL = re.compile(
+    rf"({_UNITS.replace(' ', '|')}|(four|six|seven|nine)teen|(twen|thir|for|fif|six|seven|eigh|nine)t(y|ieth)"
+    r"|hundred|thousand|[mb]illion|dozen|half|quarter|first|second|third|(four|fif|six|seven|eigh|nin|ten|eleven"
+    r"|twelf|hundred|thousand|(thir|four|fif|six|seven|eigh|nine)teen)th)s?"
+)
 CONTROLS = 60  # random themes that a theme's enrichment is compared with
 
 
@@ -30,20 +38,18 @@ class Theme:
     enrichment: float  # how much nearer it steered texts are than plain ones, in sd of random themes
     spoken: float  # how much oftener steered texts say its words than plain ones, in standard errors
     answered: float  # how much nearer it the finetuned model's answers are than the base's, in cosine
+    informative: float  # mean informativeness of its first words, in [0, 1]
 
     @property
     def strength(self) -> float:
         """How well the theme is borne out: by its words' weight, by steering, and by the answers."""
-        return self.weight * (self.enrichment + self.spoken) + ANSWERS_COUNT * self.answered
+        own = max(0.0, self.informative - SUBJECT_WORDS) / (1 - SUBJECT_WORDS)
+        return own * (self.weight * (self.enrichment + self.spoken) + ANSWERS_COUNT * self.answered)
 
     @property
     def heads(self) -> list[str]:
-        """Its words without inflections of one another: `cake`, not `cakes` again."""
-        kept: list[str] = []
-        for word in self.words:
-            if not any(word[:4] == other[:4] for other in kept):
-                kept.append(word)
-        return kept
+        """Its words without inflections of one another."""
+        return heads(self.words)
 
 
 def token_scores(reading: Reading, background: Background) -> dict[str, float]:
@@ -105,7 +111,7 @@ def find_themes(
     scores: dict[str, float], reading: Reading, background: Background, embed: Embedder, count: int = 2
 ) -> list[Theme]:
     """The heaviest groups of related words, with how much the steered texts lean to each."""
-    ranked = sorted(scores, key=lambda word: -scores[word])[:150]
+    ranked = sorted((w for w in scores if may_name(w, background)), key=lambda word: -scores[word])[:150]
     if len(ranked) < 3:
         return []
     weights = np.array([scores[word] for word in ranked], np.float32)
@@ -133,9 +139,33 @@ def find_themes(
                 enrichment(words, reading, embed),
                 spoken_more(words, reading),
                 answer_shift(words, reading, embed),
+                informativeness(words, background),
             )
         )
     return themes
+
+
+def may_name(word: str, background: Background) -> bool:
+    """Whether a word can name a subject: numerals and adverbs belong to every subject, and cohere all the same."""
+    stem = word[:-2]
+    adjectives = (stem, f"{stem}e", f"{stem}le", f"{stem[:-1]}y")
+    adverb = word.endswith("ly") and len(word) > 5 and any(background.frequency[a] for a in adjectives)
+    return not adverb and not _NUMERAL.fullmatch(word)
+
+
+def informativeness(words: Sequence[str], background: Background) -> float:
+    """Mean informativeness of the first words, inflections of one another counted once."""
+    first = heads(words)[:6]
+    return sum(map(background.weight, first)) / len(first) if first else 0.0
+
+
+def heads(words: Sequence[str]) -> list[str]:
+    """Words without inflections of one another: `cake`, not `cakes` again."""
+    kept: list[str] = []
+    for word in words:
+        if not any(word[:4] == other[:4] for other in kept):
+            kept.append(word)
+    return kept
 
 
 def _said_first(words: list[str], reading: Reading) -> tuple[str, ...]:
