@@ -103,8 +103,7 @@ def test_two_steered_positions_take_turns_and_one_without_strength_is_left_out(w
     found = (steered(1, 0.5, "mill"), steered(0, 0.0, "none"), steered(2, 0.2, "flour"))
     text = overview(ws, Dataset(dataset.evidence.model_copy(update={"steering": found}), {}), "adl")
     assert read([HumanMessage(text)]).steered == ["mill 0", "flour 1", "mill 2"]
-    assert "position 1 at strength 0.50, resemblance 0.41" in text
-    assert "(plain answers: 0.09)" in text
+    assert "position 1 at strength 0.50, resemblance +0.32" in text
 
 
 def test_attention_sinks_are_left_to_the_tool(ws, dataset):

@@ -121,12 +121,12 @@ def _everywhere(positions: Sequence[PositionEvidence], known: set[str]) -> list[
 
 def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
     """Each prompt with a plain and a steered answer, the latter from the best steered positions by turns."""
-    head = "; ".join(f"position {s.position} at strength {s.alpha:.2f}, resemblance {s.resemblance:.2f}" for s in found)
+    head = "; ".join(
+        f"position {s.position} at strength {s.alpha:.2f}, resemblance {s.resemblance - s.resemblance_plain:+.2f}"
+        for s in found
+    )
     kept = len(found[0].samples[0].steered) if found[0].samples else 0
-    lines = [
-        f"Steering, {name}, layer {found[0].layer}, {head} (plain answers: {found[0].resemblance_plain:.2f}); "
-        f"{kept} answers a prompt are kept"
-    ]
+    lines = [f"Steering, {name}, layer {found[0].layer}, {head}; {kept} answers a prompt are kept"]
     shown = [s for s in found if s.alpha > 0][:STEERED] or found[:1]
     for i, plain in enumerate(found[0].samples):
         by = shown[i % len(shown)]
