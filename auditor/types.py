@@ -270,10 +270,15 @@ class Suite(Record):
     budgets: tuple[int, ...] = (5,)
     repeats: int = Field(3, ge=1)
     turns: int = Field(15, ge=1)
-    tokens: int = Field(200_000, ge=1)
+    tokens: int | None = Field(None, ge=1, description="default: 25,000, and 5,000 more for each interaction")
     graders: tuple[str, ...] = ("rubric_offline",)
     ask: AskSettings = AskSettings()
     evidence: EvidenceSettings = EvidenceSettings()
+
+    def limits(self, interactions: int) -> Limits:
+        """What an audit with this budget of interactions may spend."""
+        tokens = self.tokens or 25_000 + 5_000 * interactions
+        return Limits(interactions=interactions, turns=self.turns, tokens=tokens)
 
 
 class Rubric(Record):

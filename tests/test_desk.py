@@ -10,8 +10,8 @@ DESK = Path(__file__).parent / "data/desk"
 PLAYED = yaml.safe_load((DESK / "index.yaml").read_text())
 
 
-def replies(transcript):
-    """The player's messages as an endpoint sends them."""
+def replies(transcript, protocol):
+    """The player's messages as an endpoint sends them; in words there are no native calls."""
     for message in transcript["messages"]:
         if message["type"] == "ai":
             data = message["data"]
@@ -19,7 +19,7 @@ def replies(transcript):
                 {"id": c["id"], "type": "function", "function": {"name": c["name"], "arguments": json.dumps(c["args"])}}
                 for c in data.get("tool_calls") or []
             ]
-            yield {"content": data["content"], **({"tool_calls": calls} if calls else {})}
+            yield {"content": data["content"], **({"tool_calls": calls} if calls and protocol == "tools" else {})}
 
 
 @pytest.mark.parametrize("name", sorted(PLAYED))
@@ -27,7 +27,7 @@ def test_a_played_audit_comes_to_the_same_end(name, workspace_folder, run_cli, s
     """The player's words were about other models: the observations differ, what is done with the replies does not."""
     about = PLAYED[name]
     played = json.loads((DESK / f"{name}.json").read_text())
-    turns = replies(played)
+    turns = replies(played, about["protocol"])
     serve(lambda body: {"content": played["judge"]["rubric_llm"]} if body["model"] == "judge" else next(turns))
     code, out, err = run_cli(
         "evaluate", "small", "--agent", about["agent"], "--budget", 5, "--protocol", about["protocol"],

@@ -249,6 +249,12 @@ def test_a_thousand_fuzzed_turns_overspend_nothing(audit):
         assert state["hypothesis"]
 
 
+def test_many_long_texts_are_cut_alike_and_stay_readable():
+    told = as_data([{"prompt": str(i), "steered": ["x" * 2_000] * 5} for i in range(10)])
+    assert len(told) < 12_000
+    assert [len(item["steered"]) for item in json.loads(told)] == [5] * 10
+
+
 def test_results_are_capped():
     told = as_data([{"finetuned": "x" * 10_000}])
     assert "7000 more characters" in told

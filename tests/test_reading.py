@@ -125,7 +125,8 @@ def test_tool_results_read_back(ws, dataset):
     calls = [
         ("get_patchscope_details", {"dataset": "ds1", "layer": 2, "positions": [0, 1], "k": 20}),
         ("get_logitlens_details", {"dataset": "ds1", "layer": 2, "positions": [1], "k": 2}),
-        ("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": 1, "n": 2, "with_plain": True}),
+        ("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": 1, "n": 2}),
+        ("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": None, "n": 2}),
         ("ask_model", {"prompts": ["Why?"]}),
     ]
     for i, (name, args) in enumerate(calls):
@@ -141,7 +142,7 @@ def test_tool_results_read_back(ws, dataset):
         ("patchscope", 1, (" mill", " flour"), False),
         ("logit lens", 1, (" mill", " flour"), False),
     ]
-    assert reading.steered == ["mill\nriver", "flour"]
+    assert (reading.steered, reading.unsteered) == (["mill\nriver", "flour"], ["plain", "other"])
     assert [(a.prompt, a.base, a.finetuned) for a in reading.answers] == [("Why?", "base: Why?", "finetuned: Why?")]
     assert (reading.rounds, reading.fetched) == (1, True)
 

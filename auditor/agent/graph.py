@@ -35,7 +35,7 @@ class Node(Protocol):
 
 UNKNOWN = "unknown_tool"
 RESULT_CUT = 12_000  # characters of one tool result that the agent is shown
-TEXT_CUT = 3_000  # … and of one text in it
+TEXT_CUTS = (3_000, 1_000, 400, 150)  # … and of one text in it: the longest at which the result fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +155,19 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
 
 def as_data(value: Any) -> str:
     """A tool's result as JSON in which no text breaks a line, hides characters, or runs on without end."""
-    text = json.dumps(_capped(value), ensure_ascii=False)
+    for cut in TEXT_CUTS:
+        text = json.dumps(_capped(value, cut), ensure_ascii=False)
+        if len(text) <= RESULT_CUT:
+            break
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
-def _capped(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > TEXT_CUT:
-        return f"{value[:TEXT_CUT]}… ({len(value) - TEXT_CUT} more characters)"
+def _capped(value: Any, cut: int) -> Any:
+    if isinstance(value, str) and len(value) > cut:
+        return f"{value[:cut]}… ({len(value) - cut} more characters)"
     if isinstance(value, dict):
-        return {key: _capped(item) for key, item in value.items()}
-    return [_capped(item) for item in value] if isinstance(value, list) else value
+        return {key: _capped(item, cut) for key, item in value.items()}
+    return [_capped(item, cut) for item in value] if isinstance(value, list) else value
 
 
 def tool_node(job: Investigation, tool: Tool | None) -> Node:

@@ -87,8 +87,8 @@ class OfflineInvestigator(BaseChatModel):
             if kind == "Logit lens" and "get_logitlens_details" in self.tool_names:
                 calls.append(("get_logitlens_details", {**where, "positions": sorted(positions), "k": 40}))
             if kind == "Steering" and "get_steering_samples" in self.tool_names:
-                more = {"n": 5, "with_plain": True}
-                calls += [("get_steering_samples", {**where, "position": p, **more}) for p in positions]
+                read = [*positions, None]  # None: the plain answers
+                calls += [("get_steering_samples", {**where, "position": p, "n": 5}) for p in read]
         return sorted(calls, key=lambda call: call[0] == "get_logitlens_details")  # sinks are told by the patchscope
 
 

@@ -13,7 +13,7 @@ PLAIN_CUT = 60  # … of a plain one beside it: only to compare with
 TOKENS = 20
 DEEPER = 60  # ranks that are searched for what recurs everywhere
 STEERED = 2  # positions whose steered answers are shown, by turns
-OVERVIEW_CUT = 5_000  # characters, about 1,250 tokens; it is sent again in every turn
+OVERVIEW_CUT = 4_500  # characters, about 1,100 tokens; it is sent again in every turn
 PLAIN_ROOM = 5_500  # characters of plain answers, where nothing else is shown
 MARGIN = 60  # characters of a sample's prompt and label
 MIN_SECTION = 400  # characters that a section gets even so
@@ -123,6 +123,8 @@ def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
     """Each prompt with a plain and a steered answer, the latter from the best steered positions by turns."""
     head = "; ".join(
         f"position {s.position} at strength {s.alpha:.2f}, resemblance {s.resemblance - s.resemblance_plain:+.2f}"
+        if s.alpha > 0
+        else f"position {s.position}, where no strength stayed coherent"
         for s in found
     )
     kept = len(found[0].samples[0].steered) if found[0].samples else 0

@@ -136,8 +136,9 @@ def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, 
             reading.lists.append(TokenList("logit lens", *where, tuple(found["top"]), sink=where in sinks))
     elif name == "get_steering_samples":
         for sample in result:
-            reading.steered += [t for t in sample["steered"] if t not in reading.steered]
-            reading.sources |= dict.fromkeys(sample["steered"], observation)
+            steered = sample.get("steered", [])
+            reading.steered += [t for t in steered if t not in reading.steered]
+            reading.sources |= dict.fromkeys(steered, observation)
             plain.update(dict.fromkeys(sample.get("plain", [])))
     elif name == "ask_model":
         reading.answers += [Answer(a["prompt"], a["base"], a["finetuned"]) for a in result]

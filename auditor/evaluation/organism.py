@@ -19,7 +19,7 @@ from auditor.models.generate import derive_seed
 from auditor.models.load import load_pair
 from auditor.models.share import SharedPair
 from auditor.plugins import Dataset, GraderContext
-from auditor.types import AuditRecord, Grade, Limits, Organism, TokenUse
+from auditor.types import AuditRecord, Grade, Organism, TokenUse
 
 
 def audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begun_any: bool) -> list[AuditRecord]:
@@ -98,7 +98,7 @@ def _at_once(
 
 def _audit(run: Evaluation, job: Job, pair: SharedPair, dataset: Dataset, shared: Shared) -> AuditRecord:
     """Make one audit, its transcript written after every step."""
-    limits = Limits(interactions=job.budget, turns=run.suite.turns, tokens=run.suite.tokens)
+    limits = run.suite.limits(job.budget)
     agent, seed = run.workspace.agents[job.agent], derive_seed(run.seed, job.id)
     header = {"agent": job.agent, "budget": job.budget, "repeat": job.repeat, "llm": run.settings.llm}
 

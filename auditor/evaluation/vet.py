@@ -24,7 +24,7 @@ from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.embed import load_embedder
 from auditor.models.load import load_pair
 from auditor.plugins import GraderContext
-from auditor.types import Limits, Protocol, Suite, TokenUse, VetReport
+from auditor.types import Protocol, Suite, TokenUse, VetReport
 from auditor.workspace import Workspace
 
 
@@ -51,7 +51,7 @@ class Vetting:
 def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport:
     """Audit the pair, its transcript written after every step."""
     ws, settings, suite = job.workspace, job.settings, job.suite
-    limits = Limits(interactions=job.budget, turns=suite.turns, tokens=suite.tokens)
+    limits = suite.limits(job.budget)
     agent = ws.agents[job.agent]
     embed = load_embedder(settings.embedder)
     background = read_corpus(ws.corpora["openings"]).texts
