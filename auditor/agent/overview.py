@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from auditor.lens.words import as_word
 from auditor.plugins import Dataset
 from auditor.types import Agent, Evidence, LayerEvidence, PositionEvidence, SteeringEvidence
 from auditor.workspace import Prompt
@@ -13,7 +14,7 @@ PLAIN_CUT = 60  # … of a plain one beside it: only to compare with
 TOKENS = 20
 DEEPER = 60  # ranks that are searched for what recurs everywhere
 STEERED = 2  # positions whose steered answers are shown, by turns
-OVERVIEW_CUT = 4_500  # characters, about 1,100 tokens; it is sent again in every turn
+OVERVIEW_CUT = 4_200  # characters, about 1,050 tokens; it is sent again in every turn
 PLAIN_ROOM = 5_500  # characters of plain answers, where nothing else is shown
 MARGIN = 60  # characters of a sample's prompt and label
 MIN_SECTION = 400  # characters that a section gets even so
@@ -71,7 +72,7 @@ def _patchscope(name: str, layer: LayerEvidence, lens: LayerEvidence) -> str:
     def shared(position: PositionEvidence) -> int:
         promoted = {t.token.strip().lower() for t in lens.positions[position.position].logit_lens.top}
         found = position.patchscope.tokens[:TOKENS] if position.patchscope else ()
-        return len(promoted & {t.token.strip().lower() for t in found if len(t.token.strip()) > 2})
+        return len(promoted & {as_word(t.token) for t in found})
 
     lines = [f"Patchscope, {name}, layer {layer.layer}, positions that agree best with the logit lens first"]
     for position in sorted(layer.positions, key=lambda p: (p.sink, -shared(p))):
@@ -84,7 +85,8 @@ def _patchscope(name: str, layer: LayerEvidence, lens: LayerEvidence) -> str:
         tokens = position.patchscope.tokens[:TOKENS]
         together = [t.token for t in tokens if t.token in choice.selected]
         lines.append(f"  belong together: {_join(together) or 'none'}")
-        lines.append(f"  others: {_join(t.token for t in tokens if t.token not in choice.selected) or 'none'}")
+        others = [t.token for t in tokens if t.token not in choice.selected and as_word(t.token)]
+        lines += [f"  others: {_join(others)}"] if others else []
     return "\n".join(lines)
 
 
