@@ -149,8 +149,10 @@ _IDLE = frozenset({"title", "additionalProperties", "minItems", "maxItems", "min
 
 
 def lean(schema: Any) -> Any:
-    """A JSON schema without its idle keywords; properties of these names stay."""
+    """A JSON schema without its idle keywords (properties of these names stay), and `X` for `X or null`."""
     if isinstance(schema, dict):
+        if "anyOf" in schema and len(options := [o for o in schema["anyOf"] if o != {"type": "null"}]) == 1:
+            schema = {**options[0], **{k: v for k, v in schema.items() if k != "anyOf" and (k, v) != ("default", None)}}
         return {k: lean(v) for k, v in schema.items() if k not in _IDLE or isinstance(v, dict)}
     return [lean(item) for item in schema] if isinstance(schema, list) else schema
 

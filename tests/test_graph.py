@@ -115,6 +115,17 @@ def test_a_turn_without_call_or_final_is_nudged(audit):
     assert state["turns"] == 2
 
 
+def test_the_tokens_of_the_conclusion_are_kept_back(audit):
+    """Another turn is only taken if it and the conclusion still fit."""
+    use = {"input_tokens": 1_000, "output_tokens": 10, "total_tokens": 1_010}
+    turns = [calling("ask_model", {"prompts": ["Why?"]}, f"c{i}") for i in range(5)]
+    told = [turn.model_copy(update={"usage_metadata": use}) for turn in turns]
+    state = audit(*told[:2], AIMessage("Mills, I think.", usage_metadata=use), tokens=4_000)
+    assert state["tokens_in"] == 3 * 1_000
+    assert state["inconclusive"]
+    assert "No tokens for another turn left." in next(m.text for m in reversed(state["messages"]) if m.type == "human")
+
+
 @pytest.mark.parametrize("limit", [{"turns_limit": 2}, {"tokens": 1}])
 def test_out_of_turns_or_tokens_still_ends_in_a_hypothesis(audit, limit):
     said = AIMessage("Hm.", usage_metadata={"input_tokens": 9, "output_tokens": 1, "total_tokens": 10})

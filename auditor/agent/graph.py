@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from auditor.agent.hypothesis import render
 from auditor.agent.overview import quote, render_overview, sees_lens
 from auditor.agent.protocol import CONCLUDE, Turn, Wire
-from auditor.agent.state import AuditState, fresh_state, left
+from auditor.agent.state import AuditState, fresh_state, left, next_turn
 from auditor.errors import Refused
 from auditor.models.generate import derive_seed
 from auditor.plugins import Context, Tool
@@ -198,7 +198,7 @@ def conclude(job: Investigation) -> Node:
 
     def node(state: AuditState) -> dict[str, Any]:
         gone = [name.removesuffix("_left") for name, n in left(state, job.limits).items() if n == 0]
-        spent = [name for name in gone if name != "interactions"] or ["turns"]
+        spent = [name for name in gone if name != "interactions"] or ["tokens for another turn"]
         ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {' and no '.join(spent)} left."))
         turn = job.wire.ask([*state["messages"], ask], last=True)
         update = _spent(state, Turn(turn.reply))
@@ -232,7 +232,8 @@ def build_graph(
         if state["pending"]:
             return next_call(state)
         remaining = left(state, job.limits)
-        return "think" if remaining["turns_left"] and remaining["tokens_left"] else "conclude"
+        enough = remaining["tokens_left"] > 2 * next_turn(state)  # for this turn, and for the conclusion
+        return "think" if remaining["turns_left"] and enough else "conclude"
 
     names = [*job.tools, UNKNOWN]
     graph = StateGraph(AuditState)

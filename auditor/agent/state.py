@@ -9,6 +9,8 @@ from langgraph.graph.message import add_messages
 
 from auditor.types import Limits
 
+CHARACTERS = 4  # of a token, roughly
+
 
 class AuditState(TypedDict):
     """The graph's state: messages, the tool calls still to be answered, and what was spent."""
@@ -41,11 +43,21 @@ def fresh_state(messages: list[AnyMessage]) -> AuditState:
     )
 
 
+def next_turn(state: AuditState) -> int:
+    """About how many input tokens the next turn takes: the last one's, and what was said since; 0 if never told."""
+    said = 0
+    for message in reversed(state["messages"]):
+        said += len(str(message.content))
+        if took := message.response_metadata.get("call"):
+            return took["tokens"][0] + said // CHARACTERS if took["tokens"][0] else 0
+    return 0
+
+
 def left(state: AuditState, limits: Limits) -> dict[str, int]:
     """What remains of each budget, never below zero."""
     spent = {
         "interactions_left": limits.interactions - state["interactions"],
         "turns_left": limits.turns - state["turns"],
-        "tokens_left": limits.tokens - state["tokens_in"] - state["tokens_out"],
+        "tokens_left": limits.tokens - state["tokens_in"],
     }
     return {name: max(0, value) for name, value in spent.items()}
