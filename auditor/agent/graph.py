@@ -60,7 +60,7 @@ class Investigation:
         return [SystemMessage(told), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]))}")]
 
     def status(self, state: AuditState) -> str:
-        return self.prompts["status"].render(**left(state, self.limits))
+        return self.prompts["status"].render(**left(state, self.limits), next_turn=next_turn(state))
 
 
 def think(job: Investigation) -> Node:
@@ -181,7 +181,7 @@ def tool_node(job: Investigation, tool: Tool | None) -> Node:
         answer = f"O{number}\n{text}"
         messages: list[AnyMessage] = [ToolMessage(answer, tool_call_id=call["id"], name=_name(call["name"]))]
         if not rest:
-            spent: AuditState = {**state, **update}  # type: ignore[typeddict-item]
+            spent: AuditState = {**state, **update, "messages": [*state["messages"], *messages]}  # type: ignore[typeddict-item]
             messages.append(HumanMessage(job.status(spent)))
         return {**update, "messages": messages}
 
