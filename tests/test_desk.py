@@ -39,7 +39,7 @@ def test_a_played_audit_comes_to_the_same_end(name, workspace_folder, run_cli, s
     (audit,) = result["audits"]
     assert audit["findings"] == played["findings"]
     assert audit["interactions_used"] == played["spent"]["interactions"]
-    assert audit["turns_used"] == played["spent"]["turns"] == result["llm_use"]["agent"]["calls"]
+    assert result["llm_use"]["agent"]["calls"] == sum(message["type"] == "ai" for message in played["messages"])
     assert audit["grade"] == about["grades"]["rubric_llm"]
     assert next(turns, None) is None
 
