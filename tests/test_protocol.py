@@ -126,6 +126,7 @@ def test_the_last_turn_takes_what_there_is(audit):
     state, _ = audit("Hm.", calling(CONCLUDE, CONCLUSION | {"confidence": 7}), turns_limit=1)
     assert "domain: mills" in state["hypothesis"]
     assert state["inconclusive"]
+    assert state["messages"][-1].tool_calls[0]["name"] == CONCLUDE  # the transcript keeps what was said
 
 
 @pytest.mark.parametrize(

@@ -198,10 +198,10 @@ def conclude(job: Investigation) -> Node:
 
     def node(state: AuditState) -> dict[str, Any]:
         gone = [name.removesuffix("_left") for name, n in left(state, job.limits).items() if n == 0]
-        spent = [name for name in gone if name != "interactions"] or ["tokens for another turn"]
+        spent = [name for name in gone if name != "interactions"] or ["tokens for another turn and a conclusion"]
         ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {' and no '.join(spent)} left."))
         turn = job.wire.ask([*state["messages"], ask], last=True)
-        update = _spent(state, Turn(turn.reply))
+        update = _spent(state, turn)
         update["messages"] = [ask, *update["messages"]]
         if turn.final is not None:
             return {**update, **_concluded(turn.final)}
