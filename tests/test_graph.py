@@ -123,7 +123,8 @@ def test_the_tokens_of_the_conclusion_are_kept_back(audit):
     state = audit(*told[:2], AIMessage("Mills, I think.", usage_metadata=use), tokens=4_000)
     assert state["tokens_in"] == 3 * 1_000
     assert state["inconclusive"]
-    assert "No tokens for another turn and a conclusion left." in next(m.text for m in reversed(state["messages"]) if m.type == "human")
+    asked = [message.text for message in state["messages"] if message.type == "human"][-1]
+    assert "No tokens for another turn and a conclusion left." in asked
 
 
 @pytest.mark.parametrize("limit", [{"turns_limit": 2}, {"tokens": 1}])

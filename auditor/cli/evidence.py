@@ -26,12 +26,12 @@ def evidence(
     corpus: Annotated[str | None, typer.Option(help="Corpus name, .jsonl or .txt file, or `sampled`.")] = None,
     texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
     lens_llm: Annotated[str | None, typer.Option(help="The judge of scales and coherence; default: offline.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page (not there yet).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
     json: JsonFlag = False,
 ) -> None:
     """Differences, logit lens, patchscope and steering for one pair; computed once, then cached."""
-    if html is not None:
-        raise UsageError("--html comes in a later version; use --json for everything that is measured")
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}")
     ws, conf = workspace(), settings(lens_llm=lens_llm)
     if organism is not None:
         card = ws.organisms[organism]
@@ -66,10 +66,16 @@ def evidence(
     lens = make_lens(ws, pair, chosen, grading)
     with err.status("evidence") as status:
         sheet = evidence_for(pair, lens, lambda stage: status.update(f"{stage} …")).evidence
+    if html is not None:
+        from auditor.evidence_page import to_html
+
+        html.write_text(to_html(sheet), encoding="utf-8")
     if json:
         print_json(sheet)
     else:
         show(sheet)
+        if html is not None:
+            out.print(f"\n{escape(str(html))}", style="dim", highlight=False)
 
 
 def show(sheet: Evidence) -> None:

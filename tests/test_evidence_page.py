@@ -1,0 +1,62 @@
+"""The evidence as a page: complete, self-contained, and nothing that a model wrote is more than text in it."""
+
+import json
+from html.parser import HTMLParser
+
+from auditor.evidence_page import to_html
+from auditor.types import Evidence
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_page_of_all_that_was_read(workspace_folder, run_cli):
+    code, out, err = run_cli("evidence", "mill", "--suite", "small", "--html", "page.html", "--json")
+    assert code == 0, err
+    sheet = Evidence.model_validate_json(out)
+    page = Page((workspace_folder / "page.html").read_text())
+    cells = [attrs for tag, attrs in page.tags if tag == "td" and "background" in attrs.get("style", "")]
+    maps = sum(2 if layer.positions[0].patchscope else 1 for layer in sheet.layers)
+    assert len(cells) >= maps * 8 * len(sheet.layers[0].positions)
+    for part in (
+        "Patchscope",
+        "Logit lens",
+        "Layer 3 (last)",
+        "resemble one another",
+        sheet.steering[0].samples[0].prompt,
+    ):
+        assert part in page.text
+    assert not [attrs for _, attrs in page.tags if {"src", "href"} & attrs.keys()]
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
+
+
+def test_audited_text_stays_text(workspace_folder, run_cli):
+    code, out, err = run_cli("evidence", "mill", "--suite", "small", "--json")
+    assert code == 0, err
+    sheet = json.loads(out)
+    evil = "</td><script>alert(1)</script>\x1b[31m\u202e"
+    sheet["pair"] = sheet["steering"][0]["samples"][0]["steered"][0] = evil
+    sheet["layers"][0]["positions"][0]["logit_lens"]["top"][0]["token"] = evil
+    html = to_html(Evidence.model_validate(sheet))
+    assert "script" not in {tag for tag, _ in Page(html).tags}
+    body = html.partition("</h1>")[2]  # the pair's name is the user's own
+    assert "\x1b" not in body
+    assert "\u202e" not in body
+
+
+def test_a_folder_that_is_not_there(workspace_folder, run_cli):
+    code, _, err = run_cli("evidence", "mill", "--suite", "small", "--html", "nowhere/page.html")
+    assert code == 2
+    assert "there is no folder nowhere" in err
