@@ -5,6 +5,7 @@ import json
 import pytest
 
 import auditor
+from auditor.cli.evidence import layers_of
 
 WRONG = {
     "unknown suite": (["evaluate", "quikstart"], "no suite called 'quikstart'; did you mean quickstart"),
@@ -46,7 +47,11 @@ def test_a_wrong_request_gets_one_line(case, run_cli, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["evidence", "mill", "--suite", "small", "--layer", 9], "--layer 9: this model has layers 0 to 3"),
+        (["evidence", "mill", "--suite", "small", "--layers", 9], "9 is not there; this model has layers 0 to 3"),
+        (
+            ["evidence", "mill", "--suite", "small", "--layers", "half"],
+            "give numbers, shares such as 0.25",
+        ),
         (["evidence", "mill", "--suite", "small", "--corpus", "none.txt"], "no such corpus"),
         (["evidence", "mill", "--suite", "small", "--corpus", "none"], "no corpus called 'none'"),
         (["evidence", "mill", "--suite", "small", "--corpus", "empty.txt"], "holds no text"),
@@ -120,3 +125,11 @@ def test_doctor_and_version(run_cli):
     checks = {c["check"] for c in json.loads(run_cli("doctor", "--json")[1])}
     assert {"torch", "device", "memory", "cache", "model hub"} <= checks
     assert run_cli("--version")[1].strip() == f"auditor {auditor.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [("all", (0, 1, 2, 3)), ("0.25,0.5,0.75", (1, 2, 3)), ("2", (2,)), ("0.5, 2, 3", (2, 3)), ("0.0", (0,))],
+)
+def test_layers_by_number_or_share(text, layers):
+    assert layers_of(text, 4) == layers

@@ -21,7 +21,9 @@ def evidence(
     base: Annotated[str | None, typer.Option(help="Base model: hub id, folder, or `embedded`.")] = None,
     model: Annotated[str | None, typer.Option(help="Finetune: PEFT adapter or whole model.")] = None,
     suite: Annotated[str, typer.Option(help="Suite whose evidence settings are used.")] = "quickstart",
-    layer: Annotated[list[int] | None, typer.Option(help="Layer instead of the middle one; repeatable.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Instead of the middle one: numbers or shares of the depth (0.25,0.5), or `all`.")
+    ] = None,
     positions: Annotated[int | None, typer.Option(min=1, max=128, help="First token positions to read.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus name, .jsonl or .txt file, or `sampled`.")] = None,
     texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
@@ -38,8 +40,7 @@ def evidence(
         base, model = card.base, card.finetuned
     if base is None or model is None:
         raise UsageError("name an ORGANISM, or give both --base and --model")
-    given = {
-        "layers": tuple(layer) if layer else None,
+    given: dict[str, object] = {
         "positions": positions,
         "corpus": corpus,
         "texts": texts,
@@ -54,12 +55,11 @@ def evidence(
     from auditor.models.load import load_pair
     from auditor.plugins import GraderContext
 
-    usual = judged_by(ws.suites[suite], conf).evidence.model_dump()
-    chosen = EvidenceSettings.model_validate(usual | {k: v for k, v in given.items() if v is not None})
     judge = None if conf.lens_llm == OFFLINE else open_caller(parse_spec(conf.lens_llm))
     pair = load_pair(base, model, conf, name=organism or "")
-    if bad := [number for number in chosen.layers if not 0 <= number < pair.n_layers]:
-        raise UsageError(f"--layer {bad[0]}: this model has layers 0 to {pair.n_layers - 1}")
+    given["layers"] = layers_of(layers, pair.n_layers) if layers is not None else None
+    usual = judged_by(ws.suites[suite], conf).evidence.model_dump()
+    chosen = EvidenceSettings.model_validate(usual | {k: v for k, v in given.items() if v is not None})
     background = read_corpus(ws.corpora["openings"]).texts
     prompts = {name: ws.prompts[name] for name in ws.prompts.items}
     grading = GraderContext(load_embedder(conf.embedder), conf, pair, background, judge, prompts)
@@ -76,6 +76,19 @@ def evidence(
         show(sheet)
         if html is not None:
             out.print(f"\n{escape(str(html))}", style="dim", highlight=False)
+
+
+def layers_of(text: str, n_layers: int) -> tuple[int, ...]:
+    """`7,15`, `0.25,0.5` (of the depth) or `all` as layer numbers, each once. Raises UsageError."""
+    if text.strip() == "all":
+        return tuple(range(n_layers))
+    try:
+        numbers = [int(float(part) * n_layers) if "." in part else int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--layers {text}: give numbers, shares such as 0.25,0.5, or `all`") from None
+    if bad := [number for number in numbers if not 0 <= number < n_layers]:
+        raise UsageError(f"--layers {text}: {bad[0]} is not there; this model has layers 0 to {n_layers - 1}")
+    return tuple(dict.fromkeys(numbers))
 
 
 def show(sheet: Evidence) -> None:
