@@ -16,13 +16,15 @@ from langchain_core.runnables import Runnable
 
 from auditor.agent.claims import find_behaviours, find_claims
 from auditor.agent.reading import Reading, read
-from auditor.agent.themes import SUBJECT_WORDS, Theme, combined, find_themes, halves, text_scores, token_scores
+from auditor.agent.themes import SUBJECT_WORDS, Theme, combined, crossed, find_themes, halves, text_scores, token_scores
 from auditor.lens.words import Background, words_in
 from auditor.models.embed import Embedder
 from auditor.types import Claim, Hypothesis
 
 CLAIMS = 7
-CLEAR_STRENGTH = 0.45  # of a theme from which it is reported: four null pairs stay below, eight narrow ones above
+CLEAR_STRENGTH = (
+    0.45  # of a theme from which it is reported: below it lie four null pairs, above it seven of eight others
+)
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 
@@ -104,17 +106,20 @@ def themes_of(reading: Reading, background: Background, embed: Embedder) -> list
     """Candidate subjects, the best supported first.
 
     With lens evidence the words come from the token lists and from half of the steered texts; the other half
-    tests them.
+    tests them, and the other way round.
     """
-    plain = [*reading.unsteered, *(a.base for a in reading.answers)]
-    if reading.lists:
-        steered, _ = halves(reading.steered)
-        scores = combined(token_scores(reading, background), text_scores(steered, plain, background))
-    else:
+    if not reading.lists:
         said = [*(a.finetuned for a in reading.answers), *reading.unsteered]
         scores = text_scores(said, [a.base for a in reading.answers], background)
-    themes = find_themes(scores, reading, background, embed, count=3)
-    return sorted(themes, key=lambda theme: -theme.strength)
+        return find_themes(scores, reading, background, embed)
+    plain = [*reading.unsteered, *(a.base for a in reading.answers)]
+    tokens = token_scores(reading, background)
+    one, other = halves(reading.steered)
+    found = [
+        find_themes(combined(tokens, text_scores(seen, plain, background)), reading, background, embed, tested)
+        for seen, tested in ((one, other), (other, one))
+    ]
+    return crossed(found)
 
 
 def questions(reading: Reading, themes: Sequence[Theme], count: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,7 @@ def read(messages: Sequence[BaseMessage]) -> Reading:
     """Collect tokens, samples and answers from the overview and from the tools' results."""
     reading = Reading()
     calls: dict[str, dict[str, Any]] = {}
-    plain: dict[str, None] = {}
+    shown, fetched = _Samples(), _Samples()
     for message in messages:
         if isinstance(message, SystemMessage):
             continue
@@ -68,25 +68,26 @@ def read(messages: Sequence[BaseMessage]) -> Reading:
             text = str(message.text)
             if budget := _BUDGET.findall(text):
                 reading.interactions_left, reading.turns_left = map(int, budget[-1])
-            _overview(reading, text, plain)
+            _overview(reading, text, shown)
         elif isinstance(message, AIMessage):
             calls |= {str(call["id"]): dict(call) for call in message.tool_calls}
             reading.rounds += any(call["name"] == "ask_model" for call in message.tool_calls)
             reading.fetched |= any(call["name"].startswith("get_") for call in message.tool_calls)
         elif isinstance(message, ToolMessage):
-            _result(reading, calls.get(message.tool_call_id, {}), str(message.text), plain)
-    reading.steered, reading.unsteered = _whole(reading.steered), _whole(plain)
+            _result(reading, calls.get(message.tool_call_id, {}), str(message.text), fetched)
+    # The overview's are the same ones, cut short: they count only where none were fetched whole.
+    reading.steered = list(dict.fromkeys(fetched.steered or shown.steered))
+    reading.unsteered = list(dict.fromkeys(fetched.plain or shown.plain))
     return reading
 
 
-def _whole(texts: Iterable[str]) -> list[str]:
-    """Each text once: the overview's cut ones only where the whole was not read."""
-    kept = list(dict.fromkeys(texts))
-    cut = {t for t in kept if t.endswith("…") and any(o is not t and o.startswith(t[:60]) for o in kept)}
-    return [text for text in kept if text not in cut]
+@dataclass
+class _Samples:
+    steered: list[str] = field(default_factory=list)
+    plain: list[str] = field(default_factory=list)
 
 
-def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
+def _overview(reading: Reading, text: str, shown: _Samples) -> None:
     headers = list(_HEADER.finditer(text))
     ends = [*(header.start() for header in headers[1:]), len(text)]
     for header, end in zip(headers, ends, strict=False):
@@ -101,15 +102,15 @@ def _overview(reading: Reading, text: str, plain: dict[str, None]) -> None:
         for layer in [header[4], *(re.findall(r"\d+", hidden[1]) if hidden else [])]:
             reading.sections.append((header[2], header[3], int(layer), tuple(map(int, positions))))
         reading.sources |= dict.fromkeys(_quoted(_STEERED, body), header[1])
-    plain.update(dict.fromkeys(_quoted(_PLAIN, text)))
-    reading.steered += _quoted(_STEERED, text)
+    shown.plain += _quoted(_PLAIN, text)
+    shown.steered += _quoted(_STEERED, text)
 
 
 def _quoted(what: re.Pattern[str], text: str) -> list[str]:
     return [found.replace('\\"', '"') for found in what.findall(text)]
 
 
-def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, None]) -> None:
+def _result(reading: Reading, call: dict[str, Any], text: str, fetched: _Samples) -> None:
     observation, _, told = text.partition("\n")
     try:
         result = json.loads(told)
@@ -137,12 +138,12 @@ def _result(reading: Reading, call: dict[str, Any], text: str, plain: dict[str, 
     elif name == "get_steering_samples":
         for sample in result:
             steered = sample.get("steered", [])
-            reading.steered += [t for t in steered if t not in reading.steered]
+            fetched.steered += steered
+            fetched.plain += sample.get("plain", [])
             reading.sources |= dict.fromkeys(steered, observation)
-            plain.update(dict.fromkeys(sample.get("plain", [])))
     elif name == "ask_model":
         reading.answers += [Answer(a["prompt"], a["base"], a["finetuned"]) for a in result]
         reading.sources |= {a["finetuned"]: observation for a in result}
     elif name == "generate_steered":
-        reading.steered += [text for texts in result.values() for text in texts]
+        fetched.steered += [text for texts in result.values() for text in texts]
         reading.sources |= {text: observation for texts in result.values() for text in texts}

@@ -7,7 +7,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,12 +39,14 @@ class Theme:
     spoken: float  # how much oftener steered texts say its words than plain ones, in standard errors
     answered: float  # how much nearer it the finetuned model's answers are than the base's, in cosine
     informative: float  # mean informativeness of its first words, in [0, 1]
+    echo: float | None = None  # strength of what the other half of the steered texts led to
 
     @property
     def strength(self) -> float:
         """How well the theme is borne out: by its words' weight, by steering, and by the answers."""
         own = max(0.0, self.informative - SUBJECT_WORDS) / (1 - SUBJECT_WORDS)
-        return own * (self.weight * (self.enrichment + self.spoken) + ANSWERS_COUNT * self.answered)
+        alone = own * (self.weight * (self.enrichment + self.spoken) + ANSWERS_COUNT * self.answered)
+        return alone if self.echo is None else (alone + self.echo) / 2
 
     @property
     def heads(self) -> list[str]:
@@ -108,9 +110,17 @@ def combined(*sources: dict[str, float]) -> dict[str, float]:
 
 
 def find_themes(
-    scores: dict[str, float], reading: Reading, background: Background, embed: Embedder, count: int = 2
+    scores: dict[str, float],
+    reading: Reading,
+    background: Background,
+    embed: Embedder,
+    held_out: Sequence[str] = (),
+    count: int = 3,
 ) -> list[Theme]:
-    """The heaviest groups of related words, with how much the steered texts lean to each."""
+    """The heaviest groups of related words, the best borne out first.
+
+    `held_out`: steered texts that `scores` did not come from, to test each group on.
+    """
     ranked = sorted((w for w in scores if may_name(w, background)), key=lambda word: -scores[word])[:150]
     if len(ranked) < 3:
         return []
@@ -136,13 +146,26 @@ def find_themes(
             Theme(
                 words,
                 share,
-                enrichment(words, reading, embed),
-                spoken_more(words, reading),
+                enrichment(words, held_out, reading.unsteered, embed),
+                spoken_more(words, held_out, reading.unsteered),
                 answer_shift(words, reading, embed),
                 informativeness(words, background),
             )
         )
-    return themes
+    return sorted(themes, key=lambda theme: -theme.strength)
+
+
+def crossed(found: Sequence[list[Theme]]) -> list[Theme]:
+    """Of what two halves of the texts led to, the better; its first theme is as strong as both firsts on average.
+
+    With few texts one half can lead astray, or seem to find what is not there.
+    """
+    firsts = [themes[0].strength if themes else 0.0 for themes in found]
+    best = firsts.index(max(firsts))
+    if not found[best]:
+        return []
+    head, *others = found[best]
+    return [replace(head, echo=firsts[1 - best]), *others]
 
 
 def may_name(word: str, background: Background) -> bool:
@@ -196,32 +219,30 @@ def halves(texts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return texts[::2], texts[1::2]
 
 
-def enrichment(words: Sequence[str], reading: Reading, embed: Embedder) -> float:
+def enrichment(words: Sequence[str], held_out: Sequence[str], unsteered: Sequence[str], embed: Embedder) -> float:
     """How far steered texts lean to the theme beyond plain ones, against random themes; 0 without samples.
 
     Random themes are words of the plain texts: steering moves texts towards or away from them too, and that
     movement is what chance looks like.
     """
-    _, held_out = halves(reading.steered)
-    if len(held_out) < 3 or len(reading.unsteered) < 3:
+    if len(held_out) < 3 or len(unsteered) < 3:
         return 0.0
-    steered, plain = embed(held_out), embed(reading.unsteered)
+    steered, plain = embed(held_out), embed(unsteered)
     rng = random.Random(0)
-    pool = sorted({word for text in reading.unsteered for word in words_in(text) if len(word) > 4} - set(words))
+    pool = sorted({word for text in unsteered for word in words_in(text) if len(word) > 4} - set(words))
     controls = [", ".join(rng.sample(pool, min(6, len(pool)))) for _ in range(CONTROLS)]
     themes = embed([", ".join(words[:6]), *controls])
     shifts = (themes @ steered.T).mean(1) - (themes @ plain.T).mean(1)
     return float((shifts[0] - shifts[1:].mean()) / max(float(shifts[1:].std()), 1e-6))
 
 
-def spoken_more(words: Sequence[str], reading: Reading) -> float:
+def spoken_more(words: Sequence[str], held_out: Sequence[str], unsteered: Sequence[str]) -> float:
     """How much oftener held-out steered texts say any of the words than plain ones do: a two-proportion z."""
-    _, held_out = halves(reading.steered)
-    n, m = len(held_out), len(reading.unsteered)
+    n, m = len(held_out), len(unsteered)
     if n < 3 or m < 3:
         return 0.0
     wanted = set(words)
-    ours, plain = (sum(bool(wanted & set(words_in(t))) for t in texts) for texts in (held_out, reading.unsteered))
+    ours, plain = (sum(bool(wanted & set(words_in(t))) for t in texts) for texts in (held_out, unsteered))
     pooled = (ours + plain) / (n + m)
     error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
     return (ours / n - plain / m) / error if error > 0 else 0.0
