@@ -160,7 +160,7 @@ def run(side: str, arguments: argparse.Namespace, kept: Path) -> dict[str, float
     """One side in a process of its own; its figures, with its peak memory in GB."""
     command = [sys.executable, __file__, "--side", side, "--kept", str(kept), "--organism", arguments.organism,
                "--texts", str(arguments.texts)]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
