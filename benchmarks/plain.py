@@ -32,6 +32,16 @@ class Plain:
     finetuned: Any
     tokenizer: Any
 
+    @torch.no_grad()
+    def mean_nll(self, side: str, texts: Sequence[str]) -> list[float]:
+        """What the coherence grader asks of a pair: mean negative log-likelihood per token, text by text."""
+        model = self.base if side == "base" else self.finetuned
+        encoded = [self.tokenizer(text, truncation=True, max_length=256, return_tensors="pt") for text in texts]
+        return [
+            float(model(**ids, labels=ids.input_ids).loss) if ids.input_ids.shape[1] > 1 else float("inf")
+            for ids in encoded
+        ]
+
 
 def load(base: Path, adapter: Path) -> Plain:
     """The base, and a second copy of it with the adapter merged in."""
