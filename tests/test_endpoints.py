@@ -270,6 +270,7 @@ def test_a_run_over_an_endpoint_that_fails_a_third_of_its_calls(workspace_folder
         ("openai:m?temperature=9", "less than or equal to 2"),
         ("openai:m?key_file=/nowhere", "cannot read the key file"),
         ("openai:m?key_env=NO_SUCH_KEY", "needs NO_SUCH_KEY"),
+        ("bogus", "write PROVIDER:MODEL"),
     ],
 )
 def test_a_wrong_model_string(text, told):

@@ -22,9 +22,7 @@ from auditor.models.embed import Embedder
 from auditor.types import Claim, Hypothesis
 
 CLAIMS = 7
-CLEAR_STRENGTH = (
-    0.45  # of a theme from which it is reported: below it lie four null pairs, above it seven of eight others
-)
+CLEAR_STRENGTH = 0.45  # of a theme that is reported; four null pairs stay below, seven of eight narrow ones above
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 

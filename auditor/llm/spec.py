@@ -108,4 +108,7 @@ def connect(spec: ModelSpec) -> BaseChatModel:
     except ImportError as error:
         raise UsageError(f"{spec.name}: {error}") from error
     except Exception as error:  # each provider has its own error for a missing key or an unknown name
-        raise UsageError(f"{spec.name}: {str(error).splitlines()[0]}") from error
+        told = str(error).splitlines()[0]
+        if not spec.provider:
+            told = "its provider is not to be guessed; write PROVIDER:MODEL, such as openai:gpt-5"
+        raise UsageError(f"{spec.name}: {told}") from error
