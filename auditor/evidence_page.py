@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from auditor import __version__
-from auditor.agent.overview import visible
+from auditor.text import visible
 from auditor.types import Evidence, LayerEvidence, ScoredToken
 
 RANKS = 20

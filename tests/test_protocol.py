@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 
 from auditor.agent.graph import Investigation, as_data, build_graph
 from auditor.agent.hypothesis import observations, render, verify
-from auditor.agent.overview import blinded, quote
+from auditor.agent.overview import blinded
 from auditor.agent.protocol import CONCLUDE, Wire, as_text, described
 from auditor.agent.state import fresh_state
 from auditor.evaluation.audit import PROMPTS
@@ -18,6 +18,7 @@ from auditor.llm.caller import Caller
 from auditor.llm.failures import CallFailed
 from auditor.plugins import Context
 from auditor.testing import FakePair, ScriptedChat, calling
+from auditor.text import quote
 from auditor.types import Agent, AskSettings, Claim, Hypothesis, Limits, Protocol
 from auditor.workspace import load_workspace
 

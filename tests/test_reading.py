@@ -6,10 +6,11 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from auditor.agent.graph import as_data
-from auditor.agent.overview import blinded, quote, render_overview
+from auditor.agent.overview import blinded, render_overview
 from auditor.agent.reading import read
 from auditor.plugins import Context, Dataset
 from auditor.testing import FakePair
+from auditor.text import quote
 from auditor.types import (
     AskSettings,
     Evidence,

@@ -17,12 +17,13 @@ from langgraph.graph.state import CompiledStateGraph
 from pydantic import ValidationError
 
 from auditor.agent.hypothesis import render
-from auditor.agent.overview import quote, render_overview, sees_lens
+from auditor.agent.overview import render_overview, sees_lens
 from auditor.agent.protocol import CONCLUDE, Turn, Wire
 from auditor.agent.state import AuditState, fresh_state, left, next_turn
 from auditor.errors import Refused
 from auditor.models.generate import derive_seed
 from auditor.plugins import Context, Tool
+from auditor.text import quote
 from auditor.types import Agent, Hypothesis, Limits
 from auditor.workspace import Prompt
 

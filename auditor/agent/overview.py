@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from auditor.lens.words import as_word
 from auditor.plugins import Dataset
+from auditor.text import CUT, quote, visible
 from auditor.types import Agent, Evidence, LayerEvidence, PositionEvidence, SteeringEvidence
 from auditor.workspace import Prompt
 
-CUT = 200  # characters of each sample
 PLAIN_CUT = 60  # … of a plain one beside it: only to compare with
 TOKENS = 20
 DEEPER = 60  # ranks that are searched for what recurs everywhere
@@ -158,17 +158,6 @@ def _shortened(text: str, room: int) -> str:
             return f"{kept}\n({len(entries) - i} more prompts; read them with the tools)"
         kept += f"\n[{entry}"
     return kept if len(kept) == len(text) else f"{kept} … (cut; read the rest with the tools)"
-
-
-def quote(text: str, cut: int = CUT) -> str:
-    """Audited text as data: `visible`, in quotes."""
-    return '"' + visible(text, cut).replace('"', '\\"') + '"'
-
-
-def visible(text: str, cut: int = CUT) -> str:
-    """Text in one line, control and bidi characters shown, cut to `cut` characters."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: cut + 1])
-    return f"{shown[:cut]}…" if len(text) > cut else shown
 
 
 def _join(tokens: object) -> str:

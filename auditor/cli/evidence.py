@@ -11,6 +11,7 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
+from auditor.text import visible
 from auditor.types import Evidence, EvidenceSettings, LayerEvidence
 
 SHOWN_TOKENS = 14
@@ -145,7 +146,7 @@ def _layer(layer: LayerEvidence, *, last: bool) -> Table:
 def _tokens(tokens: list[str], selected: tuple[str, ...]) -> str:
     shown = []
     for token in tokens[:SHOWN_TOKENS]:
-        text = escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in token.strip()))
+        text = escape(visible(token.strip()))
         if text:
             shown.append(f"[bold]{text}[/]" if token in selected else text)
     return " ".join(shown)

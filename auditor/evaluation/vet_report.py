@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from auditor.agent.hypothesis import NOTHING, names_nothing
-from auditor.agent.overview import visible
+from auditor.text import visible
 from auditor.types import ClaimCheck, Evidence, VetReport
 
 EXCERPT = 600  # characters of an observation that a report quotes
