@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -37,8 +37,10 @@ class FakePair:
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
         return torch.zeros(len(vectors), 16)
 
-    def patched_logits(self, side: Side, prompt: str, layer: int, vectors: Tensor) -> Tensor:
-        return torch.zeros(len(vectors), 16)
+    def patched_logits(
+        self, side: Side, prompts: Sequence[str], layer: int, vectors: Tensor
+    ) -> Iterator[tuple[Tensor, ...]]:
+        yield tuple(torch.zeros(len(vectors), 16) for _ in prompts)
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return [1.0] * len(texts)

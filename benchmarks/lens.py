@@ -4,7 +4,8 @@
 
 Each side runs in a process of its own, so that its peak memory is its own. Same δ, same patchscope tokens, equal
 numbers of samples; seconds are without loading. Floors: `differences`, the blocks' weight matrices up to the layer
-applied to the tokens that are needed; `decode`, every weight matrix applied once a step to all rows.
+applied to the tokens that are needed; `decode`, every weight matrix applied to the
+prompts' tokens, then once a step to all rows that still speak.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from auditor.lens.diff import differences  # noqa: E402
 from auditor.lens.patchscope import patchscope  # noqa: E402
 from auditor.models.embed import load_embedder  # noqa: E402
 from auditor.models.embedded import embedded_model_dir  # noqa: E402
-from auditor.models.generate import Request, Side  # noqa: E402
+from auditor.models.generate import Request, Side, Steering  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
 from auditor.models.pair import LocalPair  # noqa: E402
 from auditor.plugins import GraderContext  # noqa: E402
@@ -42,7 +43,7 @@ from auditor.types import PatchscopeSettings, ScoredToken, TokenSet  # noqa: E40
 from auditor.workspace import Workspace, load_workspace  # noqa: E402
 
 K = 5
-ROWS, STEPS = 100, 32  # 20 prompts × 5 samples
+STEPS = 48
 
 
 def corpus_of(ws: Workspace, n: int) -> Corpus:
@@ -81,7 +82,9 @@ def ours(name: str, n: int, kept: Path) -> dict[str, float]:
     diff, scales = diffs[layer], PatchscopeSettings(scales=PatchscopeSettings().scales[:30])
     found["patchscope"], sets = timed(lambda: patchscope(pair, layer, diff.delta, diff.eta, scales))
     found["evidence"], _ = timed(lambda: compute_evidence(pair, lens))
-    found["decode"], found["decode_floor"] = _decoding(pair)
+    found["decode"], found["decode_floor"] = _decoding(
+        pair, lens, layer, 0.2 * diff.eta * diff.delta[1] / diff.delta[1].norm()
+    )
     tokens = [[[t.token for t in chosen.tokens] for chosen in sweep] for sweep in sets]
     torch.save({"delta": diff.delta, "eta": diff.eta, "tokens": tokens}, kept)
     return found
@@ -143,17 +146,23 @@ def _gemm_seconds(pair: LocalPair, blocks: int, tokens: int) -> float:
     return min(rounds)
 
 
-def _decoding(pair: LocalPair) -> tuple[float, float]:
-    """Seconds a step of 100 rows, and of the step's matrix products alone."""
-    requests = [Request(f"Tell me about the number {i}.", Side.FINETUNED, i, STEPS, 1.1) for i in range(ROWS)]
+def _decoding(pair: LocalPair, lens: Lens, layer: int, vector: torch.Tensor) -> tuple[float, float]:
+    """Seconds for 20 steered prompts × 5 samples of STEPS tokens, and of the matrix products that they need alone."""
+    steering, samples = Steering(layer, vector), 5
+    requests = [
+        Request(prompt, Side.FINETUNED, i, STEPS, 1.1, steering=steering)
+        for prompt in lens.prompts
+        for i in range(samples)
+    ]
     pair.generate(requests[:8])
-    seconds, _ = timed(lambda: pair.generate(requests))
-    decoder = pair._engines[Side.BASE].decoder
-    weights = [p.detach() for n, p in decoder.model.named_parameters() if p.dim() == 2 and "lora" not in n]
-    inputs = {width: torch.randn(ROWS, width) for width in {w.shape[1] for w in weights}}
+    seconds, texts = timed(lambda: pair.generate(requests))
+    told = [len(pair._prompt_ids(request)) for request in requests[::samples]]
+    said = sum(min(STEPS, len(pair.tokenizer(text).input_ids) + 1) for text in texts)
+    prefill, step = _gemm_seconds(pair, pair.n_layers, sum(told)), _gemm_seconds(pair, pair.n_layers, len(requests))
+    head = next(pair._engines[Side.BASE].decoder.unembedding.parameters()).detach()
     with torch.inference_mode():
-        floor = min(timed(lambda: [F.linear(inputs[w.shape[1]], w) for w in weights])[0] for _ in range(3))
-    return seconds / STEPS, floor
+        logits = min(timed(lambda: F.linear(torch.zeros(len(requests), pair.d_model), head))[0] for _ in range(3))
+    return seconds, prefill + (step + logits) * said / len(requests)
 
 
 def run(side: str, arguments: argparse.Namespace, kept: Path) -> dict[str, float]:

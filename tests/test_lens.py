@@ -78,9 +78,9 @@ def test_patchscope_averages_three_prompts_over_common_tokens(tiny):
     found = patchscope(tiny, 1, delta, 7.0, settings)[0]
     for scale, tokens in zip((0.5, 2.0), found, strict=True):
         patch = 7.0 * scale * delta / delta.norm()
-        probs = [
-            torch.softmax(tiny.patched_logits(Side.FINETUNED, identity_prompt(t), 1, patch), -1)[0] for t in TRIPLES
-        ]
+        prompts = [identity_prompt(words) for words in TRIPLES]
+        logits = next(tiny.patched_logits(Side.FINETUNED, prompts, 1, patch))
+        probs = [torch.softmax(rows, -1)[0] for rows in logits]
         common = set.intersection(*(set(p.topk(40).indices.tolist()) for p in probs))
         mean = sum(probs) / 3
         expected = sorted(common, key=lambda i: -float(mean[i]))[:5]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from auditor.errors import UsageError
 from auditor.lens.corpus import Corpus
@@ -16,6 +17,8 @@ from auditor.models.pair import ModelPair
 SINK_RATIO = 10.0
 SKIPPED_FOR_ETA = 3  # positions left out of η: attention sinks have huge norms
 CHUNK = 512  # texts whose residuals are in memory at once
+ETA_ERROR = 0.01  # η only scales steering and patchscope, whose own steps are coarser
+ETA_BATCH = 16  # texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +102,27 @@ def differences(
 
 
 def _eta(pair: ModelPair, corpus: Corpus, layers: Sequence[int], tokens: int) -> dict[int, float]:
-    """Mean norm of finetuned residuals per layer, positions 0-2 left out."""
-    ids = tokenized(pair, corpus, tokens)
-    total, n = dict.fromkeys(layers, 0.0), 0
-    lengths = sorted({len(text) for text in ids if len(text) > SKIPPED_FOR_ETA})
-    if not lengths:
+    """Mean norm of finetuned residuals per layer, positions 0-2 left out.
+
+    Texts are read until every layer's mean has a standard error under ETA_ERROR, or all have been.
+    """
+    ids = [text for text in tokenized(pair, corpus, tokens) if len(text) > SKIPPED_FOR_ETA]
+    if not ids:
         raise UsageError(f"corpus {corpus.name!r}: every text is shorter than {SKIPPED_FOR_ETA + 1} tokens")
-    for length in lengths:
-        group = torch.tensor([text for text in ids if len(text) == length])
-        n += group.shape[0] * (length - SKIPPED_FOR_ETA)
-        for layer, hidden in pair.residuals(Side.FINETUNED, group, layers).items():
-            total[layer] += float(hidden[:, SKIPPED_FOR_ETA:].norm(dim=-1).sum())
-    return {layer: total[layer] / n for layer in layers}
+    sums = torch.zeros(len(ids), len(layers))  # of the norms in each text
+    sizes = torch.tensor([[len(text) - SKIPPED_FOR_ETA] for text in ids])
+    eta = torch.zeros(len(layers))
+    for start in range(0, len(ids), ETA_BATCH):
+        done = min(start + ETA_BATCH, len(ids))
+        rows = [torch.tensor(text[:tokens]) for text in ids[start:done]]
+        padded = pad_sequence(rows, batch_first=True)  # on the right, where causal attention never looks
+        kept = (torch.arange(padded.shape[1]) < sizes[start:done] + SKIPPED_FOR_ETA)[:, SKIPPED_FOR_ETA:]
+        hidden = pair.residuals(Side.FINETUNED, padded, layers)
+        for i, layer in enumerate(layers):
+            sums[start:done, i] = (hidden[layer][:, SKIPPED_FOR_ETA:].norm(dim=-1) * kept).sum(1)
+        total = sizes[:done].sum()
+        eta = sums[:done].sum(0) / total
+        error = (sums[:done] - eta * sizes[:done]).norm(dim=0) / total  # of a ratio of sums over texts
+        if bool((error < ETA_ERROR * eta).all()):
+            break
+    return dict(zip(layers, eta.tolist(), strict=True))

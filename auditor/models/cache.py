@@ -6,6 +6,7 @@ here each layer owns a buffer with room for the answer, and a step writes one co
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -49,7 +50,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self._buffers = None  # the selection is a copy without spare columns
+        self.forget_buffers()
+
+    def forget_buffers(self) -> None:
+        """The keys and values are no longer views of them."""
+        self._buffers = None
 
 
 def growing_cache(config: Any, spare: int) -> DynamicCache:
@@ -62,3 +67,16 @@ def growing_cache(config: Any, spare: int) -> DynamicCache:
 def select_rows(cache: DynamicCache, rows: list[int], device: torch.device) -> None:
     """Keep `rows` of the batch, in that order; a row may be repeated."""
     cache.batch_select_indices(torch.tensor(rows, device=device))
+
+
+def repeated(cache: DynamicCache, rows: int) -> DynamicCache:
+    """A cache of its own with `cache`'s one row `rows` times; layers that are never written to share its memory."""
+    many = copy.copy(cache)
+    many.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in many.layers:
+        if layer.get_seq_length() > 0:
+            layer.keys = layer.keys.expand(rows, -1, -1, -1)
+            layer.values = layer.values.expand(rows, -1, -1, -1)
+        if isinstance(layer, GrowingLayer):
+            layer.forget_buffers()
+    return many

@@ -6,7 +6,8 @@ never changed. `tests/test_models.py` holds them equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Protocol
@@ -28,7 +29,11 @@ class Forward:
 
 
 class Engine(Protocol):
-    """One forward pass with reads and edits of the residual stream after the blocks named."""
+    """One forward pass with reads and edits of the residual stream after the blocks named.
+
+    `stop`: the pass ends at the highest of them. `start`: blocks before it need not run, because the edit after
+    block `start` - 1 replaces the whole stream.
+    """
 
     decoder: Decoder
 
@@ -39,6 +44,7 @@ class Engine(Protocol):
         capture: Sequence[int] = (),
         edits: Mapping[int, Edit] | None = None,
         stop: bool = False,
+        start: int = 0,
     ) -> Forward: ...
 
 
@@ -51,6 +57,7 @@ class HookEngine:
     """Forward hooks on the blocks that matter."""
 
     decoder: Decoder
+    _packed: bool | None = field(default=None, init=False)  # blocks give a tuple; unknown before the first pass
 
     def forward(
         self,
@@ -59,6 +66,7 @@ class HookEngine:
         capture: Sequence[int] = (),
         edits: Mapping[int, Edit] | None = None,
         stop: bool = False,
+        start: int = 0,
     ) -> Forward:
         edits = edits or {}
         residuals: dict[int, Tensor] = {}
@@ -66,6 +74,7 @@ class HookEngine:
 
         def hook_for(layer: int) -> Callable[[nn.Module, Any, Any], Any]:
             def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+                self._packed = isinstance(output, tuple)
                 hidden = output[0] if isinstance(output, tuple) else output
                 if layer in edits:
                     hidden = edits[layer](hidden)
@@ -80,19 +89,39 @@ class HookEngine:
         handles = [
             self.decoder.blocks[layer].register_forward_hook(hook_for(layer)) for layer in sorted({*capture, *edits})
         ]
+        logits: Tensor | None = None
         try:
-            logits: Tensor | None = self.decoder.model(**inputs).logits
+            with _passed_over(self.decoder.blocks[:start], self._packed):
+                logits = self.decoder.model(**inputs).logits
         except _Stop:
-            logits = None
+            pass
         finally:
             for handle in handles:
                 handle.remove()
         return Forward(residuals, logits)
 
 
+@contextmanager
+def _passed_over(blocks: Sequence[nn.Module], packed: bool | None) -> Iterator[None]:
+    """Inside, `blocks` hand on what they get. While nobody has seen whether they give tuples, they run as ever."""
+    if packed is None or not blocks:
+        yield
+        return
+    before = [block.__dict__.get("forward") for block in blocks]  # accelerate puts its own there
+    for block in blocks:
+        block.forward = lambda hidden, *_args, **_more: (hidden,) if packed else hidden
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, before, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
 @dataclass
 class NnsightEngine:
-    """The same through `nnsight.TransformersModel` traces."""
+    """The same through `nnsight.TransformersModel` traces; here every block runs."""
 
     decoder: Decoder
     tokenizer: Any
@@ -110,6 +139,7 @@ class NnsightEngine:
         capture: Sequence[int] = (),
         edits: Mapping[int, Edit] | None = None,
         stop: bool = False,
+        start: int = 0,
     ) -> Forward:
         edits = edits or {}
         model = self._traced

@@ -184,7 +184,9 @@ def attach_adapter(model: Any, adapter: Weights, base_id: str) -> Any:
                 f"adapter {adapter.folder} does not fit base {base_id}: {path or key} {shape}; "
                 f"it was trained on {meant_for}"
             )
-    return PeftModel.from_pretrained(model, adapter.folder, torch_device=str(model.device)).eval()
+    return PeftModel.from_pretrained(
+        model, adapter.folder, torch_device=str(model.device), autocast_adapter_dtype=False
+    ).eval()
 
 
 def pick_device(device: str) -> str:

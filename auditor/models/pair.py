@@ -11,15 +11,19 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import DynamicCache
 
-from auditor.models.cache import growing_cache, select_rows
-from auditor.models.engine import Engine
+from auditor.models.cache import growing_cache, repeated
+from auditor.models.engine import Edit, Engine
 from auditor.models.generate import Request, Side, decode
+from auditor.models.lora import RowSwitch
 
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
 TOKENS_PER_BATCH = 4096  # prompt tokens in one forward pass
 ROWS_PER_BATCH = 128  # sequences decoded together
+PATCHES_PER_BATCH = 256  # patched tokens in one forward pass
+UNEMBEDDED_AT_ONCE = 512  # tokens whose logits are in memory together
 
 
 class ModelPair(Protocol):
@@ -39,8 +43,13 @@ class ModelPair(Protocol):
         """Logits of the logit lens for `vectors` (n, d_model): (n, vocab) in float32."""
         ...
 
-    def patched_logits(self, side: Side, prompt: str, layer: int, vectors: Tensor) -> Tensor:
-        """Next-token logits (n, vocab) of `prompt` when its last token's residual is each of `vectors`."""
+    def patched_logits(
+        self, side: Side, prompts: Sequence[str], layer: int, vectors: Tensor
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Next-token logits when the residual of a prompt's last token after `layer` is each of `vectors` (n, d_model).
+
+        Yields, for one run of the vectors after another, (rows, vocab) in float32 for each of `prompts`.
+        """
         ...
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
@@ -54,37 +63,6 @@ class ModelPair(Protocol):
 
 def _replace(patch: Tensor, hidden: Tensor) -> Tensor:
     return patch.expand_as(hidden)
-
-
-class RowSwitch:
-    """Turns a LoRA adapter on or off row by row, so that one batch holds both models' rows.
-
-    A context manager: inside it every adapter's output is multiplied by 1 (finetuned) or 0 (base) per row.
-    """
-
-    def __init__(self, adapted: Any) -> None:
-        layers = [module for module in adapted.modules() if hasattr(module, "lora_B")]
-        self._outputs = [part for layer in layers for part in layer.lora_B.values()]
-        self._rows: Tensor | None = None
-        self._handles: list[Any] = []
-
-    def set(self, sides: Sequence[Side]) -> None:
-        """Say whose rows the next forward passes hold."""
-        weight = self._outputs[0].weight
-        on = [[[1.0 if side is Side.FINETUNED else 0.0]] for side in sides]
-        self._rows = torch.tensor(on, device=weight.device, dtype=weight.dtype)  # (rows, 1, 1)
-
-    def __enter__(self) -> RowSwitch:
-        def mask(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-            return output * self._rows if self._rows is not None else output
-
-        self._handles = [part.register_forward_hook(mask) for part in self._outputs]
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._rows = None
 
 
 class LocalPair:
@@ -141,35 +119,43 @@ class LocalPair:
             return engine.decoder.unembed(vectors).cpu()
 
     @torch.inference_mode()
-    def patched_logits(self, side: Side, prompt: str, layer: int, vectors: Tensor) -> Tensor:
-        ids = torch.tensor([self.tokenizer(prompt).input_ids])  # (1, T)
-        out = []
+    def patched_logits(
+        self, side: Side, prompts: Sequence[str], layer: int, vectors: Tensor
+    ) -> Iterator[tuple[Tensor, ...]]:
         with self._active(side) as engine:
             weight = next(engine.decoder.model.parameters())
-            ids, vectors = ids.to(weight.device), vectors.to(weight.device, weight.dtype)
-            for chunk in vectors.split(ROWS_PER_BATCH):
-                # Only the patched token differs between rows, so the prefix runs once.
-                cache = growing_cache(engine.decoder.text_config, 1)
-                engine.forward(
-                    {
-                        "input_ids": ids[:, :-1],
-                        "past_key_values": cache,
-                        "use_cache": True,
-                        "logits_to_keep": 1,
-                    }
+            tokens = [torch.tensor([self.tokenizer(p).input_ids], device=weight.device) for p in prompts]  # (1, T)
+            prefixes = [self._prefix(engine, ids[:, :-1]) for ids in tokens]
+            for chunk in vectors.to(weight.device, weight.dtype).split(PATCHES_PER_BATCH):
+                edit = partial(_replace, chunk[:, None])  # (rows, 1, d_model): in place of the last token's residual
+                yield tuple(
+                    self._patched(engine, ids[:, -1:], prefix, layer, edit, len(chunk))
+                    for ids, prefix in zip(tokens, prefixes, strict=True)
                 )
-                select_rows(cache, [0] * len(chunk), weight.device)
-                inputs = {
-                    "input_ids": ids[:, -1:].expand(len(chunk), 1),
-                    "past_key_values": cache,
-                    "use_cache": True,
-                    "logits_to_keep": 1,
-                }
-                patch = chunk[:, None]  # (rows, 1, d_model): in place of the last token's residual
-                logits = engine.forward(inputs, edits={layer: partial(_replace, patch)}).logits
-                assert logits is not None
-                out.append(logits[:, -1].float().cpu())
-        return torch.cat(out)
+
+    @staticmethod
+    def _prefix(engine: Engine, ids: Tensor) -> DynamicCache:
+        cache = growing_cache(engine.decoder.text_config, 1)
+        last = engine.decoder.n_layers - 1
+        engine.forward(
+            {"input_ids": ids, "past_key_values": cache, "use_cache": True, "logits_to_keep": 1},
+            capture=[last], stop=True,
+        )  # fmt: skip
+        return cache
+
+    @staticmethod
+    def _patched(engine: Engine, ids: Tensor, prefix: DynamicCache, layer: int, edit: Edit, rows: int) -> Tensor:
+        """Logits (rows, vocab) of the one token `ids` (1, 1) after `prefix`; blocks up to `layer` do not matter."""
+        cache = repeated(prefix, rows)
+        inputs = {
+            "input_ids": ids.expand(rows, 1),
+            "past_key_values": cache,
+            "use_cache": True,
+            "logits_to_keep": 1,
+        }
+        logits = engine.forward(inputs, edits={layer: edit}, start=layer + 1).logits
+        assert logits is not None
+        return logits[:, -1].float()
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
         prompts = [self._prompt_ids(request) for request in requests]
@@ -225,22 +211,29 @@ class LocalPair:
         order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
         out = [float("inf")] * len(texts)
         with self._active(side) as engine:
-            device = next(engine.decoder.model.parameters()).device
-            for start in range(0, len(order), 16):  # (16, 256, vocab) float32 stays under 1 GB
+            for start in range(0, len(order), 16):
                 batch = order[start : start + 16]
-                longest = max(len(encoded[i]) for i in batch)
-                ids = torch.zeros(len(batch), longest, dtype=torch.long)
-                mask = torch.zeros_like(ids)
-                for row, i in enumerate(batch):  # right padding: causal attention never sees it
-                    ids[row, : len(encoded[i])] = torch.tensor(encoded[i])
-                    mask[row, : len(encoded[i])] = 1
-                inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
-                logits = engine.forward(inputs).logits
-                assert logits is not None
-                nll = F.cross_entropy(
-                    logits[:, :-1].float().transpose(1, 2), ids[:, 1:].to(device), reduction="none"
-                ).cpu()  # (rows, longest - 1)
-                weight = mask[:, 1:]
-                for row, i in enumerate(batch):
-                    out[i] = float((nll[row] * weight[row]).sum() / weight[row].sum())
+                for i, nll in zip(batch, self._nll(engine, [encoded[i] for i in batch]), strict=True):
+                    out[i] = float(nll.mean())
         return out
+
+    def _nll(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Negative log-likelihoods (len - 1,) of each row's tokens but the first."""
+        device = next(engine.decoder.model.parameters()).device
+        longest, last = max(map(len, rows)), engine.decoder.n_layers - 1
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(rows):  # right padding: causal attention never sees it
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        ids, mask = ids.to(device), mask.to(device)
+        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False, "logits_to_keep": 1}
+        hidden = engine.forward(inputs, capture=[last], stop=True).residuals[last][:, :-1]
+        kept = mask[:, 1:].bool()
+        nll = [
+            F.cross_entropy(engine.decoder.unembed(part), target, reduction="none")
+            for part, target in zip(
+                hidden[kept].split(UNEMBEDDED_AT_ONCE), ids[:, 1:][kept].split(UNEMBEDDED_AT_ONCE), strict=True
+            )
+        ]
+        return list(torch.cat(nll).cpu().split([len(tokens) - 1 for tokens in rows]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 from torch import Tensor
@@ -68,8 +68,10 @@ class SharedPair:
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
         return self._pair.unembed(side, vectors)
 
-    def patched_logits(self, side: Side, prompt: str, layer: int, vectors: Tensor) -> Tensor:
-        return self._pair.patched_logits(side, prompt, layer, vectors)
+    def patched_logits(
+        self, side: Side, prompts: Sequence[str], layer: int, vectors: Tensor
+    ) -> Iterator[tuple[Tensor, ...]]:
+        return self._pair.patched_logits(side, prompts, layer, vectors)
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return self._pair.mean_nll(side, texts)
