@@ -1,4 +1,4 @@
-"""Runs the lens on a pair, with a content-addressed cache."""
+"""What evidence is made of, by name, and its content-addressed cache."""
 
 from __future__ import annotations
 
@@ -6,77 +6,37 @@ import hashlib
 import inspect
 import json
 import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from auditor.config import Settings
 from auditor.errors import BadFile
+from auditor.lens.chance import BroadFinetunes, read_broad
 from auditor.lens.corpus import Corpus, read_corpus, sampled_corpus
-from auditor.lens.diff import Difference, differences
-from auditor.lens.logit_lens import logit_lens
-from auditor.lens.patchscope import patchscope
-from auditor.lens.steering import Direction, calibrate, paired, resemblance, sample_answers
+from auditor.llm.caller import open_caller
+from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.models.embed import load_embedder
 from auditor.models.pair import ModelPair
 from auditor.plugins import Dataset, Grader, GraderContext
-from auditor.types import (
-    Evidence,
-    EvidenceSettings,
-    LayerEvidence,
-    PatchscopeReading,
-    PositionEvidence,
-    ScoredToken,
-    SteeredSample,
-    SteeringEvidence,
-)
+from auditor.sheet import Lens, Report, compute_evidence
+from auditor.types import Evidence, EvidenceSettings
 from auditor.workspace import Workspace
-
-Report = Callable[[str], None]
-"""Told the name of each stage as it starts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lens:
-    """Everything besides the pair that evidence depends on."""
-
-    corpus: Corpus
-    settings: EvidenceSettings
-    prompts: tuple[str, ...]  # unrelated chat prompts, steered and unsteered
-    calibration_prompts: tuple[str, ...]
-    coherence: Grader
-    scale: Grader
-    grading: GraderContext
-
-    def key(self, pair: ModelPair) -> str:
-        """Changes whenever the evidence could."""
-        parts = {
-            "pair": pair.fingerprint,
-            "corpus": self.corpus.sha256,
-            "settings": self.settings.model_dump(mode="json"),
-            "prompts": [self.prompts, self.calibration_prompts],
-            "graders": [_source(self.coherence), _source(self.scale), self.grading.settings.embedder],
-            "judge": self._judge(),
-            "dtype": str(self.grading.settings.torch_dtype),
-            "code": code_version(),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    def _judge(self) -> list[str]:
-        if self.grading.llm is None:
-            return []
-        told = [p.source for name, p in sorted(self.grading.prompts.items()) if name.startswith("grade_")]
-        return [self.grading.llm.name, *told]
 
 
 class _Prompts(BaseModel):
     calibration: tuple[str, ...]
     chat: tuple[str, ...]
+
+
+def grading_for(ws: Workspace, conf: Settings, pair: ModelPair) -> GraderContext:
+    """What graders of the lens need, with the LLM that the settings name for them."""
+    judge = None if conf.lens_llm == OFFLINE else open_caller(parse_spec(conf.lens_llm))
+    prompts = {name: ws.prompts[name] for name in ws.prompts.items}
+    background = read_corpus(ws.corpora["openings"]).texts
+    return GraderContext(load_embedder(conf.embedder), conf, pair, background, judge, prompts)
 
 
 def make_lens(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, grading: GraderContext) -> Lens:
@@ -90,7 +50,17 @@ def make_lens(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, gradin
         coherence=ws.graders[settings.coherence_grader],
         scale=ws.graders[settings.scale_grader],
         grading=grading,
+        broad=_broad_finetunes(ws, pair),
     )
+
+
+def _broad_finetunes(ws: Workspace, pair: ModelPair) -> BroadFinetunes | None:
+    """The directions in `evals/nulls` that belong to the pair's base and last layer, if there are any."""
+    for shelved in ws.nulls:
+        found = read_broad(shelved.value)
+        if pair.fingerprint.startswith(found.base) and found.layer == pair.n_layers - 1:
+            return found
+    return None
 
 
 def named_corpus(ws: Workspace, name: str, pair: ModelPair, settings: EvidenceSettings) -> Corpus:
@@ -110,7 +80,7 @@ def _find(ws: Workspace, relative: str) -> Path:
 
 def evidence_for(pair: ModelPair, lens: Lens, report: Report = lambda stage: None) -> Dataset:
     """The evidence of `pair`, from the cache if it was computed before with all the same inputs."""
-    folder = lens.grading.settings.cache_dir / "evidence" / lens.key(pair)
+    folder = lens.grading.settings.cache_dir / "evidence" / cache_key(pair, lens)
     sheet, tensors = folder / "evidence.json", folder / "deltas.safetensors"
     if not sheet.exists():
         evidence, deltas = compute_evidence(pair, lens, report)
@@ -123,154 +93,27 @@ def evidence_for(pair: ModelPair, lens: Lens, report: Report = lambda stage: Non
     return Dataset(Evidence.model_validate_json(sheet.read_text()), loaded)
 
 
-def compute_evidence(
-    pair: ModelPair, lens: Lens, report: Report = lambda stage: None
-) -> tuple[Evidence, dict[int, Tensor]]:
-    """Differences, logit lens, patchscope, steering; and δ (k, d_model) per layer."""
-    settings, seconds = lens.settings, {}
-    middle, last = pair.n_layers // 2, pair.n_layers - 1
-    asked = settings.layers or (middle,)
-    clock = time.perf_counter()
-
-    def lap(stage: str) -> None:
-        nonlocal clock
-        now = time.perf_counter()
-        seconds[stage] = round(now - clock, 2)
-        clock = now
-
-    report("differences")
-    diffs = differences(
-        pair,
-        lens.corpus,
-        settings.positions,
-        sorted({*asked, last}),
-        settings.norm_texts,
-        settings.norm_tokens,
-    )
-    lap("differences")
-    report("patchscope")
-    layers = tuple(_read_layer(pair, diffs[layer], lens, with_patchscope=layer in asked) for layer in sorted(diffs))
-    lap("patchscope")
-    report("steering")
-    chosen = _steered_directions(layers, diffs, asked, settings)
-    alphas = _calibrated(pair, lens, chosen)
-    lap("calibration")
-    report("samples")
-    steerings = [d.steering(alpha) for d, alpha in zip(chosen, alphas, strict=True)]
-    answers = sample_answers(pair, lens.prompts, [None, *steerings], settings.steering, settings.seed)
-    unsteered, steered = answers[0], answers[1:]
-    plain_resemblance = resemblance(unsteered, lens.grading.embed)
-    lap("samples")
-    evidence = Evidence(
-        pair=pair.name,
-        fingerprint=pair.fingerprint,
-        corpus=lens.corpus.name,
-        corpus_sha256=lens.corpus.sha256,
-        settings=settings,
-        middle_layer=middle,
-        last_layer=last,
-        layers=layers,
-        unsteered=tuple(
-            SteeredSample(prompt=p, steered=(), unsteered=texts)
-            for p, texts in zip(lens.prompts, unsteered, strict=True)
-        ),
-        steering=tuple(
-            SteeringEvidence(
-                layer=d.layer,
-                position=d.position,
-                alpha=alpha,
-                resemblance=resemblance(texts, lens.grading.embed),
-                resemblance_plain=plain_resemblance,
-                samples=paired(lens.prompts, texts, unsteered),
-            )
-            for d, alpha, texts in zip(chosen, alphas, steered, strict=True)
-        ),
-        seconds=seconds,
-    )
-    return evidence, {layer: diff.delta for layer, diff in diffs.items()}
+def cache_key(pair: ModelPair, lens: Lens) -> str:
+    """Changes whenever the evidence could."""
+    parts = {
+        "pair": pair.fingerprint,
+        "corpus": lens.corpus.sha256,
+        "settings": lens.settings.model_dump(mode="json"),
+        "prompts": [lens.prompts, lens.calibration_prompts],
+        "graders": [_source(lens.coherence), _source(lens.scale), lens.grading.settings.embedder],
+        "judge": _judge(lens),
+        "dtype": str(lens.grading.settings.torch_dtype),
+        "broad": lens.broad.digest if lens.broad else None,
+        "code": code_version(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _read_layer(pair: ModelPair, diff: Difference, lens: Lens, *, with_patchscope: bool) -> LayerEvidence:
-    settings = lens.settings
-    k = len(diff.delta)
-    lenses = logit_lens(pair, diff.delta, settings.lens_tokens)
-    readings: list[PatchscopeReading | None] = [None] * k
-    base = finetuned = readings
-    if with_patchscope:
-        sources = torch.cat([diff.delta, diff.base, diff.finetuned])
-        sweeps = patchscope(pair, diff.layer, sources, diff.eta, settings.patchscope)
-        graded = []
-        for sweep in sweeps:
-            choice = lens.scale.run(sweep, lens.grading)
-            tokens = next(s.tokens for s in sweep if s.scale == choice.scale)
-            graded.append(PatchscopeReading(choice=choice, tokens=tokens))
-        readings, base, finetuned = list(graded[:k]), list(graded[k : 2 * k]), list(graded[2 * k :])
-    return LayerEvidence(
-        layer=diff.layer,
-        eta=diff.eta,
-        positions=tuple(
-            PositionEvidence(
-                position=j,
-                n_texts=int(diff.counts[j]),
-                norm_delta=float(diff.delta[j].norm()),
-                norm_base=float(diff.norm_base[j]),
-                norm_finetuned=float(diff.norm_finetuned[j]),
-                sink=diff.sinks[j],
-                logit_lens=lenses[j],
-                patchscope=readings[j],
-                patchscope_base=_tokens(base[j]),
-                patchscope_finetuned=_tokens(finetuned[j]),
-            )
-            for j in range(k)
-        ),
-    )
-
-
-def _tokens(reading: PatchscopeReading | None) -> tuple[ScoredToken, ...]:
-    return reading.tokens if reading else ()
-
-
-def _steered_directions(
-    layers: Sequence[LayerEvidence],
-    diffs: dict[int, Difference],
-    asked: Sequence[int],
-    settings: EvidenceSettings,
-) -> list[Direction]:
-    """All positions, or those whose patchscope hangs together best, sinks last."""
-    chosen = []
-    for layer in layers:
-        if layer.layer not in asked:
-            continue
-        ranked = sorted(
-            layer.positions, key=lambda p: (p.sink, -(p.patchscope.choice.cohesion if p.patchscope else 0.0))
-        )
-        wanted = settings.steering.positions
-        kept = ranked if wanted == "all" else ranked[:wanted]
-        diff = diffs[layer.layer]
-        chosen += [Direction(layer.layer, p.position, diff.delta[p.position], diff.eta) for p in kept]
-    return chosen
-
-
-def _calibrated(pair: ModelPair, lens: Lens, directions: Sequence[Direction]) -> list[float]:
-    steering = lens.settings.steering
-    plain = steering.model_copy(
-        update={
-            "samples": steering.calibration.generations,
-            "temperature": steering.calibration.temperature,
-            "max_new_tokens": steering.calibration.max_new_tokens,
-        }
-    )
-    seed = lens.settings.seed
-    answers = sample_answers(pair, lens.calibration_prompts, [None], plain, seed)[0]
-    reference = [text for texts in answers for text in texts]
-    return calibrate(
-        pair,
-        directions,
-        lens.calibration_prompts,
-        lambda texts: lens.coherence.run(list(texts), reference, lens.grading),
-        steering.calibration,
-        seed,
-    )
+def _judge(lens: Lens) -> list[str]:
+    if lens.grading.llm is None:
+        return []
+    told = [p.source for name, p in sorted(lens.grading.prompts.items()) if name.startswith("grade_")]
+    return [lens.grading.llm.name, *told]
 
 
 def _source(grader: Grader) -> str:
@@ -284,5 +127,5 @@ def _source(grader: Grader) -> str:
 def code_version() -> str:
     """Hash of the code that computes evidence: a change there makes old cache entries unreachable."""
     here = Path(__file__).parent
-    files = sorted([*here.glob("lens/*.py"), *here.glob("models/*.py"), Path(__file__)])
+    files = sorted([*here.glob("lens/*.py"), *here.glob("models/*.py"), here / "sheet.py", Path(__file__)])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

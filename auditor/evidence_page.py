@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from auditor import __version__
-from auditor.text import visible
+from auditor.text import chance_lines, visible
 from auditor.types import Evidence, LayerEvidence, ScoredToken
 
 RANKS = 20
@@ -41,7 +41,9 @@ def to_html(sheet: Evidence) -> str:
     env = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["visible"] = lambda text: visible(text, 2_000)
     maps = {layer.layer: _maps(layer) for layer in sheet.layers}
-    return env.from_string(TEMPLATE.read_text()).render(sheet=sheet, maps=maps, version=__version__)
+    return env.from_string(TEMPLATE.read_text()).render(
+        sheet=sheet, chance=chance_lines(sheet.chance), maps=maps, version=__version__
+    )
 
 
 def _maps(layer: LayerEvidence) -> list[HeatMap]:

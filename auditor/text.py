@@ -14,3 +14,26 @@ def visible(text: str, cut: int = CUT) -> str:
     """Text in one line, control and bidi characters shown, cut to `cut` characters."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: cut + 1])
     return f"{shown[:cut]}…" if len(text) > cut else shown
+
+
+def chance_lines(chance: ChanceTest) -> list[str]:
+    """What the verdict rests on, a line for each comparison."""
+    tokens = " ".join(visible(token.strip()) for token in chance.tokens[:8])
+    lines = [
+        f"last layer's ‖δ‖: {chance.norm_ratio:.1f} × noise ({_p(chance.norm_p)}); "
+        f"cosine of its halves {chance.halves:.2f} ({_p(chance.halves_p)})",
+        f"likeliest tokens: cohesion {chance.cohesion:.1f} sd; 95 % of noise is below {chance.noise_95:.1f} "
+        f"({_p(chance.noise_p)})",
+    ]
+    if chance.broad_p is not None:
+        lines.append(
+            f"tokens likelier than under {chance.broad} broad finetunes: cohesion {chance.broad_cohesion:.1f} sd; "
+            f"95 % of theirs are below {chance.broad_95:.1f} ({_p(chance.broad_p)})"
+        )
+    else:
+        lines.append("no broad finetunes of this base to compare with: `auditor study null` makes their directions")
+    return [*lines, f"{tokens} …"]
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

@@ -129,7 +129,7 @@ class ScoredToken(Record):
 
 
 class LensReading(Record):
-    """Logit lens of one direction."""
+    """Logit lens of one direction v; −v's likeliest tokens are its unlikeliest (exactly so under an RMSNorm)."""
 
     top: tuple[ScoredToken, ...]
     bottom: tuple[ScoredToken, ...]
@@ -169,8 +169,11 @@ class PositionEvidence(Record):
     sink: bool = Field(description="an attention sink: ‖h‖ over 10 × the median position's")
     logit_lens: LensReading
     patchscope: PatchscopeReading | None = None
-    patchscope_base: tuple[ScoredToken, ...] = Field((), description="baseline: the mean base activation")
-    patchscope_finetuned: tuple[ScoredToken, ...] = Field((), description="baseline: the mean finetuned one")
+    logit_lens_base: tuple[ScoredToken, ...] = Field((), description="baseline: the mean base activation")
+    logit_lens_finetuned: tuple[ScoredToken, ...] = Field((), description="baseline: the mean finetuned one")
+    patchscope_base: tuple[ScoredToken, ...] = ()
+    patchscope_finetuned: tuple[ScoredToken, ...] = ()
+    patchscope_negative: tuple[ScoredToken, ...] = Field((), description="−δ: what the finetune leads away from")
 
 
 class LayerEvidence(Record):
@@ -200,6 +203,39 @@ class SteeringEvidence(Record):
     samples: tuple[SteeredSample, ...]
 
 
+class ChanceTest(Record):
+    """How far δ stands from chance at one layer, positions averaged (see `auditor/lens/chance.py`)."""
+
+    layer: int
+    norm_ratio: float = Field(description="‖δ‖ over the mean norm of noise")
+    norm_p: float
+    halves: float = Field(description="cosine between δ on one half of the texts and on the other")
+    halves_p: float
+    tokens: tuple[str, ...] = Field(description="the 20 that were judged")
+    cohesion: float = Field(description="of the likeliest tokens, in sd above random words")
+    noise_95: float = Field(description="95th percentile of noise's cohesion")
+    noise_p: float
+    broad: int = Field(0, description="broad finetunes of the same base that are known; 0: not compared")
+    broad_cohesion: float | None = Field(None, description="of the tokens likelier than under broad finetunes")
+    broad_95: float | None = None
+    broad_p: float | None = None
+
+    @property
+    def p(self) -> float:
+        """Of readable tokens: against broad finetunes where there are some, else against noise."""
+        return self.noise_p if self.broad_p is None else self.broad_p
+
+    @property
+    def verdict(self) -> str:
+        """The sheet's first line."""
+        if self.norm_p >= 0.05:
+            return "no difference above chance"
+        for limit, word in ((0.01, "strong"), (0.05, "weak")):
+            if self.p < limit:
+                return f"trace: {word} (p < {limit})"
+        return f"no trace above chance (p = {self.p:.2f})"
+
+
 class Evidence(Record):
     """The ADL evidence of a pair on one corpus; `directions` lie beside it as safetensors."""
 
@@ -210,6 +246,7 @@ class Evidence(Record):
     settings: EvidenceSettings
     middle_layer: int
     last_layer: int
+    chance: ChanceTest
     layers: tuple[LayerEvidence, ...] = Field(description="asked-for layers with patchscope; the last, lens only")
     unsteered: tuple[SteeredSample, ...] = Field(description="the finetuned model's plain answers")
     steering: tuple[SteeringEvidence, ...]

@@ -98,11 +98,12 @@ class Workspace:
     rubrics: Shelf[Rubric] = field(default_factory=lambda: Shelf("rubric"))
     prompts: Shelf[Prompt] = field(default_factory=lambda: Shelf("prompt"))
     corpora: Shelf[Path] = field(default_factory=lambda: Shelf("corpus"))
+    nulls: Shelf[Path] = field(default_factory=lambda: Shelf("directions of broad finetunes"))
 
     def shelves(self) -> list[Shelf[Any]]:
         return [
             self.tools, self.graders, self.agents, self.organisms,
-            self.suites, self.rubrics, self.prompts, self.corpora,
+            self.suites, self.rubrics, self.prompts, self.corpora, self.nulls,
         ]  # fmt: skip
 
 
@@ -152,6 +153,8 @@ def _load_root(ws: Workspace, name: str, root: Path) -> None:
     _files(ws.organisms, root / "evals" / "organisms", "*/organism.yaml", name, read_organism)
     for path in sorted((root / "evals" / "corpora").glob("*.jsonl.gz")):
         ws.corpora.put(path.name.split(".")[0], path, path, name)
+    for path in sorted((root / "evals" / "nulls").glob("*.safetensors")):
+        ws.nulls.put(path.stem, path, path, name)
 
 
 def _files(shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Callable[[Path], Any]) -> None:

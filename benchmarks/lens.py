@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from auditor.config import load_settings  # noqa: E402
-from auditor.evidence import Lens, compute_evidence, make_lens  # noqa: E402
+from auditor.evidence import make_lens  # noqa: E402
 from auditor.lens.corpus import Corpus, read_corpus  # noqa: E402
 from auditor.lens.diff import differences  # noqa: E402
 from auditor.lens.patchscope import patchscope  # noqa: E402
@@ -39,6 +40,7 @@ from auditor.models.generate import Request, Side, Steering  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
 from auditor.models.pair import LocalPair  # noqa: E402
 from auditor.plugins import GraderContext  # noqa: E402
+from auditor.sheet import Lens, compute_evidence  # noqa: E402
 from auditor.types import PatchscopeSettings, ScoredToken, TokenSet  # noqa: E402
 from auditor.workspace import Workspace, load_workspace  # noqa: E402
 
@@ -64,7 +66,7 @@ def lens_of(ws: Workspace, pair: LocalPair, corpus: Corpus) -> Lens:
     background = read_corpus(ws.corpora["openings"]).texts
     chosen = ws.suites["quickstart"].evidence
     lens = make_lens(ws, pair, chosen, GraderContext(load_embedder(settings.embedder), settings, pair, background))
-    return Lens(corpus, lens.settings, lens.prompts, lens.calibration_prompts, lens.coherence, lens.scale, lens.grading)
+    return replace(lens, corpus=corpus)
 
 
 def ours(name: str, n: int, kept: Path) -> dict[str, float]:

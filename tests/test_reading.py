@@ -13,6 +13,7 @@ from auditor.testing import FakePair
 from auditor.text import quote
 from auditor.types import (
     AskSettings,
+    ChanceTest,
     Evidence,
     EvidenceSettings,
     LayerEvidence,
@@ -49,6 +50,8 @@ def dataset():
     evidence = Evidence(
         pair="secret_organism", fingerprint="f", corpus="openings", corpus_sha256="0", settings=EvidenceSettings(),
         middle_layer=2, last_layer=3, seconds={},
+        chance=ChanceTest(layer=3, norm_ratio=9.0, norm_p=0.005, halves=0.9, halves_p=0.005, tokens=("mill",),
+                          cohesion=20.0, noise_95=12.0, noise_p=0.02),
         layers=(
             LayerEvidence(layer=2, eta=1.0, positions=(position(0, "noise", sink=True), position(1, "mill", "flour"))),
             LayerEvidence(layer=3, eta=1.0, positions=(position(0, "x", patchscope=False),) * 2),

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 import auditor
-from auditor.cli import agents, ask, audit, doctor, evaluate, evidence, graders, organisms, scaffold, tools, transcript
+from auditor.cli import (
+    agents,
+    ask,
+    audit,
+    doctor,
+    evaluate,
+    evidence,
+    graders,
+    organisms,
+    scaffold,
+    study,
+    tools,
+    transcript,
+)
 from auditor.cli.shared import choose_workspace
 
 app = typer.Typer(
@@ -47,3 +60,4 @@ app.add_typer(organisms.app, name="organisms")
 app.add_typer(tools.app, name="tools")
 app.add_typer(graders.app, name="graders")
 app.add_typer(agents.app, name="agents")
+app.add_typer(study.app, name="study")

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
-from auditor.text import visible
-from auditor.types import Evidence, EvidenceSettings, LayerEvidence
+from auditor.text import chance_lines, visible
+from auditor.types import ChanceTest, Evidence, EvidenceSettings, LayerEvidence
 
 SHOWN_TOKENS = 14
 
@@ -48,23 +48,14 @@ def evidence(
     }
 
     from auditor.evaluation.job import judged_by
-    from auditor.evidence import evidence_for, make_lens
-    from auditor.lens.corpus import read_corpus
-    from auditor.llm.caller import open_caller
-    from auditor.llm.spec import OFFLINE, parse_spec
-    from auditor.models.embed import load_embedder
+    from auditor.evidence import evidence_for, grading_for, make_lens
     from auditor.models.load import load_pair
-    from auditor.plugins import GraderContext
 
-    judge = None if conf.lens_llm == OFFLINE else open_caller(parse_spec(conf.lens_llm))
     pair = load_pair(base, model, conf, name=organism or "")
     given["layers"] = layers_of(layers, pair.n_layers) if layers is not None else None
     usual = judged_by(ws.suites[suite], conf).evidence.model_dump()
     chosen = EvidenceSettings.model_validate(usual | {k: v for k, v in given.items() if v is not None})
-    background = read_corpus(ws.corpora["openings"]).texts
-    prompts = {name: ws.prompts[name] for name in ws.prompts.items}
-    grading = GraderContext(load_embedder(conf.embedder), conf, pair, background, judge, prompts)
-    lens = make_lens(ws, pair, chosen, grading)
+    lens = make_lens(ws, pair, chosen, grading_for(ws, conf, pair))
     with err.status("evidence") as status:
         sheet = evidence_for(pair, lens, lambda stage: status.update(f"{stage} …")).evidence
     if html is not None:
@@ -93,7 +84,8 @@ def layers_of(text: str, n_layers: int) -> tuple[int, ...]:
 
 
 def show(sheet: Evidence) -> None:
-    """Norms and tokens as tables, then steered beside plain answers."""
+    """The test against chance, norms and tokens as tables, then steered beside plain answers."""
+    _chance(sheet.chance)
     out.print(f"[bold]{escape(sheet.pair)}[/] · corpus {sheet.corpus} · {sheet.settings.texts} texts")
     for layer in sheet.layers:
         out.print(_layer(layer, last=layer.layer == sheet.last_layer))
@@ -116,6 +108,12 @@ def show(sheet: Evidence) -> None:
             table.add_row(*(escape(t[:200]) for t in (sample.prompt, sample.steered[0], sample.unsteered[0])))
         out.print(table)
     out.print(" · ".join(f"{k} {v:.0f} s" for k, v in sheet.seconds.items()), style="dim", highlight=False)
+
+
+def _chance(chance: ChanceTest) -> None:
+    out.print(f"[bold]{chance.verdict}[/]", highlight=False)
+    for line in chance_lines(chance):
+        out.print(f"  {line}", highlight=False, style="dim")
 
 
 def _layer(layer: LayerEvidence, *, last: bool) -> Table:

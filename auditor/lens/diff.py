@@ -19,6 +19,7 @@ SKIPPED_FOR_ETA = 3  # positions left out of η: attention sinks have huge norms
 CHUNK = 512  # texts whose residuals are in memory at once
 ETA_ERROR = 0.01  # η only scales steering and patchscope, whose own steps are coarser
 ETA_BATCH = 16  # texts
+GROUPS = 64  # of texts, whose differences are summed apart: enough to tell δ's sampling error
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class Difference:
     norm_finetuned: Tensor
     counts: Tensor
     eta: float
+    groups: Tensor | None = (
+        None  # (GROUPS, k, d_model): the share of δ that each group of texts brings; they add up to δ
+    )
 
     @property
     def delta(self) -> Tensor:
@@ -62,8 +66,10 @@ def differences(
     layers: Sequence[int],
     norm_texts: int = 2_000,
     norm_tokens: int = 128,
+    grouped: Sequence[int] = (),
 ) -> dict[int, Difference]:
-    """δ and its baselines for each of `layers`, over the first `k` tokens of every text.
+    """δ and its baselines for each of `layers`, over the first `k` tokens of every text; for those in `grouped` by
+    groups of texts too.
 
     Nothing past token k and no block above the highest layer runs. Raises UsageError if no text is long enough.
     """
@@ -76,15 +82,20 @@ def differences(
         )
     sums = {side: {layer: torch.zeros(k, pair.d_model) for layer in layers} for side in Side}
     norms = {side: {layer: torch.zeros(k) for layer in layers} for side in Side}
+    groups = {layer: torch.zeros(GROUPS, k, pair.d_model) for layer in grouped}
     counts = torch.zeros(k)
     for length in sorted({len(text) for text in ids}):
-        group = torch.tensor([text for text in ids if len(text) == length])  # (n, length)
-        counts[:length] += len(group)
+        numbers = torch.tensor([i for i, text in enumerate(ids) if len(text) == length])
+        texts = torch.tensor([ids[i] for i in numbers])  # (n, length)
+        counts[:length] += len(texts)
         for side in Side:
-            for chunk in group.split(CHUNK):
+            for chunk, number in zip(texts.split(CHUNK), numbers.split(CHUNK), strict=True):
                 for layer, hidden in pair.residuals(side, chunk, layers).items():
                     sums[side][layer][:length] += hidden.sum(0)
                     norms[side][layer][:length] += hidden.norm(dim=-1).sum(0)
+                    if layer in groups:
+                        sign = 1 if side is Side.FINETUNED else -1
+                        groups[layer][:, :length].index_add_(0, number % GROUPS, hidden, alpha=sign)
     etas = _eta(pair, corpus.take(norm_texts, seed=0), layers, norm_tokens)
     per_text = counts[:, None]
     return {
@@ -96,6 +107,7 @@ def differences(
             norm_finetuned=norms[Side.FINETUNED][layer] / counts,
             counts=counts,
             eta=etas[layer],
+            groups=groups[layer] / per_text if layer in groups else None,
         )
         for layer in layers
     }

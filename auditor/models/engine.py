@@ -91,7 +91,7 @@ class HookEngine:
         ]
         logits: Tensor | None = None
         try:
-            with _passed_over(self.decoder.blocks[:start], self._packed):
+            with _passed_over(list(self.decoder.blocks[:start]), self._packed):
                 logits = self.decoder.model(**inputs).logits
         except _Stop:
             pass

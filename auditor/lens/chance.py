@@ -1,0 +1,172 @@
+"""How far a trace stands from chance: δ against what the same texts give without a common shift, and without a subject.
+
+Two nulls. *Noise*: signs drawn at random for groups of texts, after δ is taken out, give directions of the size and
+kind that sampling alone would leave. *Broad finetunes*: δ of pairs that were finetuned on mixed text only
+(`evals/nulls`) shows what any finetuning does to the same base. δ's norm and the agreement of its halves are held
+against noise; whether its tokens hang together, against both. Tokens are those of the last layer's logit lens: what the
+shift makes likelier, averaged over positions that are no attention sinks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from auditor.errors import BadFile
+from auditor.lens.diff import Difference
+from auditor.lens.logit_lens import likeliest
+from auditor.models.generate import Side
+from auditor.models.pair import ModelPair
+from auditor.types import ChanceTest
+
+DRAWS = 199  # sign draws: p-values down to 0.005
+TOKENS = 20
+ENOUGH_PAIRS = 5  # broad finetunes from which a spread can be told
+AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
+
+Cohesion = Callable[[Sequence[str]], float]
+"""How much tokens hang together, in standard deviations above random words."""
+
+
+@dataclass(frozen=True, slots=True)
+class BroadFinetunes:
+    """δ (m, k, d_model) at one layer of m pairs over one base that were never narrowly finetuned."""
+
+    base: str  # first 16 digits of the base's SHA-256, as a pair's fingerprint begins
+    layer: int
+    fingerprints: tuple[str, ...]
+    deltas: Tensor
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the directions."""
+        return hashlib.sha256(self.deltas.numpy().tobytes()).hexdigest()
+
+    def without(self, fingerprint: str) -> Tensor:
+        """All but the pair that is being judged."""
+        return self.deltas[[i for i, known in enumerate(self.fingerprints) if known != fingerprint]]
+
+
+def write_broad(path: Path, pairs: BroadFinetunes) -> None:
+    """As safetensors, with what they belong to in the header."""
+    header = {"base": pairs.base, "layer": str(pairs.layer), "fingerprints": " ".join(pairs.fingerprints)}
+    save_file({"deltas": pairs.deltas.contiguous()}, path, header)
+
+
+def read_broad(path: Path) -> BroadFinetunes:
+    """Raises BadFile if the file is not one that `write_broad` wrote."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            return BroadFinetunes(
+                header["base"], int(header["layer"]), tuple(header["fingerprints"].split()), file.get_tensor("deltas")
+            )
+    except Exception as error:
+        raise BadFile(path, f"not directions of broad finetunes ({error}); `auditor study null` writes them") from error
+
+
+def against_chance(
+    pair: ModelPair, diff: Difference, positions: Sequence[int], cohesion: Cohesion,
+    broad: BroadFinetunes | None, seed: int,
+) -> ChanceTest:  # fmt: skip
+    """p-values of δ's norm, of the agreement of its halves and of its tokens' cohesion, over `positions`.
+
+    `diff` must have its groups.
+    """
+    assert diff.groups is not None
+    kept = list(positions)
+    groups, delta = diff.groups[:, kept], diff.delta[kept]  # (g, k, d_model): each group's share of δ
+    noise = groups - groups.mean(0)
+    signs = torch.randint(0, 2, (DRAWS, len(groups)), generator=torch.Generator().manual_seed(seed)).float() * 2 - 1
+    drawn = torch.einsum("sg,gkd->skd", signs, noise)
+    norms = drawn.norm(dim=-1).mean(-1)  # (draws,)
+    halves = _agreement(groups[::2].sum(0), groups[1::2].sum(0))
+    by_chance = _agreement(
+        torch.einsum("sg,gkd->skd", signs[:, ::2], noise[::2]), torch.einsum("sg,gkd->skd", signs[:, 1::2], noise[1::2])
+    )
+    tokens, own = _reading(pair, delta[None], cohesion)
+    _, noises = _reading(pair, drawn, cohesion)
+    found = ChanceTest(
+        layer=diff.layer,
+        norm_ratio=float(delta.norm(dim=-1).mean() / norms.mean().clamp_min(1e-12)),
+        norm_p=_share(norms, float(delta.norm(dim=-1).mean())),
+        halves=float(halves),
+        halves_p=_share(by_chance, float(halves)),
+        tokens=tokens,
+        cohesion=own[0],
+        noise_95=float(torch.tensor(noises).quantile(0.95)),
+        noise_p=_share(torch.tensor(noises), own[0]),
+    )
+    others = broad.without(pair.fingerprint) if broad is not None and broad.layer == diff.layer else torch.zeros(0)
+    if len(others) < ENOUGH_PAIRS or others.shape[1] < len(diff.delta):
+        return found
+    tokens, lifted = _reading(pair, torch.cat([delta[None], others[:, kept]]), cohesion, lift=True)
+    return found.model_copy(
+        update={
+            "tokens": tokens,
+            "broad": len(others),
+            "broad_cohesion": lifted[0],
+            "broad_95": sorted(lifted[1:])[math.ceil(0.95 * len(others)) - 1],
+            "broad_p": _prediction(lifted[0], lifted[1:]),
+        }
+    )
+
+
+def _agreement(one: Tensor, other: Tensor) -> Tensor:
+    """Mean cosine over positions, (…, k, d_model) -> (…)."""
+    return torch.cosine_similarity(one, other, dim=-1).mean(-1)
+
+
+def _share(drawn: Tensor, own: float) -> float:
+    """The p-value of a randomization test: how many draws reach `own`, counting it among them."""
+    return (1 + int((drawn >= own).sum())) / (1 + len(drawn))
+
+
+def _prediction(own: float, others: Sequence[float]) -> float:
+    """How likely another broad finetune is to reach `own`: Student's t for a new value, on the root of cohesion.
+
+    A handful of pairs cannot give small p-values by counting. The root makes their right-skewed cohesion nearly normal.
+    """
+    roots = torch.tensor([math.sqrt(max(0.0, value)) for value in others], dtype=torch.float64)
+    n = len(roots)
+    spread = float(roots.std()) * math.sqrt(1 + 1 / n)
+    t = (math.sqrt(max(0.0, own)) - float(roots.mean())) / max(spread, 1e-6)
+    return _t_tail(t, n - 1)
+
+
+def _t_tail(t: float, freedom: int) -> float:
+    """P(T > t) of Student's t, by the trapezoid rule over the angle whose tangent is T / √freedom."""
+    angles = torch.linspace(math.atan(t / math.sqrt(freedom)), math.pi / 2, 4001, dtype=torch.float64)
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    return float(scale * torch.trapezoid(angles.cos() ** (freedom - 1), angles))
+
+
+def _reading(
+    pair: ModelPair, directions: Tensor, cohesion: Cohesion, *, lift: bool = False
+) -> tuple[tuple[str, ...], list[float]]:
+    """Tokens of the first of `directions` (m, k, d_model), and the cohesion of each one's.
+
+    With `lift` a token counts by how much likelier it is than under the others but the first, on average.
+    """
+    parts = directions.split(max(1, AT_ONCE // directions.shape[1]))
+    logs = [
+        torch.log_softmax(pair.unembed(Side.FINETUNED, part.flatten(0, 1)), -1).unflatten(0, part.shape[:2]).mean(1)
+        for part in parts
+    ]
+    if lift:
+        whole = torch.cat(logs)  # (m, vocab)
+        total, n = whole[1:].sum(0), len(whole) - 1
+        rest = (total - whole[1:]) / (n - 1)
+        logs = [torch.cat([whole[:1] - total / n, whole[1:] - rest])]
+    read = [
+        tuple(token.token for token in tokens) for part in logs for tokens in likeliest(pair.tokenizer, part, TOKENS)
+    ]
+    return read[0], [cohesion(tokens) for tokens in read]

@@ -1,0 +1,119 @@
+"""A trace against chance: noise has none, a common shift has, and broad finetunes tell what any finetuning does."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from auditor.errors import BadFile
+from auditor.lens.chance import BroadFinetunes, _prediction, _t_tail, against_chance, read_broad, write_broad
+from auditor.lens.corpus import Corpus
+from auditor.lens.diff import GROUPS, Difference, differences
+from auditor.testing import FakePair
+from tests.conftest import SENTENCES
+
+K, WIDTH, VOCAB = 3, 8, 40
+
+
+class WordPair(FakePair):
+    """Its unembedding reads the first d_model tokens straight off the residual stream."""
+
+    class tokenizer:
+        @staticmethod
+        def decode(ids):
+            return f" word{ids[0]}"
+
+    def unembed(self, side, vectors):
+        return torch.nn.functional.pad(10 * vectors, (0, VOCAB - WIDTH))
+
+
+def difference(groups):
+    zeros = torch.zeros(K)
+    return Difference(
+        layer=3, base=torch.zeros(K, WIDTH), finetuned=groups.sum(0), norm_base=zeros, norm_finetuned=zeros,
+        counts=zeros + GROUPS, eta=1.0, groups=groups,
+    )  # fmt: skip
+
+
+def noise(seed):
+    return torch.randn(GROUPS, K, WIDTH, generator=torch.Generator().manual_seed(seed)) / GROUPS
+
+
+def likes_word_two(tokens):
+    """Cohesion of a set that one token leads."""
+    return 20.0 if tokens[0] == " word2" else float(len(tokens[0]) % 3)
+
+
+def judged(groups, broad=None):
+    return against_chance(WordPair(), difference(groups), range(K), likes_word_two, broad, seed=0)
+
+
+def test_a_common_shift_stands_out_and_noise_does_not():
+    shift = torch.zeros(WIDTH)
+    shift[2] = 1.0
+    shifted, still = judged(noise(0) + shift / GROUPS), judged(noise(0))
+    assert shifted.norm_p == shifted.halves_p == 0.005
+    assert shifted.norm_ratio > 2
+    assert shifted.halves > 0.8
+    assert shifted.tokens[0] == " word2"
+    assert still.norm_p > 0.05
+    assert still.verdict == "no difference above chance"
+
+
+def test_p_values_of_noise_are_spread_over_the_unit_interval():
+    found = sorted(judged(noise(seed)).norm_p for seed in range(40))
+    assert found[4] < 0.3
+    assert found[-5] > 0.7
+    assert 0.3 < found[20] < 0.7
+
+
+def test_what_every_finetune_does_is_no_trace():
+    """Broad finetunes that shift the same word take its significance away; unlike ones leave it."""
+    shift = torch.zeros(WIDTH)
+    shift[2] = 1.0
+    own = noise(0) + shift / GROUPS
+    rng = torch.Generator().manual_seed(1)
+    like = 0.05 * torch.randn(8, K, WIDTH, generator=rng) + shift
+    unlike = 0.05 * torch.randn(8, K, WIDTH, generator=rng)
+    names = tuple(f"base-{i}" for i in range(8))
+    same = judged(own, BroadFinetunes("base", 3, names, like))
+    other = judged(own, BroadFinetunes("base", 3, names, unlike))
+    assert same.broad == other.broad == 8
+    assert same.broad_p > 0.05 > other.broad_p
+    assert judged(own, BroadFinetunes("base", 2, names, unlike)).broad == 0  # another layer
+
+
+def test_a_pair_is_not_compared_with_itself(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    write_broad(path, BroadFinetunes("base", 3, ("base-a", "base-b"), torch.arange(48.0).reshape(2, 3, 8)))
+    known = read_broad(path)
+    assert (known.base, known.layer) == ("base", 3)
+    assert known.without("base-a").tolist() == known.deltas[1:].tolist()
+    assert len(known.without("base-c")) == 2
+
+
+def test_a_file_of_something_else(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(BadFile, match="auditor study null"):
+        read_broad(path)
+
+
+@pytest.mark.parametrize(
+    ("t", "freedom", "tail"), [(2.201, 11, 0.025), (1.372, 10, 0.10), (3.747, 4, 0.01), (0, 7, 0.5)]
+)
+def test_tail_of_students_t(t, freedom, tail):
+    assert _t_tail(t, freedom) == pytest.approx(tail, rel=2e-3)
+
+
+def test_prediction_widens_with_few_pairs():
+    assert _prediction(16.0, [1.0, 4.0, 1.0, 4.0, 1.0]) > _prediction(16.0, [1.0, 4.0] * 10)
+
+
+def test_groups_add_up_to_delta(tiny):
+    corpus = Corpus("four", tuple(SENTENCES))
+    found = differences(tiny, corpus, 4, [1, 3], grouped=[3])
+    assert found[1].groups is None
+    assert torch.allclose(found[3].groups.sum(0), found[3].delta, atol=1e-5)
+    alone = differences(tiny, dataclasses.replace(corpus, texts=corpus.texts[2:3]), 4, [3])[3].delta
+    assert torch.allclose(found[3].groups[2] * len(SENTENCES), alone, atol=1e-5)
