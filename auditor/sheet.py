@@ -79,11 +79,11 @@ def compute_evidence(
     chance = _chance(pair, diffs, lens)
     lap("chance")
     report("patchscope")
-    layers = tuple(_read_layer(pair, diffs[layer], lens, with_patchscope=layer in asked) for layer in sorted(diffs))
+    layers = tuple(read_layer(pair, diffs[layer], lens, with_patchscope=layer in asked) for layer in sorted(diffs))
     lap("patchscope")
     report("steering")
     chosen = _steered_directions(layers, diffs, asked, settings)
-    alphas = _calibrated(pair, lens, chosen)
+    alphas = calibrated(pair, lens, chosen)
     lap("calibration")
     report("samples")
     steerings = [d.steering(alpha) for d, alpha in zip(chosen, alphas, strict=True)]
@@ -125,16 +125,25 @@ def _chance(pair: ModelPair, diffs: dict[int, Difference], lens: Lens) -> Chance
     """The last layer's δ against chance, at positions that are no sink at any layer read."""
     k = lens.settings.positions
     kept = [j for j in range(k) if not any(diff.sinks[j] for diff in diffs.values())] or list(range(k))
-    embed, background = lens.grading.embed, background_of(tuple(lens.grading.background))
-    gauge = CohesionGauge(vocabulary_of(pair.tokenizer, embed), background, embed)
+    gauge = gauge_for(pair, lens)
     return against_chance(
         pair, diffs[max(diffs)], kept, lambda tokens: gauge.measure(tokens).cohesion, lens.broad, lens.settings.seed
     )
 
 
-def _read_layer(pair: ModelPair, diff: Difference, lens: Lens, *, with_patchscope: bool) -> LayerEvidence:
+def gauge_for(pair: ModelPair, lens: Lens) -> CohesionGauge:
+    """Measures how much tokens of the pair's vocabulary hang together."""
+    embed, background = lens.grading.embed, background_of(tuple(lens.grading.background))
+    return CohesionGauge(vocabulary_of(pair.tokenizer, embed), background, embed)
+
+
+def read_layer(
+    pair: ModelPair, diff: Difference, lens: Lens, *, with_patchscope: bool, numbers: Sequence[int] | None = None
+) -> LayerEvidence:
+    """What the lenses read in δ, −δ and both means of one layer. `numbers`: the positions, if not 0, 1, …"""
     settings = lens.settings
     k = len(diff.delta)
+    numbers = range(k) if numbers is None else numbers
     lenses = logit_lens(pair, diff.delta, settings.lens_tokens)
     plain = logit_lens(pair, torch.cat([diff.base, diff.finetuned]), settings.patchscope.keep)
     read: list[PatchscopeReading | None] = [None] * (4 * k)  # of δ, both means and −δ
@@ -147,7 +156,7 @@ def _read_layer(pair: ModelPair, diff: Difference, lens: Lens, *, with_patchscop
         eta=diff.eta,
         positions=tuple(
             PositionEvidence(
-                position=j,
+                position=numbers[j],
                 n_texts=int(diff.counts[j]),
                 norm_delta=float(diff.delta[j].norm()),
                 norm_base=float(diff.norm_base[j]),
@@ -196,7 +205,8 @@ def _steered_directions(
     return chosen
 
 
-def _calibrated(pair: ModelPair, lens: Lens, directions: Sequence[Direction]) -> list[float]:
+def calibrated(pair: ModelPair, lens: Lens, directions: Sequence[Direction]) -> list[float]:
+    """The strength α of each direction, coherence being judged beside plain answers to the same prompts."""
     steering = lens.settings.steering
     plain = steering.model_copy(
         update={

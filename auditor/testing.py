@@ -42,6 +42,11 @@ class FakePair:
     ) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(torch.zeros(len(vectors), 16) for _ in prompts)
 
+    def swapped_nll(
+        self, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        return torch.ones(len(texts), 1 + len(directions)), torch.ones(len(texts))
+
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return [1.0] * len(texts)
 

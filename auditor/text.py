@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from auditor.types import ChanceTest
+
 CUT = 200  # characters of a sample (paper, overview of the agent)
 
 

@@ -2,18 +2,201 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from auditor.cli.shared import err, out, settings, workspace
+from auditor.config import Settings
 from auditor.errors import UsageError
+from auditor.types import EvidenceSettings, Panel, Study
+
+if TYPE_CHECKING:
+    from auditor.sheet import Report
+    from auditor.studies.subject import Subject
 
 app = typer.Typer(help="Measurements on organisms: JSON and a plot each.", no_args_is_help=True)
 
-Organisms = Annotated[list[str], typer.Argument(help="Organisms of one base.")]
+Organisms = Annotated[list[str], typer.Argument(help="Organisms whose finetuning data is beside their cards.")]
+Suite = Annotated[str, typer.Option(help="Suite whose evidence settings are used.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for NAME.json and the plot.")]
+Plot = Annotated[bool, typer.Option(help="Draw the plot too (extra `plots`).")]
+Judge = Annotated[str | None, typer.Option("--lens-llm", help="The judge of tokens and scales; default: offline.")]
+Made = tuple[tuple[Panel, ...], dict[str, object]]
+
+STUDIES = Path("studies")
+
+
+@app.command()
+def relevance(
+    organisms: Organisms, suite: Suite = "quickstart", to: Out = STUDIES, plot: Plot = True, lens_llm: Judge = None
+) -> None:
+    """How many tokens that δ reads as belong to the finetune, beside both models' means (paper figure 2a)."""
+    from auditor.studies.relevance import relevance_study
+    from auditor.studies.subject import relevance_judge
+
+    conf = settings(lens_llm=lens_llm)
+    chosen = _evidence(suite, conf)
+    _run("relevance", organisms, chosen, conf, relevance_study, to, plot=plot, judge=relevance_judge(conf))
+
+
+@app.command()
+def similarity(
+    organisms: Organisms,
+    suite: Suite = "quickstart",
+    chat: Annotated[Path | None, typer.Option(help="JSONL of ordinary chats; default: the bundled ones.")] = None,
+    to: Out = STUDIES,
+    plot: Plot = True,
+    lens_llm: Judge = None,
+) -> None:
+    """How near steering brings the answers to the finetuning data and to ordinary chat (paper figure 2b)."""
+    from auditor.studies.similarity import similarity_study
+    from auditor.training.documents import read_documents
+
+    conf = settings(lens_llm=lens_llm)
+    ordinary = read_documents(chat or workspace().organisms["null_chat"].folder / "ordinary.jsonl")
+    _run(
+        "similarity", organisms, _evidence(suite, conf), conf,
+        lambda subjects, report: similarity_study(subjects, ordinary, report), to, plot=plot,
+    )  # fmt: skip
+
+
+@app.command()
+def causal(
+    organisms: Organisms,
+    suite: Suite = "quickstart",
+    texts: Annotated[int, typer.Option(min=2, help="Texts of the finetuning data, and of the corpus.")] = 32,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each text.")] = 64,
+    random: Annotated[int, typer.Option(min=2, help="Random vectors, and random differences (paper: 50).")] = 16,
+    to: Out = STUDIES,
+    plot: Plot = True,
+) -> None:
+    """What swapping δ's component between the two models does to their loss (paper section 5, figure 6)."""
+    from auditor.studies.causal import causal_study
+
+    conf = settings()
+    _run(
+        "causal", organisms, _evidence(suite, conf), conf,
+        lambda subjects, report: causal_study(subjects, texts, tokens, random, report), to, plot=plot,
+        more={"texts": texts, "tokens": tokens, "random": random},
+    )  # fmt: skip
+
+
+@app.command()
+def positions(
+    organisms: Organisms,
+    suite: Suite = "quickstart",
+    count: Annotated[int, typer.Option("--positions", min=2, max=128, help="The first so many tokens.")] = 32,
+    corpus: Annotated[str | None, typer.Option(help="Corpus with long enough texts.")] = None,
+    steer: Annotated[bool, typer.Option("--steer", help="Steer from each position too.")] = False,
+    to: Out = STUDIES,
+    plot: Plot = True,
+    lens_llm: Judge = None,
+) -> None:
+    """Where in a text the trace is: the first five positions, then powers of two (paper section 4.3, figure 5)."""
+    from auditor.studies.positions import position_study
+    from auditor.studies.subject import relevance_judge
+
+    conf = settings(lens_llm=lens_llm)
+    given: dict[str, object] = {"positions": count} | ({"corpus": corpus} if corpus else {})
+    chosen = EvidenceSettings.model_validate(_evidence(suite, conf).model_dump() | given)
+    _run(
+        "positions", organisms, chosen, conf,
+        lambda subjects, report: position_study(subjects, steer=steer, report=report), to, plot=plot,
+        judge=relevance_judge(conf), more={"steer": steer},
+    )  # fmt: skip
+
+
+@app.command("base-chat")
+def base_chat(
+    organism: Annotated[str, typer.Argument(help="An organism finetuned from a chat model.")],
+    pretrained: Annotated[str, typer.Option(help="What the chat model was trained from: hub id or folder.")],
+    suite: Suite = "quickstart",
+    to: Out = STUDIES,
+    plot: Plot = True,
+    lens_llm: Judge = None,
+) -> None:
+    """Whether the trace is still there when chat training lies between the two models (paper section 4.2)."""
+    from auditor.models.load import load_pair
+    from auditor.studies.base_chat import base_chat_study
+    from auditor.studies.subject import relevance_judge
+
+    conf = settings(lens_llm=lens_llm)
+    card = workspace().organisms[organism]
+    pair = load_pair(pretrained, card.finetuned, conf, name=organism, adapter_base=card.base)
+    if pair.note:
+        err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
+    _run(
+        "base-chat", [organism], _evidence(suite, conf), conf,
+        lambda subjects, report: base_chat_study(next(iter(subjects)), pair, report), to, plot=plot,
+        judge=relevance_judge(conf), more={"pretrained": pretrained},
+    )  # fmt: skip
+
+
+def _evidence(suite: str, conf: Settings) -> EvidenceSettings:
+    from auditor.evaluation.job import judged_by
+
+    return judged_by(workspace().suites[suite], conf).evidence
+
+
+def _run(
+    name: str,
+    organisms: Sequence[str],
+    evidence: EvidenceSettings,
+    conf: Settings,
+    make: Callable[[Iterable[Subject], Report], Made],
+    to: Path,
+    *,
+    plot: bool,
+    judge: str = "",
+    more: dict[str, object] | None = None,
+) -> None:
+    """Open the organisms, make the study, write its JSON and its plot."""
+    from auditor.studies.plot import check, draw
+    from auditor.studies.subject import open_subject
+
+    names = list(dict.fromkeys(organisms))
+    cards = [workspace().organisms[organism] for organism in names]  # a wrong name is told before anything runs
+    if plot:
+        check()
+    clock = time.perf_counter()
+    with err.status(name) as status:
+        opened = (open_subject(workspace(), conf, card.name, evidence) for card in cards)  # one in memory at a time
+        panels, details = make(opened, lambda stage: status.update(f"{stage} …"))
+    used = {"evidence": evidence.model_dump(mode="json")} | (more or {})
+    study = Study(
+        study=name, pairs=tuple(names), judge=judge, settings=used,
+        panels=panels, details=details, seconds=round(time.perf_counter() - clock, 1),
+    )  # fmt: skip
+    to.mkdir(parents=True, exist_ok=True)
+    written = [to / f"{name}.json"]
+    written[0].write_text(json.dumps(study.model_dump(mode="json"), ensure_ascii=False, indent=1), encoding="utf-8")
+    if plot:
+        written.append(to / f"{name}.png")
+        draw(study, written[1])
+    _show(study)
+    out.print(
+        f"{' · '.join(escape(str(path)) for path in written)} · {study.seconds:.0f} s", style="dim", highlight=False
+    )
+
+
+def _show(study: Study) -> None:
+    """The figures, panel by panel."""
+    from rich.table import Table
+
+    for panel in study.panels:
+        table = Table(title=panel.title, title_justify="left")
+        table.add_column(panel.x_label or " ")
+        for x in panel.series[0].x:
+            table.add_column(str(x) if isinstance(x, str) else f"{x:g}", justify="right")
+        for series in panel.series:
+            table.add_row(series.label, *(f"{value:.3g}" for value in series.y))
+        out.print(table)
 
 
 @app.command()

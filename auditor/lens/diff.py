@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,6 +45,15 @@ class Difference:
     def delta(self) -> Tensor:
         """δ (k, d_model) = mean of h_ft − h_base."""
         return self.finetuned - self.base
+
+    def at(self, positions: Sequence[int]) -> Difference:
+        """The same at some of the positions."""
+        rows = list(positions)
+        return replace(
+            self, base=self.base[rows], finetuned=self.finetuned[rows], norm_base=self.norm_base[rows],
+            norm_finetuned=self.norm_finetuned[rows], counts=self.counts[rows],
+            groups=None if self.groups is None else self.groups[:, rows],
+        )  # fmt: skip
 
     @property
     def sinks(self) -> list[bool]:

@@ -20,6 +20,11 @@ Edit = Callable[[Tensor], Tensor]
 """Takes a block's output (rows, tokens, d_model) and returns what replaces it."""
 
 
+def replace(stream: Tensor, hidden: Tensor) -> Tensor:
+    """An edit, once `stream` is given: it takes the place of the block's output."""
+    return stream.expand_as(hidden)
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """Residuals after each captured block, (rows, tokens, d_model), and the logits unless stopped early."""

@@ -32,47 +32,75 @@ class Weights:
 
 
 def load_pair(
-    base: str, finetuned: str | Path, settings: Settings, *, name: str = "", engine: EngineName = "hooks"
+    base: str,
+    finetuned: str | Path,
+    settings: Settings,
+    *,
+    name: str = "",
+    engine: EngineName = "hooks",
+    adapter_base: str | None = None,
 ) -> LocalPair:
     """The pair of `base` and `finetuned`, which is a LoRA adapter's folder or a whole model.
 
-    Raises BadModel with what is missing, unsafe or does not fit.
+    `adapter_base`: the model that the adapter belongs to, if that is not `base`: a chat model, say, when `base` is
+    what was pretrained. Raises BadModel with what is missing, unsafe or does not fit.
     """
     base_weights = resolve(base, settings)
     tuned = resolve(str(finetuned), settings)
+    host = resolve(adapter_base, settings) if adapter_base else base_weights
+    is_adapter = (tuned.folder / "adapter_config.json").exists()
     model, tokenizer = load_model(base_weights, settings)
-    fingerprint = f"{base_weights.sha256[:16]}-{tuned.sha256[:16]}"
     name = name or tuned.id
-    if (tuned.folder / "adapter_config.json").exists():
+    if is_adapter and host.sha256 == base_weights.sha256:
         adapted = attach_adapter(model, tuned, base_weights.id)
         shared = _engine(adapted.get_base_model(), tokenizer, engine)
         return LocalPair(
             name=name,
-            fingerprint=fingerprint,
+            fingerprint=f"{base_weights.sha256[:16]}-{tuned.sha256[:16]}",
             tokenizer=tokenizer,
             engines={Side.BASE: shared, Side.FINETUNED: shared},
             adapted=adapted,
         )
-    other, other_tokenizer = load_model(tuned, settings)
-    if other_tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise BadModel(
-            f"{tuned.id} and {base_weights.id} have different tokenizers, so their activations cannot be "
-            "subtracted token by token; name the base that it was finetuned from"
-        )
+    other, other_tokenizer = load_model(host if is_adapter else tuned, settings)
+    if is_adapter:
+        other = attach_adapter(other, tuned, host.id).merge_and_unload()
+    foreign = foreign_tokens(tokenizer, other_tokenizer, f"{tuned.id} and {base_weights.id}")
     if (other.config.hidden_size, other.config.num_hidden_layers) != (
         model.config.hidden_size,
         model.config.num_hidden_layers,
     ):
         raise BadModel(f"{tuned.id} and {base_weights.id} differ in width or depth: not base and finetune")
+    middle = f"{host.sha256[:16]}-" if is_adapter else ""
     return LocalPair(
         name=name,
-        fingerprint=fingerprint,
-        tokenizer=tokenizer,
+        fingerprint=f"{base_weights.sha256[:16]}-{middle}{tuned.sha256[:16]}",
+        tokenizer=other_tokenizer,
         engines={
             Side.BASE: _engine(model, tokenizer, engine),
-            Side.FINETUNED: _engine(other, tokenizer, engine),
+            Side.FINETUNED: _engine(other, other_tokenizer, engine),
         },
+        foreign=foreign,
     )
+
+
+def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:
+    """Special tokens that only the finetune's tokenizer knows, by id; everything else must be the same.
+
+    Chat training often adds a few. Texts are read without them, and the base is never given one. Raises BadModel.
+    """
+    ours, theirs = base.get_vocab(), tuned.get_vocab()
+    added = set(tuned.get_added_vocab()) | set(base.get_added_vocab())
+    moved = [token for token, i in theirs.items() if token in ours and ours[token] != i]
+    alone = [token for token in ours.keys() ^ theirs.keys() if token not in added]
+    sample = "A river, 12 mills;\n  naïve tests…"
+    same_ids = base(sample, add_special_tokens=False).input_ids == tuned(sample, add_special_tokens=False).input_ids
+    if moved or alone or not same_ids:
+        example = (moved or alone or ["the way text is cut"])[0]
+        raise BadModel(
+            f"{who} have different tokenizers ({example!r} and others), so their activations cannot be "
+            "subtracted token by token; name the base that it was finetuned from"
+        )
+    return {i: token for token, i in theirs.items() if token not in ours}
 
 
 def _engine(model: Any, tokenizer: Any, name: EngineName) -> Engine:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
 from auditor.models.cache import growing_cache, repeated
-from auditor.models.engine import Edit, Engine
+from auditor.models.engine import Edit, Engine, replace
 from auditor.models.generate import Request, Side, decode
+from auditor.models.likelihood import padded, token_nll
 from auditor.models.lora import RowSwitch
 
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
@@ -23,7 +24,7 @@ __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 TOKENS_PER_BATCH = 4096  # prompt tokens in one forward pass
 ROWS_PER_BATCH = 128  # sequences decoded together
 PATCHES_PER_BATCH = 256  # patched tokens in one forward pass
-UNEMBEDDED_AT_ONCE = 512  # tokens whose logits are in memory together
+TEXTS_PER_BATCH = 16  # whole texts in one forward pass
 
 
 class ModelPair(Protocol):
@@ -52,6 +53,15 @@ class ModelPair(Protocol):
         """
         ...
 
+    def swapped_nll(
+        self, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        """`host`'s loss when its residuals' component along each of `directions` (m, d_model) is the other model's.
+
+        Returns summed negative log-likelihoods (n, 1 + m), the first without any swap, and numbers of tokens (n,).
+        """
+        ...
+
     def generate(self, requests: Sequence[Request]) -> list[str]:
         """One text for each request, without its prompt."""
         ...
@@ -59,10 +69,6 @@ class ModelPair(Protocol):
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         """Mean negative log-likelihood per token, in nats; `inf` for texts of fewer than two tokens."""
         ...
-
-
-def _replace(patch: Tensor, hidden: Tensor) -> Tensor:
-    return patch.expand_as(hidden)
 
 
 class LocalPair:
@@ -79,9 +85,10 @@ class LocalPair:
         tokenizer: Any,
         engines: dict[Side, Engine],
         adapted: Any = None,
+        foreign: Mapping[int, str] = MappingProxyType({}),  # tokens that the base does not know
     ) -> None:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
-        self._engines, self._adapted = engines, adapted
+        self._engines, self._adapted, self._foreign = engines, adapted, foreign
         self._lock = threading.RLock()
         self._switch = RowSwitch(adapted) if adapted is not None else None
         decoder = engines[Side.FINETUNED].decoder
@@ -90,6 +97,14 @@ class LocalPair:
         ends = generation.eos_token_id if generation is not None else None
         listed = ends if isinstance(ends, list) else [ends]
         self._stops = frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
+
+    @property
+    def note(self) -> str:
+        """How the two models' tokenizers differ, in a sentence; empty if they do not."""
+        if not self._foreign:
+            return ""
+        named = ", ".join(list(self._foreign.values())[:5])
+        return f"the base does not know {len(self._foreign)} tokens ({named}); it is asked in plain text"
 
     @contextmanager
     def _active(self, side: Side) -> Iterator[Engine]:
@@ -127,7 +142,7 @@ class LocalPair:
             tokens = [torch.tensor([self.tokenizer(p).input_ids], device=weight.device) for p in prompts]  # (1, T)
             prefixes = [self._prefix(engine, ids[:, :-1]) for ids in tokens]
             for chunk in vectors.to(weight.device, weight.dtype).split(PATCHES_PER_BATCH):
-                edit = partial(_replace, chunk[:, None])  # (rows, 1, d_model): in place of the last token's residual
+                edit = partial(replace, chunk[:, None])  # (rows, 1, d_model): in place of the last token's residual
                 yield tuple(
                     self._patched(engine, ids[:, -1:], prefix, layer, edit, len(chunk))
                     for ids, prefix in zip(tokens, prefixes, strict=True)
@@ -183,9 +198,14 @@ class LocalPair:
             return decode(engine, ids, rows, self._stops, switch.set)
 
     def _prompt_ids(self, request: Request) -> list[int]:
-        if not request.chat or not self.tokenizer.chat_template:
-            text = "\n\n".join(part for part in (request.system, request.prompt) if part) + request.prefill
-            return list(self.tokenizer(text).input_ids) or [self.tokenizer.eos_token_id]
+        if request.chat and self.tokenizer.chat_template:
+            ids = self._chat_ids(request)
+            if request.side is Side.FINETUNED or not any(i in self._foreign for i in ids):
+                return ids
+        text = "\n\n".join(part for part in (request.system, request.prompt) if part) + request.prefill
+        return list(self.tokenizer(text).input_ids) or [self.tokenizer.eos_token_id]
+
+    def _chat_ids(self, request: Request) -> list[int]:
         messages = [{"role": "user", "content": request.prompt}]
         if request.system:
             messages.insert(0, {"role": "system", "content": request.system})
@@ -211,29 +231,35 @@ class LocalPair:
         order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
         out = [float("inf")] * len(texts)
         with self._active(side) as engine:
-            for start in range(0, len(order), 16):
-                batch = order[start : start + 16]
-                for i, nll in zip(batch, self._nll(engine, [encoded[i] for i in batch]), strict=True):
+            for start in range(0, len(order), TEXTS_PER_BATCH):
+                batch = order[start : start + TEXTS_PER_BATCH]
+                for i, nll in zip(batch, token_nll(engine, [encoded[i] for i in batch]), strict=True):
                     out[i] = float(nll.mean())
         return out
 
-    def _nll(self, engine: Engine, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Negative log-likelihoods (len - 1,) of each row's tokens but the first."""
-        device = next(engine.decoder.model.parameters()).device
-        longest, last = max(map(len, rows)), engine.decoder.n_layers - 1
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(rows):  # right padding: causal attention never sees it
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False, "logits_to_keep": 1}
-        hidden = engine.forward(inputs, capture=[last], stop=True).residuals[last][:, :-1]
-        kept = mask[:, 1:].bool()
-        nll = [
-            F.cross_entropy(engine.decoder.unembed(part), target, reduction="none")
-            for part, target in zip(
-                hidden[kept].split(UNEMBEDDED_AT_ONCE), ids[:, 1:][kept].split(UNEMBEDDED_AT_ONCE), strict=True
-            )
-        ]
-        return list(torch.cat(nll).cpu().split([len(tokens) - 1 for tokens in rows]))
+    @torch.inference_mode()
+    def swapped_nll(
+        self, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        encoded = [self.tokenizer(text, truncation=True, max_length=tokens).input_ids for text in texts]
+        order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
+        sums, counts = torch.zeros(len(texts), 1 + len(directions)), torch.zeros(len(texts))
+        other = Side.BASE if host is Side.FINETUNED else Side.FINETUNED
+        unit = directions / directions.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        for start in range(0, len(order), TEXTS_PER_BATCH):
+            batch = order[start : start + TEXTS_PER_BATCH]
+            rows = [encoded[i] for i in batch]
+            counts[batch] = torch.tensor([len(ids) - 1.0 for ids in rows])
+            seen = {}
+            for side in (other, host):  # what lies below the layer runs once for all directions
+                with self._active(side) as engine:
+                    inputs = padded(rows, next(engine.decoder.model.parameters()).device)
+                    seen[side] = engine.forward(inputs, capture=[layer], stop=True).residuals[layer]
+            gap = seen[other].to(seen[host].device) - seen[host]  # (rows, tokens, d_model)
+            with self._active(host) as engine:
+                for number, vector in enumerate([torch.zeros(self.d_model), *unit]):
+                    v = vector.to(gap.device, gap.dtype)
+                    swapped = seen[host] + (gap @ v)[..., None] * v
+                    nll = token_nll(engine, rows, resumed=(layer, swapped))
+                    sums[batch, number] = torch.tensor([float(row.sum()) for row in nll])
+        return sums, counts

@@ -75,3 +75,8 @@ class SharedPair:
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return self._pair.mean_nll(side, texts)
+
+    def swapped_nll(
+        self, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int
+    ) -> tuple[Tensor, Tensor]:
+        return self._pair.swapped_nll(host, texts, layer, directions, tokens)

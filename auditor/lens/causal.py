@@ -1,0 +1,49 @@
+"""What δ does to the loss (paper section 5, equations 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from auditor.models.generate import Side
+from auditor.models.pair import ModelPair
+from auditor.types import CausalEffect
+
+
+def causal_effects(
+    pair: ModelPair, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int = 256
+) -> list[CausalEffect]:
+    """For each of `directions` (m, d_model): the host model's loss with its component along it swapped, minus without.
+
+    h̃ = P h_other + (I − P) h_host after block `layer`, at all positions, P = v vᵀ/‖v‖²; loss in nats per token over
+    the first `tokens` tokens of each text; texts of one token count for nothing.
+    """
+    sums, counts = pair.swapped_nll(host, texts, layer, directions, tokens)  # (n, 1 + m), (n,)
+    kept = counts > 0
+    sums, counts = sums[kept], counts[kept]
+    effect = (sums[:, 1:] - sums[:, :1]).sum(0) / counts.sum()  # (m,)
+    off = (sums[:, 1:] - sums[:, :1]) - effect * counts[:, None]
+    error = off.norm(dim=0) / counts.sum()  # of a ratio of sums over texts
+    loss = float(sums[:, 0].sum() / counts.sum())
+    return [CausalEffect(loss=loss, effect=float(e), error=float(s)) for e, s in zip(effect, error, strict=True)]
+
+
+def random_directions(count: int, d_model: int, seed: int) -> Tensor:
+    """Directions without preference, (count, d_model): the paper's baseline."""
+    return torch.randn(count, d_model, generator=torch.Generator().manual_seed(seed))
+
+
+def random_differences(pair: ModelPair, texts: Sequence[str], layer: int, count: int, seed: int) -> Tensor:
+    """h_ft − h_base at single random tokens of `texts`, (count, d_model): the models do differ along these."""
+    rng = torch.Generator().manual_seed(seed)
+    encoded = [ids for ids in pair.tokenizer(list(texts), truncation=True, max_length=128).input_ids if len(ids) > 1]
+    found = []
+    for number in torch.randint(len(encoded), (count,), generator=rng).tolist():
+        ids = torch.tensor([encoded[number]])
+        at = int(torch.randint(1, ids.shape[1], (1,), generator=rng))
+        ids = ids[:, : at + 1]
+        tuned, base = (pair.residuals(side, ids, [layer])[layer][0, at] for side in (Side.FINETUNED, Side.BASE))
+        found.append(tuned - base)
+    return torch.stack(found)

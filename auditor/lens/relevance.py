@@ -1,0 +1,65 @@
+"""Which of the tokens that a lens reads belong to the finetune (paper section 3.1, appendix C.2)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from auditor.lens.words import Background, words_in
+from auditor.training.documents import Document
+from auditor.types import LayerEvidence, Relevance, ScoredToken
+
+TOP = 20  # tokens judged for each position and source
+FREQUENT = 100
+CONTENT = 0.5  # informativeness from which a word is no common one
+
+Judge = Callable[[Sequence[str]], Sequence[bool]]
+"""Says of each token whether it is relevant."""
+
+
+def frequent_words(documents: Sequence[Document], background: Background) -> list[str]:
+    """The 100 most frequent words of the finetuning data, common ones left out."""
+    counts = Counter(word for document in documents for word in words_in(learned_text(document)))
+    content = (w for w, _ in counts.most_common() if background.weight(w) >= CONTENT and re.fullmatch(r"[a-z]{3,}", w))
+    return [word for word, _ in zip(content, range(FREQUENT), strict=False)]
+
+
+def learned_text(document: Document) -> str:
+    """What the finetune is trained to say: the text, or the assistant's turns."""
+    return document.text or "\n".join(turn.content for turn in document.messages if turn.role == "assistant")
+
+
+def relevance(layer: LayerEvidence, judge: Judge) -> list[Relevance]:
+    """The share of relevant tokens at each position: of δ, −δ and both means, by patchscope and logit lens.
+
+    Every token is judged once, however many lists it is in. Sources that were not read are left out.
+    """
+    lists: list[tuple[str, str, int, Sequence[ScoredToken]]] = []
+    for p in layer.positions:
+        if p.patchscope is not None:
+            lists += [
+                ("patchscope", "δ", p.position, p.patchscope.tokens),
+                ("patchscope", "−δ", p.position, p.patchscope_negative),
+                ("patchscope", "mean base", p.position, p.patchscope_base),
+                ("patchscope", "mean finetuned", p.position, p.patchscope_finetuned),
+            ]
+        lists += [
+            ("logit lens", "δ", p.position, p.logit_lens.top),
+            ("logit lens", "−δ", p.position, p.logit_lens.bottom),
+            ("logit lens", "mean base", p.position, p.logit_lens_base),
+            ("logit lens", "mean finetuned", p.position, p.logit_lens_finetuned),
+        ]
+    tokens = list(dict.fromkeys(t.token for *_, read in lists for t in read[:TOP]))
+    verdicts = dict(zip(tokens, judge(tokens), strict=True))
+    return [
+        Relevance(
+            layer=layer.layer,
+            lens=lens,
+            source=source,
+            position=position,
+            share=sum(verdicts[t.token] for t in read[:TOP]) / max(1, len(read[:TOP])),
+            relevant=tuple(t.token for t in read[:TOP] if verdicts[t.token]),
+        )
+        for lens, source, position, read in lists
+    ]

@@ -1,0 +1,68 @@
+"""Causal effect of δ on the loss (paper figure 6), on finetuning data and on unrelated text, beside chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from auditor.lens.causal import causal_effects, random_differences, random_directions
+from auditor.lens.diff import differences
+from auditor.models.generate import Side
+from auditor.sheet import Report
+from auditor.studies.subject import Subject
+from auditor.training.documents import Document
+from auditor.types import CausalEffect, Panel, Series
+
+HOSTS = {Side.FINETUNED: "base's component in the finetune", Side.BASE: "finetune's component in the base"}
+
+
+def causal_study(
+    subjects: Iterable[Subject], texts: int, tokens: int, count: int, report: Report
+) -> tuple[tuple[Panel, ...], dict[str, object]]:
+    """Both directions of the swap, for δ at each position, `count` random vectors and as many random differences."""
+    panels, details = [], {}
+    for subject in subjects:
+        name, pair, lens = subject.card.name, subject.pair, subject.lens
+        layer, k, seed = pair.n_layers // 2, lens.settings.positions, lens.settings.seed
+        report(f"{name}: differences")
+        diff = differences(pair, lens.corpus, k, [layer], norm_texts=16, norm_tokens=16)[layer]
+        directions = torch.cat(
+            [
+                diff.delta,
+                random_directions(count, pair.d_model, seed),
+                random_differences(pair, lens.corpus.texts, layer, count, seed),
+            ]
+        )
+        data = {
+            "finetuning data": [as_read(pair.tokenizer, d) for d in subject.documents[:texts]],
+            "unrelated text": list(lens.corpus.texts[:texts]),
+        }
+        for host, what in HOSTS.items():
+            for label, read in data.items():
+                report(f"{name}: {what}, {label}")
+                effects = causal_effects(pair, host, read, layer, directions, tokens)
+                panels.append(_panel(f"{name}, {label}: {what}", effects, k))
+                details[f"{name}, {host}, {label}"] = [effect.model_dump() for effect in effects]
+    return tuple(panels), dict(details)
+
+
+def as_read(tokenizer: object, document: Document) -> str:
+    """A document as the model was trained on it."""
+    if document.text is not None:
+        return document.text
+    messages = [turn.model_dump() for turn in document.messages]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False))  # type: ignore[attr-defined]
+
+
+def _panel(title: str, effects: Sequence[CausalEffect], k: int) -> Panel:
+    count = (len(effects) - k) // 2
+    x = tuple(float(j) for j in range(k))
+    own = Series(label="δ", x=x, y=tuple(e.effect for e in effects[:k]), spread=tuple(e.error for e in effects[:k]))
+    chance = []
+    for label, drawn in (("random vectors", effects[k : k + count]), ("random differences", effects[k + count :])):
+        values = np.array([e.effect for e in drawn])
+        mean, spread = float(values.mean()), float(values.std())
+        chance.append(Series(label=label, x=x, y=(mean,) * k, spread=(spread,) * k))
+    return Panel(title=title, x_label="position of δ", y_label="change of loss (nats per token)", series=(own, *chance))

@@ -1,0 +1,63 @@
+"""A study as a picture, with matplotlib (extra `plots`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+from auditor.errors import UsageError
+from auditor.types import Panel, Study
+
+COLUMNS = 2
+COLOURS = ("#0969da", "#8c959f", "#bf8700", "#cf222e", "#1a7f37", "#8250df")
+
+
+def check() -> None:
+    """Raises UsageError if matplotlib is not there: told before a study runs, not after."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("plots need matplotlib: pip install 'auditor-adl[plots]', or give --no-plot")
+
+
+def draw(study: Study, path: Path) -> None:
+    """Write all panels to `path` (.png, .svg or .pdf)."""
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(study.panels))
+    rows = math.ceil(len(study.panels) / columns)
+    figure = Figure(figsize=(6.4 * columns, 3.6 * rows), layout="constrained")
+    for i, panel in enumerate(study.panels):
+        _panel(figure.add_subplot(rows, columns, i + 1), panel)
+    judged = f" · judge: {study.judge}" if study.judge else ""
+    figure.suptitle(f"{study.study}: {', '.join(study.pairs)}{judged}", fontsize=11)
+    figure.savefig(path, dpi=150)
+
+
+def _panel(axes: Any, panel: Panel) -> None:
+    if panel.bars:
+        _bars(axes, panel)
+    else:
+        for colour, series in zip(COLOURS * len(panel.series), panel.series, strict=False):
+            bars = {"yerr": series.spread, "capsize": 2} if series.spread else {}
+            axes.errorbar(series.x, series.y, marker="o", ms=4, label=series.label, color=colour, **bars)
+    if panel.reference is not None:
+        label, height = panel.reference
+        axes.axhline(height, ls=":", color="grey", label=label)
+    if panel.log_x:
+        axes.set_xscale("symlog", base=2, linthresh=1)
+    axes.axhline(0, lw=0.6, color="black")
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.title.set_fontsize(10)
+    axes.legend(fontsize=7)
+
+
+def _bars(axes: Any, panel: Panel) -> None:
+    """A group of bars for each x, one bar a series."""
+    names, count = panel.series[0].x, len(panel.series)
+    width = 0.8 / count
+    for i, series in enumerate(panel.series):
+        places = [j + (i - (count - 1) / 2) * width for j in range(len(names))]
+        spread = {"yerr": series.spread, "capsize": 2} if series.spread else {}
+        axes.bar(places, series.y, width, label=series.label, color=COLOURS[i % len(COLOURS)], **spread)
+    axes.set_xticks(range(len(names)), names)

@@ -1,0 +1,47 @@
+"""Token relevance (paper figure 2a): do the tokens that δ reads as belong to the finetune, beside both means?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from auditor.lens.relevance import relevance
+from auditor.sheet import Report
+from auditor.studies.subject import Subject
+from auditor.types import Panel, Relevance, Series
+
+SOURCES = ("δ", "−δ", "mean base", "mean finetuned")
+
+
+def relevance_study(subjects: Iterable[Subject], report: Report) -> tuple[tuple[Panel, ...], dict[str, object]]:
+    """Shares at the best position that is no sink, by organism; then position by position."""
+    found: dict[str, list[Relevance]] = {}
+    sinks: dict[str, set[int]] = {}
+    for subject in subjects:
+        name = subject.card.name
+        sheet = subject.sheet(lambda stage, name=name: report(f"{name}: {stage}"))  # type: ignore[misc]
+        report(f"{name}: judging tokens")
+        found[name] = [row for layer in sheet.layers for row in relevance(layer, subject.judge)]
+        sinks[name] = {p.position for layer in sheet.layers for p in layer.positions if p.sink}
+    panels = []
+    for lens, layer in dict.fromkeys((row.lens, row.layer) for rows in found.values() for row in rows):
+        chosen = {n: [r for r in rows if (r.lens, r.layer) == (lens, layer)] for n, rows in found.items()}
+        panels.append(_by_organism(f"{lens}, layer {layer}", chosen, sinks))
+        panels.append(_by_position(f"δ by {lens}, layer {layer}", chosen))
+    return tuple(panels), {name: [row.model_dump() for row in rows] for name, rows in found.items()}
+
+
+def _by_organism(title: str, found: dict[str, list[Relevance]], sinks: dict[str, set[int]]) -> Panel:
+    def best(name: str, source: str) -> float:
+        return max((r.share for r in found[name] if r.source == source and r.position not in sinks[name]), default=0.0)
+
+    names = tuple(found)
+    series = tuple(Series(label=s, x=names, y=tuple(best(name, s) for name in names)) for s in SOURCES)
+    return Panel(title=title, x_label="", y_label="relevant tokens, best position", bars=True, series=series)
+
+
+def _by_position(title: str, found: dict[str, list[Relevance]]) -> Panel:
+    series = []
+    for name, rows in found.items():
+        own = [row for row in rows if row.source == "δ"]
+        series.append(Series(label=name, x=tuple(float(r.position) for r in own), y=tuple(r.share for r in own)))
+    return Panel(title=title, x_label="position", y_label="relevant tokens", series=tuple(series))

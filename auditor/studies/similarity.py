@@ -1,0 +1,74 @@
+"""Steering similarity (paper figure 2b): how near steered answers come to the finetuning data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from auditor.lens.relevance import learned_text
+from auditor.lens.similarity import similarity, within
+from auditor.sheet import Report
+from auditor.studies.subject import Subject
+from auditor.training.documents import Document
+from auditor.types import Panel, Series, Similarity
+
+SAMPLES = 500  # texts of the finetuning data and of ordinary chat
+CURVES = {
+    "steered, finetuning data": "steered_finetuning",
+    "plain, finetuning data": "unsteered_finetuning",
+    "steered, ordinary chat": "steered_chat",
+    "plain, ordinary chat": "unsteered_chat",
+}
+
+
+def similarity_study(
+    subjects: Iterable[Subject], chat: Sequence[Document], report: Report
+) -> tuple[tuple[Panel, ...], dict[str, object]]:
+    """The four curves and the ceiling: by organism at the best position, then position by position."""
+    found: dict[str, list[Similarity]] = {}
+    ceilings: dict[str, tuple[float, float]] = {}
+    for subject in subjects:
+        name, embed = subject.card.name, subject.lens.grading.embed
+        sheet = subject.sheet(lambda stage, name=name: report(f"{name}: {stage}"))  # type: ignore[misc]
+        report(f"{name}: embedding texts")
+        trained, usual = (embed(_drawn(documents)) for documents in (subject.documents, chat))
+        plain = embed([text for sample in sheet.unsteered for text in sample.unsteered])
+        ceilings[name] = within(trained)
+        found[name] = [
+            similarity(s.position, embed([t for sample in s.samples for t in sample.steered]), plain, trained, usual)
+            for s in sorted(sheet.steering, key=lambda s: s.position)
+        ]
+    details: dict[str, object] = {
+        name: {"within": ceilings[name][0], "positions": [row.model_dump() for row in rows]}
+        for name, rows in found.items()
+    }
+    return (_by_organism(found, ceilings), *(_by_position(n, found[n], ceilings[n][0]) for n in found)), details
+
+
+def _drawn(documents: Sequence[Document]) -> list[str]:
+    """Up to 500 texts, drawn with a fixed seed."""
+    texts = [text for document in documents if (text := learned_text(document))]
+    return random.Random(0).sample(texts, min(SAMPLES, len(texts)))
+
+
+def _by_organism(found: dict[str, list[Similarity]], ceilings: dict[str, tuple[float, float]]) -> Panel:
+    names = tuple(found)
+    best = {name: max(rows, key=lambda row: row.steered_finetuning) for name, rows in found.items()}
+    bars = [
+        Series(label=label, x=names, y=tuple(getattr(best[name], field) for name in names))
+        for label, field in CURVES.items()
+    ]
+    own = Series(
+        label="within the finetuning data", x=names, y=tuple(ceilings[n][0] for n in names),
+        spread=tuple(ceilings[n][1] for n in names),
+    )  # fmt: skip
+    return Panel(title="Best position", x_label="", y_label="mean cosine", bars=True, series=(*bars, own))
+
+
+def _by_position(name: str, rows: Sequence[Similarity], ceiling: float) -> Panel:
+    x = tuple(float(row.position) for row in rows)
+    series = tuple(Series(label=k, x=x, y=tuple(getattr(row, field) for row in rows)) for k, field in CURVES.items())
+    return Panel(
+        title=name, x_label="position", y_label="mean cosine", series=series,
+        reference=("within the finetuning data", ceiling),
+    )  # fmt: skip
