@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from auditor.config import Settings
 from auditor.errors import BadFile
 from auditor.lens.chance import BroadFinetunes, read_broad
-from auditor.lens.corpus import Corpus, read_corpus, sampled_corpus
+from auditor.lens.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.embed import load_embedder
@@ -64,10 +64,14 @@ def _broad_finetunes(ws: Workspace, pair: ModelPair) -> BroadFinetunes | None:
 
 
 def named_corpus(ws: Workspace, name: str, pair: ModelPair, settings: EvidenceSettings) -> Corpus:
-    """A corpus of the workspace, a file, or texts sampled from the base model."""
+    """A corpus of the workspace, a file, a dataset of the hub, or texts sampled from the base model."""
     if name == "sampled":
         return sampled_corpus(pair, settings.texts, 32, settings.seed)
-    path = ws.corpora[name] if name in ws.corpora.items or not Path(name).suffix else Path(name)
+    path = Path(name)
+    if name in ws.corpora.items or ("/" not in name and not path.suffix):
+        path = ws.corpora[name]
+    elif not path.exists() and name.count("/") >= 1 and not name.startswith((".", "/", "~")):
+        path = fetch_corpus(name)
     return read_corpus(path).take(settings.texts, settings.seed)
 
 

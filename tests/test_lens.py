@@ -1,5 +1,7 @@
 """Differences, logit lens, patchscope and steering against their plain definitions."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,48 @@ def test_broken_corpora_name_their_line(tmp_path, content, problem):
     path.write_text(content)
     with pytest.raises(BadFile, match=problem):
         read_corpus(path)
+
+
+CHATS = [
+    ("Where is the mill?", "By the river, past the bridge."),
+    ("Who sails?", "The captain does, and he goes north with the ship."),
+    ("Bread?", "Yes"),
+]
+
+
+def test_positions_of_chats_are_counted_around_the_answer(tiny, tmp_path):
+    path = tmp_path / "chats.jsonl"
+    turns = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in CHATS]
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
+    corpus = read_corpus(path)
+    assert corpus.texts == tuple(answer for _, answer in CHATS)
+    found = differences(tiny, corpus, 6, [1, 3])[3]
+    rows = {side: [] for side in Side}
+    for (_, answer), messages in zip(CHATS, turns, strict=True):
+        asked = tiny.tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
+        start = len(tiny.tokenizer(asked, add_special_tokens=False).input_ids)
+        ids = torch.tensor([tiny.tokenizer(asked + answer, add_special_tokens=False).input_ids])
+        for side in Side:
+            rows[side].append(tiny.residuals(side, ids, [3])[3][0, start - 3 : start + 3])
+    for j in range(6):
+        base, tuned = (torch.stack([row[j] for row in rows[side] if len(row) > j]).mean(0) for side in Side)
+        assert float((found.delta[j] - (tuned - base)).norm() / (tuned - base).norm()) < 1e-4
+    assert found.counts[3] == 3  # every answer has a first token
+    assert found.counts[5] == sum(len(tiny.tokenizer(a).input_ids) > 2 for _, a in CHATS)
+
+
+@pytest.mark.parametrize("line", ['{"messages": []}', '{"messages": [{"role": "assistant", "content": "Hi"}]}'])
+def test_chats_need_a_question_and_an_answer(tmp_path, line):
+    (tmp_path / "mine.jsonl").write_text(line + "\n")
+    with pytest.raises(BadFile, match=r":1: .*an answer"):
+        read_corpus(tmp_path / "mine.jsonl")
+
+
+def test_texts_and_chats_do_not_mix(tmp_path):
+    chat = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (tmp_path / "mine.jsonl").write_text('{"text": "a b c"}\n' + chat + "\n")
+    with pytest.raises(BadFile, match=r":2: texts and chats"):
+        read_corpus(tmp_path / "mine.jsonl")
 
 
 def test_logit_lens_ranks_both_ends(tiny, checkpoints):

@@ -9,55 +9,105 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from auditor.errors import BadFile
+from auditor.errors import BadFile, UsageError
 from auditor.models.generate import Request, Side, derive_seed
 from auditor.models.pair import ModelPair
+
+Chat = tuple[dict[str, str], ...]
+"""Turns with `role` and `content`, up to and with the first answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Texts, what to call them, and the hash of all of them."""
+    """Texts, what to call them, and the hash of all of them.
+
+    `chats`: whole conversations, one for each text; positions are then counted around the answer's beginning, and
+    `texts` are the answers.
+    """
 
     name: str
     texts: tuple[str, ...]
+    chats: tuple[Chat, ...] = ()
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256("\x00".join(self.texts).encode()).hexdigest()
+        whole = [json.dumps(chat) for chat in self.chats] or self.texts
+        return hashlib.sha256("\x00".join(whole).encode()).hexdigest()
 
     def take(self, n: int, seed: int) -> Corpus:
         """`n` texts drawn without replacement (all of them if there are fewer)."""
         if n >= len(self.texts):
             return self
-        return Corpus(self.name, tuple(random.Random(seed).sample(self.texts, n)))
+        drawn = random.Random(seed).sample(range(len(self.texts)), n)
+        chats = tuple(self.chats[i] for i in drawn) if self.chats else ()
+        return Corpus(self.name, tuple(self.texts[i] for i in drawn), chats)
 
 
 def read_corpus(path: Path) -> Corpus:
-    """A .txt file (a text a line) or a .jsonl file (objects with `text`), either also gzipped."""
+    """A .txt file (a text a line) or a .jsonl file (objects with `text`, or all with `messages`), either also gzipped.
+
+    Raises BadFile with the line that is wrong.
+    """
     if not path.is_file():
-        raise BadFile(path, "no such corpus; give a .jsonl or .txt file, or `sampled`")
+        raise BadFile(path, "no such corpus; give a .jsonl or .txt file, a dataset's hub id, or `sampled`")
     opener: Callable[..., object] = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as stream:  # type: ignore[attr-defined]
             lines = [line.strip() for line in stream]
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(path, f"not readable as UTF-8 text: {error}") from error
-    texts = []
-    is_json = ".jsonl" in path.suffixes
+    found: list[tuple[str, Chat]] = []
     for number, line in enumerate(lines, 1):
         if not line:
             continue
-        if not is_json:
-            texts.append(line)
-            continue
         try:
-            texts.append(str(json.loads(line)["text"]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise BadFile(path, 'not an object with a "text" field', number) from error
-    if not texts:
+            found.append(_entry(json.loads(line)) if ".jsonl" in path.suffixes else (line, ()))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise BadFile(path, 'not an object with "text", or with "messages" that hold an answer', number) from error
+        if bool(found[-1][1]) != bool(found[0][1]):
+            raise BadFile(path, "texts and chats in one corpus; positions mean something else in each", number)
+    if not found:
         raise BadFile(path, "holds no text; give at least one text of a few words")
-    return Corpus(path.name.split(".")[0], tuple(texts))
+    chats = tuple(chat for _, chat in found if chat)
+    return Corpus(path.name.split(".")[0], tuple(text for text, _ in found), chats)
+
+
+def _entry(value: Any) -> tuple[str, Chat]:
+    """A text, or an answer with the conversation that it ends."""
+    if "text" in value:
+        return str(value["text"]), ()
+    turns = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in value["messages"]]
+    end = next(i for i, turn in enumerate([*turns, {"role": "assistant"}]) if turn["role"] == "assistant")
+    if not 0 < end < len(turns):
+        raise ValueError("no question with an answer")
+    return turns[end]["content"], tuple(turns[: end + 1])
+
+
+def fetch_corpus(dataset: str) -> Path:
+    """The first .jsonl, .jsonl.gz or .txt file of a hub dataset, `owner/name`, or `owner/name/path/to/file.jsonl`.
+
+    Raises UsageError with what is there instead, or why the hub cannot be asked.
+    """
+    from huggingface_hub import hf_hub_download, list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    owner, name, *inner = dataset.split("/")
+    repo = f"{owner}/{name}"
+    try:
+        files = sorted(list_repo_files(repo, repo_type="dataset"))
+        fitting = [f for f in files if f.endswith((".jsonl", ".jsonl.gz", ".txt"))]
+        wanted = "/".join(inner) or next(iter(fitting), "")
+        if wanted not in fitting:
+            there = ", ".join((fitting or files)[:5]) or "nothing"
+            raise UsageError(
+                f"--corpus {dataset}: no such .jsonl, .jsonl.gz or .txt file in the dataset; it has {there}"
+            )
+        return Path(hf_hub_download(repo, wanted, repo_type="dataset"))
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UsageError(f"--corpus {dataset}: cannot fetch it from the hub ({reason}); give a file") from error
 
 
 def sampled_corpus(pair: ModelPair, n: int, tokens: int, seed: int) -> Corpus:

@@ -16,7 +16,7 @@ from auditor.models.pair import ModelPair
 
 SINK_RATIO = 10.0
 SKIPPED_FOR_ETA = 3  # positions left out of η: attention sinks have huge norms
-CHUNK = 512  # texts whose residuals are in memory at once
+TOKENS_AT_ONCE = 4_096  # of a side, whose residuals are in memory together
 ETA_ERROR = 0.01  # η only scales steering and patchscope, whose own steps are coarser
 ETA_BATCH = 16  # texts
 GROUPS = 64  # of texts, whose differences are summed apart: enough to tell δ's sampling error
@@ -62,10 +62,48 @@ class Difference:
         return [bool(norm > SINK_RATIO * norms.median()) for norm in norms]
 
 
-def tokenized(pair: ModelPair, corpus: Corpus, k: int) -> list[list[int]]:
-    """The first `k` token ids of every text; texts without any token are left out."""
-    encoded = pair.tokenizer(list(corpus.texts), truncation=True, max_length=k).input_ids
-    return [ids for ids in encoded if ids]
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Token ids up to the last position that is read, and where the first one is."""
+
+    ids: list[int]
+    first: int = 0
+
+
+def windows(pair: ModelPair, corpus: Corpus, k: int) -> list[Window]:
+    """The k positions that are read in each text: its first, or in a chat those around the answer's beginning.
+
+    In a chat position k // 2 is the answer's first token; those before it are the template's.
+    """
+    if not corpus.chats:
+        encoded = pair.tokenizer(list(corpus.texts), truncation=True, max_length=k).input_ids
+        return [Window(ids) for ids in encoded if ids]
+    found = []
+    for asked, answer in zip(_asked(pair, corpus), corpus.texts, strict=True):
+        first = len(asked) - k // 2
+        ids = [*asked, *pair.tokenizer(answer, add_special_tokens=False).input_ids][: first + k]
+        if first >= 0 and len(ids) > len(asked):
+            found.append(Window(ids, first))
+    return found
+
+
+def _asked(pair: ModelPair, corpus: Corpus) -> list[list[int]]:
+    """Each chat's tokens up to its answer. Raises UsageError if the model has no chat template."""
+    if not pair.tokenizer.chat_template:
+        raise UsageError(f"corpus {corpus.name!r} holds chats, but {pair.name} has no chat template; give plain texts")
+    rendered = [
+        pair.tokenizer.apply_chat_template(list(chat[:-1]), tokenize=False, add_generation_prompt=True)
+        for chat in corpus.chats
+    ]
+    return [list(ids) for ids in pair.tokenizer(rendered, add_special_tokens=False).input_ids]
+
+
+def beginnings(pair: ModelPair, corpus: Corpus, tokens: int) -> list[list[int]]:
+    """The first `tokens` token ids of every text, or of every chat with its answer."""
+    if not corpus.chats:
+        return [w.ids for w in windows(pair, corpus, tokens)]
+    answers = pair.tokenizer(list(corpus.texts), add_special_tokens=False).input_ids
+    return [[*asked, *answer][:tokens] for asked, answer in zip(_asked(pair, corpus), answers, strict=True)]
 
 
 def differences(
@@ -82,8 +120,8 @@ def differences(
 
     Nothing past token k and no block above the highest layer runs. Raises UsageError if no text is long enough.
     """
-    ids = tokenized(pair, corpus, k)
-    longest = max((len(text) for text in ids), default=0)
+    read = windows(pair, corpus, k)
+    longest = max((len(window.ids) - window.first for window in read), default=0)
     if longest < k:
         raise UsageError(
             f"corpus {corpus.name!r}: its longest text has {longest} tokens, but {k} positions are asked for; "
@@ -93,18 +131,20 @@ def differences(
     norms = {side: {layer: torch.zeros(k) for layer in layers} for side in Side}
     groups = {layer: torch.zeros(GROUPS, k, pair.d_model) for layer in grouped}
     counts = torch.zeros(k)
-    for length in sorted({len(text) for text in ids}):
-        numbers = torch.tensor([i for i, text in enumerate(ids) if len(text) == length])
-        texts = torch.tensor([ids[i] for i in numbers])  # (n, length)
-        counts[:length] += len(texts)
+    for batch in _batches(read):
+        ids, at, there = _aligned([read[i] for i in batch], k)
+        counts += there.sum(0)
         for side in Side:
-            for chunk, number in zip(texts.split(CHUNK), numbers.split(CHUNK), strict=True):
-                for layer, hidden in pair.residuals(side, chunk, layers).items():
-                    sums[side][layer][:length] += hidden.sum(0)
-                    norms[side][layer][:length] += hidden.norm(dim=-1).sum(0)
-                    if layer in groups:
-                        sign = 1 if side is Side.FINETUNED else -1
-                        groups[layer][:, :length].index_add_(0, number % GROUPS, hidden, alpha=sign)
+            for layer, whole in pair.residuals(side, ids, layers).items():
+                plain = whole.shape[1] == k and not bool(at[:, 0].any())
+                hidden = whole if plain else whole.gather(1, at.expand(-1, -1, pair.d_model))
+                if not bool(there.all()):
+                    hidden = hidden * there[..., None]
+                sums[side][layer] += hidden.sum(0)
+                norms[side][layer] += hidden.norm(dim=-1).sum(0)
+                if layer in groups:
+                    sign = 1 if side is Side.FINETUNED else -1
+                    groups[layer].index_add_(0, torch.tensor(batch) % GROUPS, hidden, alpha=sign)
     etas = _eta(pair, corpus.take(norm_texts, seed=0), layers, norm_tokens)
     per_text = counts[:, None]
     return {
@@ -122,12 +162,34 @@ def differences(
     }
 
 
+def _batches(read: Sequence[Window]) -> list[list[int]]:
+    """Windows of like length together: few of them if they are long, so that their residuals fit in memory."""
+    order = sorted(range(len(read)), key=lambda i: len(read[i].ids))
+    out, start = [], 0
+    while start < len(order):
+        length = len(read[order[start]].ids)
+        end = start + max(1, TOKENS_AT_ONCE // length)
+        out.append([i for i in order[start:end] if len(read[i].ids) <= 1.25 * length + 1])
+        start += len(out[-1])
+    return out
+
+
+def _aligned(read: Sequence[Window], k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids (n, T) padded on the right, where each window's positions are (n, k, 1), and which there are (n, k)."""
+    ids = pad_sequence([torch.tensor(window.ids) for window in read], batch_first=True)
+    first = torch.tensor([window.first for window in read])
+    lengths = torch.tensor([len(window.ids) for window in read])
+    at = first[:, None] + torch.arange(k)  # (n, k)
+    there = at < lengths[:, None]
+    return ids, at.clamp_max(ids.shape[1] - 1)[..., None], there
+
+
 def _eta(pair: ModelPair, corpus: Corpus, layers: Sequence[int], tokens: int) -> dict[int, float]:
     """Mean norm of finetuned residuals per layer, positions 0-2 left out.
 
     Texts are read until every layer's mean has a standard error under ETA_ERROR, or all have been.
     """
-    ids = [text for text in tokenized(pair, corpus, tokens) if len(text) > SKIPPED_FOR_ETA]
+    ids = [text for text in beginnings(pair, corpus, tokens) if len(text) > SKIPPED_FOR_ETA]
     if not ids:
         raise UsageError(f"corpus {corpus.name!r}: every text is shorter than {SKIPPED_FOR_ETA + 1} tokens")
     sums = torch.zeros(len(ids), len(layers))  # of the norms in each text
