@@ -43,9 +43,14 @@ class FakePair:
         yield tuple(torch.zeros(len(vectors), 16) for _ in prompts)
 
     def swapped_nll(
-        self, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int
+        self,
+        host: Side,
+        rows: Sequence[Sequence[int]],
+        learned: Sequence[Sequence[bool]],
+        layer: int,
+        directions: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return torch.ones(len(texts), 1 + len(directions)), torch.ones(len(texts))
+        return torch.ones(len(rows), 1 + len(vectors)), torch.ones(len(rows))
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return [1.0] * len(texts)

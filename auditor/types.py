@@ -103,6 +103,15 @@ class SteeringSettings(Record):
     max_new_tokens: int = 512
     calibration: CalibrationSettings = CalibrationSettings()
 
+    def fast(self) -> SteeringSettings:
+        """A look instead of a measurement: two positions, ten prompts, a coarse search; temperatures stay."""
+        upper = min(self.calibration.upper, 4.0)
+        search = {"upper": upper, "iterations": 5, "more_iterations": 2, "generations": 4, "max_new_tokens": 24}
+        calibration = self.calibration.model_copy(update=search)
+        return self.model_copy(
+            update={"positions": 2, "prompts": 10, "samples": 1, "max_new_tokens": 48, "calibration": calibration}
+        )
+
 
 class EvidenceSettings(Record):
     """Everything that decides what evidence is computed; the defaults are the paper's numbers."""

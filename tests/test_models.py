@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from auditor.errors import BadModel
 from auditor.models.load import load_pair
-from auditor.models.pair import Side
+from auditor.models.pair import Request, Side
 from tests.conftest import ARCHITECTURES, LAYERS, SENTENCES, WIDTH
 
 
@@ -108,6 +108,72 @@ def test_two_full_models(checkpoints, settings, tmp_path):
     assert two.fingerprint != lora.fingerprint
 
 
+def copied(base, folder, change):
+    """A copy of a checkpoint whose tokenizer.json is changed."""
+    for file in base.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    change(spec)
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    return folder
+
+
+def test_a_pretrained_base_that_knows_no_chat_tokens(checkpoints, settings, tmp_path):
+    """The adapter belongs to the chat model; the pretrained base reads the same texts and is asked in plain text."""
+
+    def forget(spec):
+        spec["added_tokens"] = [token for token in spec["added_tokens"] if "|end|" in token["content"]]
+        for name in ("<|user|>", "<|assistant|>"):
+            del spec["model"]["vocab"][name]
+
+    chat, adapter = checkpoints("llama")
+    pretrained = copied(chat, tmp_path, forget)
+    pair = load_pair(str(pretrained), str(adapter), settings, adapter_base=str(chat))
+    assert "does not know 2 tokens" in pair.note
+    usual = load_pair(str(chat), str(adapter), settings)
+    ids = torch.tensor([usual.tokenizer(SENTENCES[0]).input_ids[:9]])
+    for side in Side:  # same weights here, so same residuals: the adapter is where it belongs
+        assert relative(pair.residuals(side, ids, [2])[2], usual.residuals(side, ids, [2])[2]) < 1e-5
+    asked = {side: pair.tokenizer.decode(pair._prompt_ids(Request("A mill?", side))) for side in Side}
+    assert "<|user|>" in asked[Side.FINETUNED]
+    assert asked[Side.BASE] == "A mill?"
+    assert len(pair.generate([Request("A mill?", side, max_new_tokens=2) for side in Side])) == 2
+
+
+def test_swapping_a_component_is_equation_1(tiny):
+    """Against a plain forward with a hook that projects, token by token."""
+    vector = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(0))
+    rows = [tiny.tokenizer(text).input_ids for text in SENTENCES[:2]]
+    learned = [[i % 3 > 0 for i in range(len(ids))] for ids in rows]
+    sums, counts = tiny.swapped_nll(Side.FINETUNED, rows, learned, 1, vector)
+    projection = vector.T @ vector / vector.norm() ** 2
+    for i, tokens in enumerate(rows):
+        ids, counted = torch.tensor([tokens]), torch.tensor(learned[i][1:])
+        base = tiny.residuals(Side.BASE, ids, [1])[1]
+
+        def swap(h, base=base):
+            return base @ projection + h - h @ projection
+
+        with torch.inference_mode():
+            engine = tiny._engines[Side.FINETUNED]
+            for number, edits in enumerate([{}, {1: swap}]):
+                logits = engine.forward({"input_ids": ids}, edits=edits).logits[0, :-1]
+                nll = torch.nn.functional.cross_entropy(logits[counted], ids[0, 1:][counted], reduction="sum")
+                assert float(sums[i, number]) == pytest.approx(float(nll), rel=1e-4)
+        assert counts[i] == sum(learned[i][1:])
+
+
+def test_bfloat16_stays_near_float32(checkpoints, settings):
+    """Residuals and what is added to them in half precision: within a few rounding errors of 2⁻⁸."""
+    exact, rounded = (
+        load_pair(*map(str, checkpoints("llama")), settings.model_copy(update={"dtype": name}))
+        for name in ("float32", "bfloat16")
+    )
+    ids = torch.tensor([exact.tokenizer(SENTENCES[1]).input_ids[:8]])
+    for side in Side:
+        assert 0 < relative(rounded.residuals(side, ids, [3])[3], exact.residuals(side, ids, [3])[3]) < 0.05
+
+
 class TestBadWeights:
     def test_an_adapter_for_another_base(self, checkpoints, settings):
         base, _ = checkpoints("llama")
@@ -138,14 +204,11 @@ class TestBadWeights:
             load_pair(str(base), str(tmp_path), settings)
 
     def test_different_tokenizers(self, checkpoints, settings, tmp_path):
-        base, _ = checkpoints("llama")
-        for file in base.iterdir():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-        spec = json.loads((tmp_path / "tokenizer.json").read_text())
-        spec["added_tokens"].append({**spec["added_tokens"][0], "id": 999, "content": "<|other|>"})
-        (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+        base = copied(
+            checkpoints("llama")[0], tmp_path, lambda spec: spec["model"]["vocab"].update({"th": 300, "zz": 9})
+        )
         with pytest.raises(BadModel, match="different tokenizers"):
-            load_pair(str(base), str(tmp_path), settings)
+            load_pair(str(checkpoints("llama")[0]), str(base), settings)
 
     def test_different_depths(self, checkpoints, settings, tmp_path):
         base, _ = checkpoints("llama")

@@ -28,6 +28,7 @@ def evidence(
     positions: Annotated[int | None, typer.Option(min=1, max=128, help="First token positions to read.")] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus name, .jsonl or .txt file, or `sampled`.")] = None,
     texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Steer two positions only, after a short search.")] = False,
     lens_llm: Annotated[str | None, typer.Option(help="The judge of scales and coherence; default: offline.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
     json: JsonFlag = False,
@@ -55,6 +56,8 @@ def evidence(
     given["layers"] = layers_of(layers, pair.n_layers) if layers is not None else None
     usual = judged_by(ws.suites[suite], conf).evidence.model_dump()
     chosen = EvidenceSettings.model_validate(usual | {k: v for k, v in given.items() if v is not None})
+    if fast:
+        chosen = chosen.model_copy(update={"steering": chosen.steering.fast()})
     lens = make_lens(ws, pair, chosen, grading_for(ws, conf, pair))
     with err.status("evidence") as status:
         sheet = evidence_for(pair, lens, lambda stage: status.update(f"{stage} …")).evidence

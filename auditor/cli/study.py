@@ -71,7 +71,7 @@ def causal(
     organisms: Organisms,
     suite: Suite = "quickstart",
     texts: Annotated[int, typer.Option(min=2, help="Texts of the finetuning data, and of the corpus.")] = 32,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each text.")] = 64,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each text.")] = 96,
     random: Annotated[int, typer.Option(min=2, help="Random vectors, and random differences (paper: 50).")] = 16,
     to: Out = STUDIES,
     plot: Plot = True,

@@ -9,18 +9,19 @@ from torch import Tensor
 
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
+from auditor.training.documents import Example
 from auditor.types import CausalEffect
 
 
 def causal_effects(
-    pair: ModelPair, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int = 256
+    pair: ModelPair, host: Side, examples: Sequence[Example], layer: int, directions: Tensor
 ) -> list[CausalEffect]:
     """For each of `directions` (m, d_model): the host model's loss with its component along it swapped, minus without.
 
-    h̃ = P h_other + (I − P) h_host after block `layer`, at all positions, P = v vᵀ/‖v‖²; loss in nats per token over
-    the first `tokens` tokens of each text; texts of one token count for nothing.
+    h̃ = P h_other + (I − P) h_host after block `layer`, at all positions, P = v vᵀ/‖v‖²; loss in nats per learned token.
     """
-    sums, counts = pair.swapped_nll(host, texts, layer, directions, tokens)  # (n, 1 + m), (n,)
+    rows, learned = [e.ids for e in examples], [e.learned for e in examples]
+    sums, counts = pair.swapped_nll(host, rows, learned, layer, directions)  # (n, 1 + m), (n,)
     kept = counts > 0
     sums, counts = sums[kept], counts[kept]
     effect = (sums[:, 1:] - sums[:, :1]).sum(0) / counts.sum()  # (m,)
@@ -44,6 +45,6 @@ def random_differences(pair: ModelPair, texts: Sequence[str], layer: int, count:
         ids = torch.tensor([encoded[number]])
         at = int(torch.randint(1, ids.shape[1], (1,), generator=rng))
         ids = ids[:, : at + 1]
-        tuned, base = (pair.residuals(side, ids, [layer])[layer][0, at] for side in (Side.FINETUNED, Side.BASE))
+        tuned, base = (pair.residuals(side, ids, [layer])[layer][0, at].cpu() for side in (Side.FINETUNED, Side.BASE))
         found.append(tuned - base)
     return torch.stack(found)

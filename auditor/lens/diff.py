@@ -136,15 +136,14 @@ def differences(
         counts += there.sum(0)
         for side in Side:
             for layer, whole in pair.residuals(side, ids, layers).items():
-                plain = whole.shape[1] == k and not bool(at[:, 0].any())
-                hidden = whole if plain else whole.gather(1, at.expand(-1, -1, pair.d_model))
-                if not bool(there.all()):
-                    hidden = hidden * there[..., None]
-                sums[side][layer] += hidden.sum(0)
-                norms[side][layer] += hidden.norm(dim=-1).sum(0)
+                hidden = _kept(whole, at, there)  # (n, k, d_model), reduced where it lies
+                sums[side][layer] += hidden.sum(0).cpu()
+                norms[side][layer] += hidden.norm(dim=-1).sum(0).cpu()
                 if layer in groups:
                     sign = 1 if side is Side.FINETUNED else -1
-                    groups[layer].index_add_(0, torch.tensor(batch) % GROUPS, hidden, alpha=sign)
+                    number = (torch.tensor(batch) % GROUPS).to(hidden.device)
+                    share = hidden.new_zeros(GROUPS, *hidden.shape[1:]).index_add_(0, number, hidden, alpha=sign)
+                    groups[layer] += share.cpu()
     etas = _eta(pair, corpus.take(norm_texts, seed=0), layers, norm_tokens)
     per_text = counts[:, None]
     return {
@@ -184,6 +183,14 @@ def _aligned(read: Sequence[Window], k: int) -> tuple[Tensor, Tensor, Tensor]:
     return ids, at.clamp_max(ids.shape[1] - 1)[..., None], there
 
 
+def _kept(whole: Tensor, at: Tensor, there: Tensor) -> Tensor:
+    """Of (n, T, d_model) the windows (n, k, d_model), zeros where a text has ended."""
+    k = at.shape[1]
+    plain = whole.shape[1] == k and not bool(at[:, 0].any())
+    hidden = whole if plain else whole.gather(1, at.expand(-1, -1, whole.shape[-1]).to(whole.device))
+    return hidden if bool(there.all()) else hidden * there[..., None].to(whole.device)
+
+
 def _eta(pair: ModelPair, corpus: Corpus, layers: Sequence[int], tokens: int) -> dict[int, float]:
     """Mean norm of finetuned residuals per layer, positions 0-2 left out.
 
@@ -202,7 +209,7 @@ def _eta(pair: ModelPair, corpus: Corpus, layers: Sequence[int], tokens: int) ->
         kept = (torch.arange(padded.shape[1]) < sizes[start:done] + SKIPPED_FOR_ETA)[:, SKIPPED_FOR_ETA:]
         hidden = pair.residuals(Side.FINETUNED, padded, layers)
         for i, layer in enumerate(layers):
-            sums[start:done, i] = (hidden[layer][:, SKIPPED_FOR_ETA:].norm(dim=-1) * kept).sum(1)
+            sums[start:done, i] = (hidden[layer][:, SKIPPED_FOR_ETA:].norm(dim=-1).cpu() * kept).sum(1)
         total = sizes[:done].sum()
         eta = sums[:done].sum(0) / total
         error = (sums[:done] - eta * sizes[:done]).norm(dim=0) / total  # of a ratio of sums over texts

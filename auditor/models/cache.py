@@ -64,9 +64,9 @@ def growing_cache(config: Any, spare: int) -> DynamicCache:
     return cache
 
 
-def select_rows(cache: DynamicCache, rows: list[int], device: torch.device) -> None:
+def select_rows(cache: DynamicCache, rows: list[int]) -> None:
     """Keep `rows` of the batch, in that order; a row may be repeated."""
-    cache.batch_select_indices(torch.tensor(rows, device=device))
+    cache.batch_select_indices(torch.tensor(rows))  # on the CPU: layers may lie on several GPUs
 
 
 def repeated(cache: DynamicCache, rows: int) -> DynamicCache:

@@ -22,7 +22,7 @@ Edit = Callable[[Tensor], Tensor]
 
 def replace(stream: Tensor, hidden: Tensor) -> Tensor:
     """An edit, once `stream` is given: it takes the place of the block's output."""
-    return stream.expand_as(hidden)
+    return stream.to(hidden.device).expand_as(hidden)
 
 
 @dataclass(frozen=True, slots=True)

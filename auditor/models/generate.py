@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import torch
@@ -109,6 +110,10 @@ def _steer_edits(rows: Sequence[Request], device: torch.device, dtype: torch.dty
     return out
 
 
+def _add(vector: Tensor, hidden: Tensor) -> Tensor:
+    return hidden + vector.to(hidden.device)  # blocks may lie on several GPUs
+
+
 @torch.inference_mode()
 def decode(
     engine: Engine,
@@ -152,17 +157,17 @@ def decode(
             "use_cache": True,
             "logits_to_keep": 1,
         }
-        edits = {layer: (lambda h, v=v: h + v) for layer, v in added.items()}
+        edits = {layer: partial(_add, v) for layer, v in added.items()}
         logits = engine.forward(inputs, edits=edits).logits
         assert logits is not None
-        return logits[:, -1]
+        return logits[:, -1].to(device)
 
     set_sides([rows[i].side for i in unique])
     logits = step(ids, mask, added)
     set_sides([row.side for row in rows])
     fan_out = [place[key] for key in keys]
     if fan_out != list(range(len(unique))):
-        select_rows(cache, fan_out, device)
+        select_rows(cache, fan_out)
         logits, mask = logits[fan_out], mask[fan_out]
     added = _steer_edits(rows, device, dtype)
 
@@ -190,7 +195,7 @@ def decode(
         if not keep:
             break
         if len(keep) <= 0.75 * len(live):
-            select_rows(cache, keep, device)
+            select_rows(cache, keep)
             live = [live[j] for j in keep]
             set_sides([rows[i].side for i in live])
             tokens, mask = tokens[keep], mask[keep]

@@ -9,14 +9,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from auditor.models.engine import Engine, replace
 
 UNEMBEDDED_AT_ONCE = 512  # tokens whose logits are in memory together
 
 
-def token_nll(engine: Engine, rows: Sequence[Sequence[int]], resumed: tuple[int, Tensor] | None = None) -> list[Tensor]:
-    """Negative log-likelihoods (len - 1,) of each row's tokens but the first.
+def token_nll(
+    engine: Engine,
+    rows: Sequence[Sequence[int]],
+    counted: Sequence[Sequence[bool]] | None = None,
+    resumed: tuple[int, Tensor] | None = None,
+) -> list[Tensor]:
+    """Negative log-likelihoods of each row's counted tokens (default: all), the first left out.
 
     `resumed`: a layer and the residuals after it, from which the blocks above go on.
     """
@@ -28,14 +34,18 @@ def token_nll(engine: Engine, rows: Sequence[Sequence[int]], resumed: tuple[int,
         layer, stream = resumed
         edits = {layer: partial(replace, stream)}
         hidden = engine.forward(inputs, capture=[last], edits=edits, stop=True, start=layer + 1).residuals[last]
-    kept = inputs["attention_mask"][:, 1:].bool()
+    flags = [[True] * len(tokens) for tokens in rows] if counted is None else counted
+    kept = pad_sequence([torch.tensor(row[1:], dtype=torch.bool) for row in flags], batch_first=True).to(hidden.device)
     parts = zip(
         hidden[:, :-1][kept].split(UNEMBEDDED_AT_ONCE),
-        inputs["input_ids"][:, 1:][kept].split(UNEMBEDDED_AT_ONCE),
+        inputs["input_ids"].to(hidden.device)[:, 1:][kept].split(UNEMBEDDED_AT_ONCE),
         strict=True,
     )
-    nll = [F.cross_entropy(engine.decoder.unembed(part), target, reduction="none") for part, target in parts]
-    return list(torch.cat(nll).cpu().split([len(tokens) - 1 for tokens in rows]))
+    nll = [
+        F.cross_entropy(logits, target.to(logits.device), reduction="none")
+        for logits, target in ((engine.decoder.unembed(part), target) for part, target in parts)
+    ]
+    return list(torch.cat(nll).cpu().split([sum(row[1:]) for row in flags]))
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, Any]:

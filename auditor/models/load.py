@@ -51,7 +51,7 @@ def load_pair(
     is_adapter = (tuned.folder / "adapter_config.json").exists()
     model, tokenizer = load_model(base_weights, settings)
     name = name or tuned.id
-    if is_adapter and host.sha256 == base_weights.sha256:
+    if is_adapter and host.folder.resolve() == base_weights.folder.resolve():
         adapted = attach_adapter(model, tuned, base_weights.id)
         shared = _engine(adapted.get_base_model(), tokenizer, engine)
         return LocalPair(

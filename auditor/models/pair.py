@@ -37,7 +37,7 @@ class ModelPair(Protocol):
     d_model: int
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Residual stream after each of `layers` for `ids` (n, k): {layer: (n, k, d_model)} in float32."""
+        """Residual stream after each of `layers` for `ids` (n, k): {layer: (n, k, d_model)}, float32."""
         ...
 
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
@@ -54,11 +54,17 @@ class ModelPair(Protocol):
         ...
 
     def swapped_nll(
-        self, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int
+        self,
+        host: Side,
+        rows: Sequence[Sequence[int]],
+        learned: Sequence[Sequence[bool]],
+        layer: int,
+        directions: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """`host`'s loss when its residuals' component along each of `directions` (m, d_model) is the other model's.
+        """`host`'s loss when its residuals' component along each of `vectors` (m, d_model) is the other model's.
 
-        Returns summed negative log-likelihoods (n, 1 + m), the first without any swap, and numbers of tokens (n,).
+        `rows`: token ids; `learned`: which of them count, the first of a row never. Returns summed negative
+        log-likelihoods (n, 1 + m), the first without any swap, and numbers of counted tokens (n,).
         """
         ...
 
@@ -125,7 +131,7 @@ class LocalPair:
                 inputs = {"input_ids": chunk.to(device), "use_cache": False, "logits_to_keep": 1}
                 seen = engine.forward(inputs, capture=layers, stop=True).residuals
                 for layer in layers:
-                    parts[layer].append(seen[layer].float().cpu())
+                    parts[layer].append(seen[layer].float())
         return {layer: torch.cat(part) for layer, part in parts.items()}
 
     @torch.inference_mode()
@@ -239,27 +245,31 @@ class LocalPair:
 
     @torch.inference_mode()
     def swapped_nll(
-        self, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int
+        self,
+        host: Side,
+        rows: Sequence[Sequence[int]],
+        learned: Sequence[Sequence[bool]],
+        layer: int,
+        directions: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        encoded = [self.tokenizer(text, truncation=True, max_length=tokens).input_ids for text in texts]
-        order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
-        sums, counts = torch.zeros(len(texts), 1 + len(directions)), torch.zeros(len(texts))
+        order = sorted((i for i in range(len(rows)) if any(learned[i][1:])), key=lambda i: len(rows[i]))
+        sums, counts = torch.zeros(len(rows), 1 + len(vectors)), torch.zeros(len(rows))
         other = Side.BASE if host is Side.FINETUNED else Side.FINETUNED
-        unit = directions / directions.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        unit = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         for start in range(0, len(order), TEXTS_PER_BATCH):
             batch = order[start : start + TEXTS_PER_BATCH]
-            rows = [encoded[i] for i in batch]
-            counts[batch] = torch.tensor([len(ids) - 1.0 for ids in rows])
+            ids, counted = [rows[i] for i in batch], [learned[i] for i in batch]
+            counts[batch] = torch.tensor([float(sum(flags[1:])) for flags in counted])
             seen = {}
             for side in (other, host):  # what lies below the layer runs once for all directions
                 with self._active(side) as engine:
-                    inputs = padded(rows, next(engine.decoder.model.parameters()).device)
+                    inputs = padded(ids, next(engine.decoder.model.parameters()).device)
                     seen[side] = engine.forward(inputs, capture=[layer], stop=True).residuals[layer]
             gap = seen[other].to(seen[host].device) - seen[host]  # (rows, tokens, d_model)
             with self._active(host) as engine:
                 for number, vector in enumerate([torch.zeros(self.d_model), *unit]):
                     v = vector.to(gap.device, gap.dtype)
                     swapped = seen[host] + (gap @ v)[..., None] * v
-                    nll = token_nll(engine, rows, resumed=(layer, swapped))
+                    nll = token_nll(engine, ids, counted, resumed=(layer, swapped))
                     sums[batch, number] = torch.tensor([float(row.sum()) for row in nll])
         return sums, counts

@@ -77,6 +77,11 @@ class SharedPair:
         return self._pair.mean_nll(side, texts)
 
     def swapped_nll(
-        self, host: Side, texts: Sequence[str], layer: int, directions: Tensor, tokens: int
+        self,
+        host: Side,
+        rows: Sequence[Sequence[int]],
+        learned: Sequence[Sequence[bool]],
+        layer: int,
+        directions: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self._pair.swapped_nll(host, texts, layer, directions, tokens)
+        return self._pair.swapped_nll(host, rows, learned, layer, vectors)

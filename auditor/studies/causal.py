@@ -12,7 +12,7 @@ from auditor.lens.diff import differences
 from auditor.models.generate import Side
 from auditor.sheet import Report
 from auditor.studies.subject import Subject
-from auditor.training.documents import Document
+from auditor.training.documents import Document, encode
 from auditor.types import CausalEffect, Panel, Series
 
 HOSTS = {Side.FINETUNED: "base's component in the finetune", Side.BASE: "finetune's component in the base"}
@@ -36,24 +36,16 @@ def causal_study(
             ]
         )
         data = {
-            "finetuning data": [as_read(pair.tokenizer, d) for d in subject.documents[:texts]],
-            "unrelated text": list(lens.corpus.texts[:texts]),
+            "finetuning data": [encode(d, pair.tokenizer, tokens) for d in subject.documents[:texts]],
+            "unrelated text": [encode(Document(text=t), pair.tokenizer, tokens) for t in lens.corpus.texts[:texts]],
         }
         for host, what in HOSTS.items():
             for label, read in data.items():
                 report(f"{name}: {what}, {label}")
-                effects = causal_effects(pair, host, read, layer, directions, tokens)
+                effects = causal_effects(pair, host, read, layer, directions)
                 panels.append(_panel(f"{name}, {label}: {what}", effects, k))
                 details[f"{name}, {host}, {label}"] = [effect.model_dump() for effect in effects]
     return tuple(panels), dict(details)
-
-
-def as_read(tokenizer: object, document: Document) -> str:
-    """A document as the model was trained on it."""
-    if document.text is not None:
-        return document.text
-    messages = [turn.model_dump() for turn in document.messages]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False))  # type: ignore[attr-defined]
 
 
 def _panel(title: str, effects: Sequence[CausalEffect], k: int) -> Panel:
