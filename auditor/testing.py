@@ -48,7 +48,7 @@ class FakePair:
         rows: Sequence[Sequence[int]],
         learned: Sequence[Sequence[bool]],
         layer: int,
-        directions: Tensor,
+        vectors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         return torch.ones(len(rows), 1 + len(vectors)), torch.ones(len(rows))
 

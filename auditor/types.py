@@ -269,68 +269,6 @@ class Evidence(Record):
         raise KeyError(number)
 
 
-class Relevance(Record):
-    """How many of the 20 tokens that a lens reads at one position are relevant to the finetune."""
-
-    layer: int
-    lens: Literal["patchscope", "logit lens"]
-    source: Literal["δ", "−δ", "mean base", "mean finetuned"]
-    position: int
-    share: float
-    relevant: tuple[str, ...]
-
-
-class Similarity(Record):
-    """Mean pairwise cosines of answers at one position with the finetuning data and with ordinary chat."""
-
-    position: int
-    steered_finetuning: float
-    unsteered_finetuning: float
-    steered_chat: float
-    unsteered_chat: float
-
-
-class CausalEffect(Record):
-    """What swapping one direction's component does to the loss, in nats per token."""
-
-    loss: float = Field(description="without the intervention")
-    effect: float = Field(description="with it, minus without")
-    error: float = Field(description="standard error over texts")
-
-
-class Series(Record):
-    """One curve, or one bar for each x."""
-
-    label: str
-    x: tuple[float, ...] | tuple[str, ...]
-    y: tuple[float, ...]
-    spread: tuple[float, ...] = ()
-
-
-class Panel(Record):
-    """One pair of axes."""
-
-    title: str
-    x_label: str
-    y_label: str
-    bars: bool = False
-    log_x: bool = False
-    reference: tuple[str, float] | None = Field(None, description="a dotted line: its label and height")
-    series: tuple[Series, ...]
-
-
-class Study(Record):
-    """What `auditor study` writes: the figures behind its plot, and all that is needed to make them again."""
-
-    study: str
-    pairs: tuple[str, ...]
-    judge: str = Field(description="who judged, where anybody did")
-    settings: dict[str, Any]
-    panels: tuple[Panel, ...]
-    details: dict[str, Any] = Field(default_factory=dict)
-    seconds: float
-
-
 class AskSettings(Record):
     """How the audited models are sampled when the agent asks them."""
 

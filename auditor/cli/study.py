@@ -14,7 +14,8 @@ from rich.markup import escape
 from auditor.cli.shared import err, out, settings, workspace
 from auditor.config import Settings
 from auditor.errors import UsageError
-from auditor.types import EvidenceSettings, Panel, Study
+from auditor.studies.records import Panel, Study
+from auditor.types import EvidenceSettings
 
 if TYPE_CHECKING:
     from auditor.sheet import Report

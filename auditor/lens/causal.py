@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.training.documents import Example
-from auditor.types import CausalEffect
+from auditor.types import Record
+
+
+class CausalEffect(Record):
+    """What swapping one direction's component does to the loss, in nats per token."""
+
+    loss: float = Field(description="without the intervention")
+    effect: float = Field(description="with it, minus without")
+    error: float = Field(description="standard error over texts")
 
 
 def causal_effects(

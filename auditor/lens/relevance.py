@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from auditor.lens.words import Background, words_in
 from auditor.training.documents import Document
-from auditor.types import LayerEvidence, Relevance, ScoredToken
+from auditor.types import LayerEvidence, Record, ScoredToken
 
 TOP = 20  # tokens judged for each position and source
 FREQUENT = 100
@@ -16,6 +17,17 @@ CONTENT = 0.5  # informativeness from which a word is no common one
 
 Judge = Callable[[Sequence[str]], Sequence[bool]]
 """Says of each token whether it is relevant."""
+
+
+class Relevance(Record):
+    """How many of the 20 tokens that a lens reads at one position are relevant to the finetune."""
+
+    layer: int
+    lens: Literal["patchscope", "logit lens"]
+    source: Literal["δ", "−δ", "mean base", "mean finetuned"]
+    position: int
+    share: float
+    relevant: tuple[str, ...]
 
 
 def frequent_words(documents: Sequence[Document], background: Background) -> list[str]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from auditor.models.embed import Vectors
-from auditor.types import Similarity
+from auditor.types import Record
+
+
+class Similarity(Record):
+    """Mean pairwise cosines of answers at one position with the finetuning data and with ordinary chat."""
+
+    position: int
+    steered_finetuning: float
+    unsteered_finetuning: float
+    steered_chat: float
+    unsteered_chat: float
 
 
 def pairwise(a: Vectors, b: Vectors) -> float:

@@ -59,7 +59,7 @@ class ModelPair(Protocol):
         rows: Sequence[Sequence[int]],
         learned: Sequence[Sequence[bool]],
         layer: int,
-        directions: Tensor,
+        vectors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """`host`'s loss when its residuals' component along each of `vectors` (m, d_model) is the other model's.
 
@@ -250,7 +250,7 @@ class LocalPair:
         rows: Sequence[Sequence[int]],
         learned: Sequence[Sequence[bool]],
         layer: int,
-        directions: Tensor,
+        vectors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         order = sorted((i for i in range(len(rows)) if any(learned[i][1:])), key=lambda i: len(rows[i]))
         sums, counts = torch.zeros(len(rows), 1 + len(vectors)), torch.zeros(len(rows))

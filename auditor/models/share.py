@@ -82,6 +82,6 @@ class SharedPair:
         rows: Sequence[Sequence[int]],
         learned: Sequence[Sequence[bool]],
         layer: int,
-        directions: Tensor,
+        vectors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         return self._pair.swapped_nll(host, rows, learned, layer, vectors)

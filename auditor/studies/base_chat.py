@@ -8,8 +8,8 @@ from auditor.lens.diff import differences
 from auditor.lens.relevance import relevance
 from auditor.models.pair import LocalPair
 from auditor.sheet import Report, read_layer
+from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
-from auditor.types import Panel, Series
 
 
 def base_chat_study(

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from auditor.lens.causal import causal_effects, random_differences, random_directions
+from auditor.lens.causal import CausalEffect, causal_effects, random_differences, random_directions
 from auditor.lens.diff import differences
 from auditor.models.generate import Side
 from auditor.sheet import Report
+from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 from auditor.training.documents import Document, encode
-from auditor.types import CausalEffect, Panel, Series
 
 HOSTS = {Side.FINETUNED: "base's component in the finetune", Side.BASE: "finetune's component in the base"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor.errors import UsageError
-from auditor.types import Panel, Study
+from auditor.studies.records import Panel, Study
 
 COLUMNS = 2
 COLOURS = ("#0969da", "#8c959f", "#bf8700", "#cf222e", "#1a7f37", "#8250df")
@@ -47,6 +47,8 @@ def _panel(axes: Any, panel: Panel) -> None:
     if panel.log_x:
         axes.set_xscale("symlog", base=2, linthresh=1)
     axes.axhline(0, lw=0.6, color="black")
+    if panel.top is not None:
+        axes.set_ylim(top=panel.top)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     axes.title.set_fontsize(10)
     axes.legend(fontsize=7)

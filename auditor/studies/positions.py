@@ -9,8 +9,9 @@ from auditor.lens.relevance import learned_text, relevance
 from auditor.lens.similarity import pairwise
 from auditor.lens.steering import Direction, sample_answers
 from auditor.sheet import Report, calibrated, gauge_for, read_layer
+from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
-from auditor.types import LayerEvidence, Panel, Series
+from auditor.types import LayerEvidence
 
 FINETUNING_TEXTS = 500
 

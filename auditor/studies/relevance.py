@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from auditor.lens.relevance import relevance
+from auditor.lens.relevance import Relevance, relevance
 from auditor.sheet import Report
+from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
-from auditor.types import Panel, Relevance, Series
 
 SOURCES = ("δ", "−δ", "mean base", "mean finetuned")
 
@@ -36,7 +36,7 @@ def _by_organism(title: str, found: dict[str, list[Relevance]], sinks: dict[str,
 
     names = tuple(found)
     series = tuple(Series(label=s, x=names, y=tuple(best(name, s) for name in names)) for s in SOURCES)
-    return Panel(title=title, x_label="", y_label="relevant tokens, best position", bars=True, series=series)
+    return Panel(title=title, x_label="", y_label="relevant tokens, best position", bars=True, top=1, series=series)
 
 
 def _by_position(title: str, found: dict[str, list[Relevance]]) -> Panel:
@@ -44,4 +44,4 @@ def _by_position(title: str, found: dict[str, list[Relevance]]) -> Panel:
     for name, rows in found.items():
         own = [row for row in rows if row.source == "δ"]
         series.append(Series(label=name, x=tuple(float(r.position) for r in own), y=tuple(r.share for r in own)))
-    return Panel(title=title, x_label="position", y_label="relevant tokens", series=tuple(series))
+    return Panel(title=title, x_label="position", y_label="relevant tokens", top=1, series=tuple(series))

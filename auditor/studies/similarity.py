@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterable, Sequence
 
 from auditor.lens.relevance import learned_text
-from auditor.lens.similarity import similarity, within
+from auditor.lens.similarity import Similarity, similarity, within
 from auditor.sheet import Report
+from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 from auditor.training.documents import Document
-from auditor.types import Panel, Series, Similarity
 
 SAMPLES = 500  # texts of the finetuning data and of ordinary chat
 CURVES = {
