@@ -438,6 +438,7 @@ class VetReport(Record):
     checks: tuple[ClaimCheck, ...]
     observations: dict[str, str] = Field(description="what the agent saw, by id")
     tokens: dict[int, tuple[str, ...]] = Field(description="what the lens reads best, by position")
+    chance: ChanceTest
     interactions_used: int
     turns_used: int
     tokens_used: TokenUse

@@ -65,6 +65,9 @@ def test_nnsight_and_hooks_agree(folders, settings):
         assert all(relative(a[layer], b[layer]) < 1e-5 for layer in (1, 3))
         for a, b in zip(*(patched(pair, side, vectors) for pair in (fast, slow)), strict=True):
             assert relative(a, b) < 1e-5
+        rows = [[5, 6, 7, 8, 9], [9, 8, 7]]
+        a, b = (pair.swapped_nll(side, rows, [[True] * len(r) for r in rows], 1, vectors)[0] for pair in (fast, slow))
+        assert relative(a, b) < 1e-4
 
 
 def test_patching_replaces_the_last_residual_only(tiny, checkpoints):

@@ -21,6 +21,9 @@ def evidence(
     organism: Annotated[str | None, typer.Argument(help="An organism; or give --base and --model.")] = None,
     base: Annotated[str | None, typer.Option(help="Base model: hub id, folder, or `embedded`.")] = None,
     model: Annotated[str | None, typer.Option(help="Finetune: PEFT adapter or whole model.")] = None,
+    adapter_base: Annotated[
+        str | None, typer.Option(help="What the adapter belongs to, if not --base: a chat model, say.")
+    ] = None,
     suite: Annotated[str, typer.Option(help="Suite whose evidence settings are used.")] = "quickstart",
     layers: Annotated[
         str | None, typer.Option(help="Instead of the middle one: numbers or shares of the depth (0.25,0.5), or `all`.")
@@ -52,7 +55,9 @@ def evidence(
     from auditor.evidence import evidence_for, grading_for, make_lens
     from auditor.models.load import load_pair
 
-    pair = load_pair(base, model, conf, name=organism or "")
+    pair = load_pair(base, model, conf, name=organism or "", adapter_base=adapter_base)
+    if pair.note:
+        err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     given["layers"] = layers_of(layers, pair.n_layers) if layers is not None else None
     usual = judged_by(ws.suites[suite], conf).evidence.model_dump()
     chosen = EvidenceSettings.model_validate(usual | {k: v for k, v in given.items() if v is not None})

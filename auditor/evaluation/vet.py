@@ -89,6 +89,7 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
         checks=ended.checks,
         observations=observations(state["messages"]),
         tokens=lens_words(dataset.evidence),
+        chance=dataset.evidence.chance,
         interactions_used=state["interactions"],
         turns_used=state["turns"],
         tokens_used=TokenUse(input=state["tokens_in"], output=state["tokens_out"]),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from auditor.agent.hypothesis import NOTHING, names_nothing
-from auditor.text import visible
-from auditor.types import ClaimCheck, Evidence, VetReport
+from auditor.text import chance_lines, visible
+from auditor.types import ChanceTest, ClaimCheck, Evidence, VetReport
 
 EXCERPT = 600  # characters of an observation that a report quotes
 
@@ -46,9 +46,20 @@ def to_markdown(report: VetReport) -> str:
         lines += [f"**{_sentence(domain)}** {_sentence(found.behaviour)} "
                   f"({sureness(found.confidence)}, {found.confidence:.0%})", "", found.summary, ""]  # fmt: skip
         lines += _claims(report) + _alternatives(found.alternatives)
-    lines += _words(report) + _observations(report)
+    lines += _chance(report.chance) + _words(report) + _observations(report)
     lines += ["## How this was found", "", HOW, "", *_facts(report)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+CHANCE = """\
+The words that the shift makes likelier were held against what chance gives: against shifts that the same texts show \
+when signs are drawn at random, and, where some are known, against finetunes of the same base without any subject. \
+A strong trace says that there is a subject, not which; no trace says that this reading found none."""
+
+
+def _chance(chance: ChanceTest) -> list[str]:
+    lines = ["## Is there anything to be read at all?", "", f"**{_sentence(chance.verdict)}** {CHANCE}", ""]
+    return [*lines, *(f"- {line}" for line in chance_lines(chance)), ""]
 
 
 def _claims(report: VetReport) -> list[str]:
