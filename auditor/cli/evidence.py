@@ -121,7 +121,7 @@ def show(sheet: Evidence) -> None:
 def _chance(chance: ChanceTest) -> None:
     out.print(f"[bold]{chance.verdict}[/]", highlight=False)
     for line in chance_lines(chance):
-        out.print(f"  {line}", highlight=False, style="dim")
+        out.print(f"  {escape(line)}", highlight=False, style="dim", soft_wrap=True)
 
 
 def _layer(layer: LayerEvidence, *, last: bool) -> Table:

@@ -44,6 +44,7 @@ def _panel(axes: Any, panel: Panel) -> None:
     if panel.reference is not None:
         label, height = panel.reference
         axes.axhline(height, ls=":", color="grey", label=label)
+        axes.locator_params(axis="x", integer=True)
     if panel.log_x:
         axes.set_xscale("symlog", base=2, linthresh=1)
     axes.axhline(0, lw=0.6, color="black")
