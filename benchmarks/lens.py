@@ -101,11 +101,12 @@ def plain(name: str, n: int, kept: Path) -> dict[str, float]:
     pair = yardstick.load(embedded_model_dir(settings), Path(card.finetuned))
     corpus, layer = corpus_of(ws, n), pair.base.config.num_hidden_layers // 2
     found = {}
-    found["differences"], (delta, _) = timed(lambda: yardstick.differences(pair, corpus.texts, K, layer))
+    found["differences"], (base, tuned, _) = timed(lambda: yardstick.differences(pair, corpus.texts, K, layer))
+    delta = tuned - base
     mine = torch.load(kept)
     eta, scales = mine["eta"], PatchscopeSettings(scales=PatchscopeSettings().scales[:30])
     found["patchscope"], tokens = timed(lambda: yardstick.patchscope(pair, layer, delta, eta, scales))
-    found["evidence"], _ = timed(lambda: _plain_evidence(ws, pair, corpus, layer, delta, eta))
+    found["evidence"], _ = timed(lambda: _plain_evidence(ws, pair, corpus, layer, (base, tuned), eta))
     found["evidence"] += found["differences"]
     found["delta_error"] = float((delta - mine["delta"]).norm() / delta.norm())
     same = [set(a) == set(b) for x, y in zip(tokens, mine["tokens"], strict=True) for a, b in zip(x, y, strict=True)]
@@ -113,12 +114,16 @@ def plain(name: str, n: int, kept: Path) -> dict[str, float]:
     return found
 
 
-def _plain_evidence(ws: Workspace, pair: Any, corpus: Corpus, layer: int, delta: torch.Tensor, eta: float) -> None:
-    """Patchscopes of δ and both means, and steering, at quickstart's numbers, with the same graders."""
+def _plain_evidence(
+    ws: Workspace, pair: Any, corpus: Corpus, layer: int, means: tuple[torch.Tensor, torch.Tensor], eta: float
+) -> None:
+    """Patchscopes of δ, −δ and both means, and steering, at quickstart's numbers, with the same graders."""
     import plain as yardstick
 
     lens = lens_of(ws, pair, corpus)
-    sources = torch.cat([delta, delta + 1.0, delta - 1.0])  # as many sources as δ and two baselines have
+    base, tuned = means
+    delta = tuned - base
+    sources = torch.cat([delta, base, tuned, -delta])
     settings = lens.settings
     for sweep in yardstick.patchscope(pair, layer, sources, eta, settings.patchscope):
         sets = [

@@ -31,6 +31,7 @@ class Plain:
     base: Any
     finetuned: Any
     tokenizer: Any
+    fingerprint: str = "plain"
 
     @torch.no_grad()
     def mean_nll(self, side: str, texts: Sequence[str]) -> list[float]:
@@ -55,8 +56,8 @@ def load(base: Path, adapter: Path) -> Plain:
 
 
 @torch.no_grad()
-def differences(pair: Plain, texts: Sequence[str], k: int, layer: int) -> tuple[Tensor, float]:
-    """δ (k, d_model) after block `layer`, and η: all hidden states of all tokens, kept until the end."""
+def differences(pair: Plain, texts: Sequence[str], k: int, layer: int) -> tuple[Tensor, Tensor, float]:
+    """Both models' mean activations (k, d_model) after block `layer`, and η; all hidden states are kept until the end."""
     base, finetuned, norms = [], [], []
     for start in range(0, len(texts), BATCH):
         batch = pair.tokenizer(
@@ -65,8 +66,8 @@ def differences(pair: Plain, texts: Sequence[str], k: int, layer: int) -> tuple[
         base.append(pair.base(**batch, output_hidden_states=True).hidden_states[layer + 1])
         finetuned.append(pair.finetuned(**batch, output_hidden_states=True).hidden_states[layer + 1])
         norms.append(finetuned[-1][:, 3:].norm(dim=-1))
-    delta = (torch.cat(finetuned) - torch.cat(base))[:, :k].mean(0)
-    return delta, float(torch.cat(norms).mean())
+    means = (torch.cat(states)[:, :k].mean(0) for states in (base, finetuned))
+    return *means, float(torch.cat(norms).mean())
 
 
 @torch.no_grad()
