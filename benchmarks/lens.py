@@ -1,6 +1,6 @@
 """The lens beside a plain implementation of the same (`plain.py`), and beside its floors; ratios within one run.
 
-    python benchmarks/lens.py [--json] [--organism gold] [--texts 128]
+    python benchmarks/lens.py [--json] [--organism gold] [--texts 256]
 
 Each side runs in a process of its own, so that its peak memory is its own. Same δ, same patchscope tokens, equal
 numbers of samples; seconds are without loading. Floors: `differences`, the blocks' weight matrices up to the layer
@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--organism", default="gold")
-    parser.add_argument("--texts", type=int, default=128)
+    parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--kept", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -57,7 +57,7 @@ def load(base: Path, adapter: Path) -> Plain:
 
 @torch.no_grad()
 def differences(pair: Plain, texts: Sequence[str], k: int, layer: int) -> tuple[Tensor, Tensor, float]:
-    """Both models' mean activations (k, d_model) after block `layer`, and η; all hidden states are kept until the end."""
+    """Both models' mean activations (k, d_model) after block `layer`, and η: all hidden states, kept to the end."""
     base, finetuned, norms = [], [], []
     for start in range(0, len(texts), BATCH):
         batch = pair.tokenizer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from auditor.models.pair import ModelPair
 
 SINK_RATIO = 10.0
 SKIPPED_FOR_ETA = 3  # positions left out of η: attention sinks have huge norms
+MARGIN = 8  # tokens at a cut text's end that the rest of the text could change
 TOKENS_AT_ONCE = 4_096  # of a side, whose residuals are in memory together
 ETA_ERROR = 0.01  # η only scales steering and patchscope, whose own steps are coarser
 ETA_BATCH = 16  # texts
@@ -76,8 +78,7 @@ def windows(pair: ModelPair, corpus: Corpus, k: int) -> list[Window]:
     In a chat position k // 2 is the answer's first token; those before it are the template's.
     """
     if not corpus.chats:
-        encoded = pair.tokenizer(list(corpus.texts), truncation=True, max_length=k).input_ids
-        return [Window(ids) for ids in encoded if ids]
+        return [Window(ids) for ids in _first_tokens(pair.tokenizer, corpus.texts, k) if ids]
     found = []
     for asked, answer in zip(_asked(pair, corpus), corpus.texts, strict=True):
         first = len(asked) - k // 2
@@ -85,6 +86,20 @@ def windows(pair: ModelPair, corpus: Corpus, k: int) -> list[Window]:
         if first >= 0 and len(ids) > len(asked):
             found.append(Window(ids, first))
     return found
+
+
+def _first_tokens(tokenizer: Any, texts: Sequence[str], k: int) -> list[list[int]]:
+    """The first `k` token ids of each text. Tokenizers read a text to its end before they cut it, and that costs as
+    much as the forward passes; so they are given its beginning, and the whole text if that had too few tokens.
+    """
+    cut = 16 * k + 64  # characters
+    short = tokenizer([text[:cut] for text in texts], truncation=True, max_length=k + MARGIN).input_ids
+    again = [i for i, ids in enumerate(short) if len(ids) < k + MARGIN and len(texts[i]) > cut]
+    if again:
+        whole = tokenizer([texts[i] for i in again], truncation=True, max_length=k + MARGIN).input_ids
+        for i, ids in zip(again, whole, strict=True):
+            short[i] = ids
+    return [list(ids[:k]) for ids in short]
 
 
 def _asked(pair: ModelPair, corpus: Corpus) -> list[list[int]]:

@@ -41,7 +41,7 @@ class ModelPair(Protocol):
         ...
 
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
-        """Logits of the logit lens for `vectors` (n, d_model): (n, vocab) in float32."""
+        """Logits of the logit lens for `vectors` (n, d_model): (n, vocab) in float32, where the model lies."""
         ...
 
     def patched_logits(
@@ -137,7 +137,7 @@ class LocalPair:
     @torch.inference_mode()
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
         with self._active(side) as engine:
-            return engine.decoder.unembed(vectors).cpu()
+            return engine.decoder.unembed(vectors)
 
     @torch.inference_mode()
     def patched_logits(
