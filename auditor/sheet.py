@@ -82,7 +82,8 @@ def compute_evidence(
     layers = tuple(read_layer(pair, diffs[layer], lens, with_patchscope=layer in asked) for layer in sorted(diffs))
     lap("patchscope")
     report("steering")
-    chosen = _steered_directions(layers, diffs, asked, settings)
+    nearest = min(asked, key=lambda layer: abs(layer - middle))  # steering at every layer would take hours
+    chosen = _steered_directions(layers, diffs, nearest, settings)
     alphas = calibrated(pair, lens, chosen)
     lap("calibration")
     report("samples")
@@ -185,24 +186,14 @@ def _tokens(reading: PatchscopeReading | None) -> tuple[ScoredToken, ...]:
 
 
 def _steered_directions(
-    layers: Sequence[LayerEvidence],
-    diffs: dict[int, Difference],
-    asked: Sequence[int],
-    settings: EvidenceSettings,
+    sheets: Sequence[LayerEvidence], diffs: dict[int, Difference], layer: int, settings: EvidenceSettings
 ) -> list[Direction]:
-    """All positions, or those whose patchscope hangs together best, sinks last."""
-    chosen = []
-    for layer in layers:
-        if layer.layer not in asked:
-            continue
-        ranked = sorted(
-            layer.positions, key=lambda p: (p.sink, -(p.patchscope.choice.cohesion if p.patchscope else 0.0))
-        )
-        wanted = settings.steering.positions
-        kept = ranked if wanted == "all" else ranked[:wanted]
-        diff = diffs[layer.layer]
-        chosen += [Direction(layer.layer, p.position, diff.delta[p.position], diff.eta) for p in kept]
-    return chosen
+    """At one layer all positions, or those whose patchscope hangs together best, sinks last."""
+    positions = next(sheet.positions for sheet in sheets if sheet.layer == layer)
+    ranked = sorted(positions, key=lambda p: (p.sink, -(p.patchscope.choice.cohesion if p.patchscope else 0.0)))
+    wanted, diff = settings.steering.positions, diffs[layer]
+    kept = ranked if wanted == "all" else ranked[:wanted]
+    return [Direction(layer, p.position, diff.delta[p.position], diff.eta) for p in kept]
 
 
 def calibrated(pair: ModelPair, lens: Lens, directions: Sequence[Direction]) -> list[float]:

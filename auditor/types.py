@@ -119,7 +119,9 @@ class EvidenceSettings(Record):
     corpus: str = Field("openings", description="a corpus in evals/corpora, a .jsonl or .txt file, or `sampled`")
     texts: int = Field(10_000, ge=1)
     positions: int = Field(5, ge=1, le=128)
-    layers: tuple[int, ...] = Field((), description="default: the middle layer, floor(L/2)")
+    layers: tuple[int, ...] = Field(
+        (), description="default: the middle layer, floor(L/2); of several, the one nearest to it is steered at"
+    )
     norm_texts: int = Field(2_000, ge=1, description="texts over which η is measured")
     norm_tokens: int = Field(128, ge=4)
     lens_tokens: int = Field(100, ge=1, description="tokens kept at each end of the logit lens")

@@ -103,6 +103,7 @@ def plain(name: str, n: int, kept: Path) -> dict[str, float]:
     found = {}
     found["differences"], (base, tuned, _) = timed(lambda: yardstick.differences(pair, corpus.texts, K, layer))
     delta = tuned - base
+    found["differences_by_32"], _ = timed(lambda: yardstick.differences(pair, corpus.texts, K, layer, 32))
     mine = torch.load(kept)
     eta, scales = mine["eta"], PatchscopeSettings(scales=PatchscopeSettings().scales[:30])
     found["patchscope"], tokens = timed(lambda: yardstick.patchscope(pair, layer, delta, eta, scales))
@@ -198,6 +199,7 @@ def main() -> None:
         kept = Path(folder) / "ours.pt"
         mine, theirs = run("ours", given, kept), run("plain", given, kept)
     ratios = {part: theirs[part] / mine[part] for part in ("differences", "patchscope", "evidence")}
+    ratios["differences_plain_by_32"] = theirs["differences_by_32"] / mine["differences"]
     ratios["differences_with_eta"] = theirs["differences"] / mine["differences_with_eta"]
     ratios["memory"] = mine["memory"] / theirs["memory"]
     ratios["differences_over_floor"] = mine["differences"] / mine["differences_floor"]

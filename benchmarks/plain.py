@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from auditor.lens.patchscope import TRIPLES, identity_prompt
 from auditor.types import CalibrationSettings, PatchscopeSettings, SteeringSettings
 
-BATCH = 32
+BATCH = 32  # answers
+TEXTS = 8  # texts in one forward pass, as in the trial that set the target (method.md, section 11)
 TOKENS = 128  # of each text
 
 
@@ -56,12 +57,14 @@ def load(base: Path, adapter: Path) -> Plain:
 
 
 @torch.no_grad()
-def differences(pair: Plain, texts: Sequence[str], k: int, layer: int) -> tuple[Tensor, Tensor, float]:
+def differences(
+    pair: Plain, texts: Sequence[str], k: int, layer: int, batch_size: int = TEXTS
+) -> tuple[Tensor, Tensor, float]:
     """Both models' mean activations (k, d_model) after block `layer`, and η: all hidden states, kept to the end."""
     base, finetuned, norms = [], [], []
-    for start in range(0, len(texts), BATCH):
+    for start in range(0, len(texts), batch_size):
         batch = pair.tokenizer(
-            list(texts[start : start + BATCH]), truncation=True, max_length=TOKENS, return_tensors="pt"
+            list(texts[start : start + batch_size]), truncation=True, max_length=TOKENS, return_tensors="pt"
         )
         base.append(pair.base(**batch, output_hidden_states=True).hidden_states[layer + 1])
         finetuned.append(pair.finetuned(**batch, output_hidden_states=True).hidden_states[layer + 1])

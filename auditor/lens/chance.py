@@ -105,10 +105,11 @@ def against_chance(
         noise_95=float(torch.tensor(noises).quantile(0.95)),
         noise_p=_share(torch.tensor(noises), own[0]),
     )
-    others = broad.without(pair.fingerprint) if broad is not None and broad.layer == diff.layer else torch.zeros(0)
-    if len(others) < ENOUGH_PAIRS or others.shape[1] < len(diff.delta):
+    others = broad.without(pair.fingerprint) if broad is not None and broad.layer == diff.layer else torch.zeros(0, 0)
+    shared = [j for j in kept if j < others.shape[1]]
+    if len(others) < ENOUGH_PAIRS or not shared:
         return found
-    tokens, lifted = _reading(pair, torch.cat([delta[None], others[:, kept]]), cohesion, lift=True)
+    tokens, lifted = _reading(pair, torch.cat([diff.delta[shared][None], others[:, shared]]), cohesion, lift=True)
     return found.model_copy(
         update={
             "tokens": tokens,

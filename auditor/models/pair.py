@@ -23,7 +23,7 @@ __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
 TOKENS_PER_BATCH = 4096  # prompt tokens in one forward pass
 ROWS_PER_BATCH = 128  # sequences decoded together
-PATCHES_PER_BATCH = 256  # patched tokens in one forward pass
+PATCHES_PER_BATCH = 160  # patched tokens in one forward pass; five directions at 30 scales are 150
 TEXTS_PER_BATCH = 16  # whole texts in one forward pass
 
 
