@@ -150,8 +150,12 @@ def _gemm_seconds(pair: LocalPair, blocks: int, tokens: int) -> float:
     weights = [p.detach() for n, p in decoder.model.named_parameters()
                if p.dim() == 2 and "lora" not in n and any(f".{part}" in f".{n}" for part in prefix)]  # fmt: skip
     inputs = {width: torch.randn(tokens, width) for width in {w.shape[1] for w in weights}}
-    rounds = [timed(lambda: [F.linear(inputs[w.shape[1]], w) for w in weights])[0] for _ in range(3)]
-    return min(rounds)
+
+    def products() -> None:
+        for weight in weights:
+            F.linear(inputs[weight.shape[1]], weight)  # let go at once: kept results would need fresh memory
+
+    return min(timed(products)[0] for _ in range(3))
 
 
 def _decoding(pair: LocalPair, lens: Lens, layer: int, vector: torch.Tensor) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from auditor.models.lora import RowSwitch
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
 TOKENS_PER_BATCH = 4096  # prompt tokens in one forward pass
+SHARED_BEGINNINGS = 0.75  # of all texts; with more different first tokens than this one pass is cheaper
 ROWS_PER_BATCH = 128  # sequences decoded together
 PATCHES_PER_BATCH = 160  # patched tokens in one forward pass; five directions at 30 scales are 150
 TEXTS_PER_BATCH = 16  # whole texts in one forward pass
@@ -77,6 +78,21 @@ class ModelPair(Protocol):
         ...
 
 
+def _residuals(engine: Engine, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+    """{layer: (n, k, d_model)} for `ids` (n, k). Many texts begin alike: each first token is run once."""
+    first, place = ids[:, 0].unique(return_inverse=True)
+    if ids.shape[1] == 1 or len(first) > SHARED_BEGINNINGS * len(ids):
+        inputs = {"input_ids": ids, "use_cache": False, "logits_to_keep": 1}
+        seen = engine.forward(inputs, capture=layers, stop=True).residuals
+        return {layer: seen[layer].float() for layer in layers}
+    cache = DynamicCache()
+    more = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+    begun = engine.forward({"input_ids": first[:, None], **more}, capture=layers, stop=True).residuals
+    cache.batch_select_indices(place.cpu())
+    rest = engine.forward({"input_ids": ids[:, 1:], **more}, capture=layers, stop=True).residuals
+    return {layer: torch.cat([begun[layer][place.to(begun[layer].device)], rest[layer]], 1).float() for layer in layers}
+
+
 class LocalPair:
     """A pair in this process: one set of weights with a LoRA adapter on or off, or two models.
 
@@ -124,15 +140,10 @@ class LocalPair:
     @torch.inference_mode()
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         rows = max(1, TOKENS_PER_BATCH // max(1, ids.shape[1]))
-        parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
         with self._active(side) as engine:
             device = next(engine.decoder.model.parameters()).device
-            for chunk in ids.split(rows):
-                inputs = {"input_ids": chunk.to(device), "use_cache": False, "logits_to_keep": 1}
-                seen = engine.forward(inputs, capture=layers, stop=True).residuals
-                for layer in layers:
-                    parts[layer].append(seen[layer].float())
-        return {layer: torch.cat(part) for layer, part in parts.items()}
+            parts = [_residuals(engine, chunk.to(device), layers) for chunk in ids.split(rows)]
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
 
     @torch.inference_mode()
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
