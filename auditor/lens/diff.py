@@ -29,7 +29,8 @@ class Difference:
     """Means over the corpus after block `layer`, all float32.
 
     base, finetuned: (k, d_model); norms of single residuals averaged: (k,); counts: texts that have
-    position j; eta: mean norm of finetuned residuals from position 3 on.
+    position j; eta: mean norm of finetuned residuals from position 3 on; groups: (GROUPS, k, d_model), what each
+    group of texts adds to δ, where asked for.
     """
 
     layer: int
@@ -39,9 +40,7 @@ class Difference:
     norm_finetuned: Tensor
     counts: Tensor
     eta: float
-    groups: Tensor | None = (
-        None  # (GROUPS, k, d_model): the share of δ that each group of texts brings; they add up to δ
-    )
+    groups: Tensor | None = None
 
     @property
     def delta(self) -> Tensor:
@@ -130,10 +129,10 @@ def differences(
     norm_tokens: int = 128,
     grouped: Sequence[int] = (),
 ) -> dict[int, Difference]:
-    """δ and its baselines for each of `layers`, over the first `k` tokens of every text; for those in `grouped` by
-    groups of texts too.
+    """δ and its baselines for each of `layers`, over the first `k` tokens of every text.
 
-    Nothing past token k and no block above the highest layer runs. Raises UsageError if no text is long enough.
+    For layers in `grouped` by groups of texts too. Nothing past token k and no block above the highest layer runs.
+    Raises UsageError if no text is long enough.
     """
     read = windows(pair, corpus, k)
     longest = max((len(window.ids) - window.first for window in read), default=0)
