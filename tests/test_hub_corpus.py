@@ -63,9 +63,9 @@ def fetch(tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     own = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
 
-    def run(name):
+    def run(name, **more):
         command = [sys.executable, "-c", SCRIPT, name]
-        return subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(command, env=os.environ | own | more, capture_output=True, text=True, timeout=60).stdout
 
     yield run
     server.shutdown()
@@ -83,6 +83,7 @@ def test_what_the_hub_has_instead(fetch):
     assert "told: --corpus me/nothing: cannot fetch it" in fetch("me/nothing")
 
 
-def test_no_hub_is_told_in_one_line():
+def test_no_hub_is_told_in_one_line(fetch):
+    assert "told: --corpus me/texts: cannot fetch it" in fetch("me/texts", HF_ENDPOINT="http://127.0.0.1:9")
     with pytest.raises(UsageError, match=r"cannot fetch it from the hub .* give a file"):
         fetch_corpus("me/texts")

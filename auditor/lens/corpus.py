@@ -91,8 +91,9 @@ def fetch_corpus(dataset: str) -> Path:
     Raises UsageError with what is there instead, or why the hub cannot be asked.
     """
     from huggingface_hub import hf_hub_download, list_repo_files
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # what goes wrong is told once, by us
     owner, name, *inner = dataset.split("/")
     repo = f"{owner}/{name}"
     try:
@@ -105,7 +106,9 @@ def fetch_corpus(dataset: str) -> Path:
                 f"--corpus {dataset}: no such .jsonl, .jsonl.gz or .txt file in the dataset; it has {there}"
             )
         return Path(hf_hub_download(repo, wanted, repo_type="dataset"))
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # the hub's client raises its own, its HTTP library's, and plain OSErrors
         reason = str(error).splitlines()[0][:120]
         raise UsageError(f"--corpus {dataset}: cannot fetch it from the hub ({reason}); give a file") from error
 
