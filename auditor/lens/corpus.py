@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,8 @@ def fetch_corpus(dataset: str) -> Path:
     Raises UsageError with what is there instead, or why the hub cannot be asked.
     """
     from huggingface_hub import hf_hub_download, list_repo_files
-    from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # what goes wrong is told once, by us
+    getLogger("huggingface_hub").setLevel(ERROR)  # what goes wrong is told once, by us
     owner, name, *inner = dataset.split("/")
     repo = f"{owner}/{name}"
     try:
