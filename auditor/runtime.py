@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+import threading
+
+_interrupted = threading.Event()
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
 
@@ -25,6 +29,24 @@ def tune_process() -> None:
         if hasattr(libc, "mallopt"):
             libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
             libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def remember_interrupts() -> None:
+    """Let a Ctrl-C be noticed even if a library that is being imported or loaded swallows its KeyboardInterrupt."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        _interrupted.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        _interrupted.clear()
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def heed_interrupts() -> None:
+    """Raises KeyboardInterrupt if there was one."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def quiet_libraries() -> None:

@@ -10,9 +10,10 @@ INTERRUPTED = 130  # what typer makes of a Ctrl-C
 
 def main() -> None:
     """Entry point of `auditor`. Settings that must precede torch come first."""
-    from auditor.runtime import tune_process
+    from auditor.runtime import remember_interrupts, tune_process
 
     tune_process()
+    remember_interrupts()
     from rich.console import Console
 
     from auditor.cli.app import app

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
+from auditor.runtime import heed_interrupts
 from auditor.types import LlmUse, Protocol, RunResult, Suite
 
 WORKERS = 8
@@ -114,6 +115,7 @@ class _Bars:
         self._bar.stop()
 
     def stage(self, organism: str, stage: str) -> None:
+        heed_interrupts()
         self._close_stage()
         self._stage = (organism, stage, time.perf_counter())
         self._bar.update(self._task, description=f"[bold]{organism}[/] {stage}", note="")
