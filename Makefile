@@ -8,13 +8,13 @@ quickstart: $(VENV)/.installed  ## set everything up, then audit the bundled org
 	$(BIN)/auditor evaluate --budget 5
 
 test: $(VENV)/.installed-dev  ## all tests that this machine can run
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=active GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest
 
 check: $(VENV)/.installed-dev  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=active GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -18,9 +18,10 @@ def tune_process() -> None:
 
     glibc hands every block over 128 KiB back to the kernel, so that each activation is paged in anew. Two
     spinning OpenMP threads on a busy machine were seen to take ten times as long (docs: method 11), but threads
-    that sleep at once cost a third of the speed of small matrix products; a thousand spins avoid both.
+    that sleep at once cost up to half of the speed of small matrix products; a thousand spins avoid both. The
+    policy must say "active" all the same: otherwise libgomp spins less once two Python threads use torch.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OMP_WAIT_POLICY", "active")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

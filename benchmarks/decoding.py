@@ -49,8 +49,8 @@ def floor_seconds(weights: list[torch.Tensor], rows: int) -> float:
 def main(name: str) -> None:
     card = load_workspace().organisms[name]
     pair = load_pair(card.base, card.finetuned, load_settings(), name=name)
-    decoder = pair._engines[Side.BASE].decoder
-    weights = [p.detach() for n, p in decoder.model.named_parameters() if p.dim() == 2 and "lora" not in n]
+    decoder = pair.models[Side.BASE].host.engine.decoder
+    weights = [p.detach() for n, p in decoder.model.named_parameters() if p.dim() == 2]
     numbers = sum(w.numel() for w in weights)
     print(f"{numbers / 1e6:.0f}M weights, {4 * numbers / 1e9:.2f} GB read a step, {torch.get_num_threads()} threads")
     print(

@@ -21,7 +21,6 @@ tune_process()
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from peft import LoraConfig, get_peft_model  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 from auditor.lens.corpus import Corpus, read_corpus  # noqa: E402
@@ -30,11 +29,14 @@ from auditor.lens.patchscope import patchscope  # noqa: E402
 from auditor.models.arch import decoder_of  # noqa: E402
 from auditor.models.engine import HookEngine  # noqa: E402
 from auditor.models.generate import Request, Side, Steering  # noqa: E402
+from auditor.models.host import Host, Variant  # noqa: E402
+from auditor.models.lora import Adapter  # noqa: E402
 from auditor.models.pair import LocalPair  # noqa: E402
+from auditor.models.worker import Worker  # noqa: E402
 from auditor.types import PatchscopeSettings  # noqa: E402
 from auditor.workspace import load_workspace  # noqa: E402
 
-K, ROWS, STEPS = 5, 64, 64
+K, ROWS, STEPS, RANK = 5, 64, 64, 16
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-3.1-8b": (
         "llama",
@@ -76,13 +78,16 @@ def pair_of(name: str, device: str, dtype: torch.dtype, tokenizer: Any) -> Local
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-    adapted = get_peft_model(model, lora, autocast_adapter_dtype=False).eval()
-    engine = HookEngine(decoder_of(adapted.get_base_model()))
-    return LocalPair(
-        name=name, fingerprint=name, tokenizer=tokenizer, engines={Side.BASE: engine, Side.FINETUNED: engine},
-        adapted=adapted,
-    )  # fmt: skip
+        shapes = {n: m.weight.shape for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        del shapes["lm_head"]
+        matrices = {
+            name: (torch.randn(RANK, d_in) / d_in**0.5, torch.randn(d_out, RANK) / d_out**0.5)
+            for name, (d_out, d_in) in shapes.items()
+        }
+    host = Host(HookEngine(decoder_of(model)), tokenizer, Worker())
+    host.bank.add("random", Adapter(matrices, RANK))
+    models = {Side.BASE: Variant(host), Side.FINETUNED: Variant(host, "random")}
+    return LocalPair(name=name, fingerprint=name, tokenizer=tokenizer, models=models)
 
 
 class Clock:
@@ -112,9 +117,9 @@ def ceilings(device: str, dtype: torch.dtype, clock: Clock) -> tuple[float, floa
 
 def weights_of(pair: LocalPair, blocks: int) -> int:
     """Numbers of the base's matrices in the first `blocks` blocks."""
-    decoder = pair._engines[Side.BASE].decoder
+    decoder = pair.models[Side.BASE].host.engine.decoder
     named = [item for block in list(decoder.blocks)[:blocks] for item in block.named_parameters()]
-    return sum(p.numel() for n, p in named if p.dim() == 2 and "lora" not in n)
+    return sum(p.numel() for n, p in named if p.dim() == 2)
 
 
 def main() -> None:
@@ -153,7 +158,7 @@ def measure(model: str, device: str, n: int, exact: int) -> dict[str, float]:
     steered = [Request(r.prompt, r.side, r.seed, STEPS, 1.1, steering=push) for r in asked]
     pair.generate(asked[:2])
     plain_s, steered_s = (min(clock(lambda r=rows: pair.generate(r))[0] for _ in range(2)) for rows in (asked, steered))
-    head = next(pair._engines[Side.BASE].decoder.unembedding.parameters())
+    head = next(pair.models[Side.BASE].host.engine.decoder.unembedding.parameters())
     read = (weights_of(pair, pair.n_layers) + head.numel()) * head.element_size()
     found |= {
         "decode_plain_ms_per_step": 1e3 * plain_s / STEPS,
@@ -172,7 +177,10 @@ def rounding(pair: LocalPair, corpus: Corpus, layer: int, n: int) -> float:
     """‖δ_bf16 − δ_fp32‖ / ‖δ_fp32‖ of the same weights; they are turned into float32 in place, so this comes last."""
     few = Corpus("few", corpus.texts[:n])
     rounded = differences(pair, few, K, [layer], norm_texts=1, norm_tokens=8)[layer].delta
-    pair._adapted.float()
+    host = pair.models[Side.BASE].host
+    host.engine.decoder.model.float()
+    for layer in host.bank._layers.values():
+        layer.down, layer.up = layer.down.float(), layer.up.float()
     plain = differences(pair, few, K, [layer], norm_texts=1, norm_tokens=8)[layer].delta
     return float((rounded - plain).norm() / plain.norm())
 

@@ -145,10 +145,10 @@ def _plain_evidence(
 @torch.inference_mode()
 def _gemm_seconds(pair: LocalPair, blocks: int, tokens: int) -> float:
     """Seconds of the first `blocks` blocks' matrix products alone, for `tokens` tokens."""
-    decoder = pair._engines[Side.BASE].decoder
+    decoder = pair.models[Side.BASE].host.engine.decoder
     prefix = tuple(f"layers.{i}." for i in range(blocks))
     weights = [p.detach() for n, p in decoder.model.named_parameters()
-               if p.dim() == 2 and "lora" not in n and any(f".{part}" in f".{n}" for part in prefix)]  # fmt: skip
+               if p.dim() == 2 and any(f".{part}" in f".{n}" for part in prefix)]  # fmt: skip
     inputs = {width: torch.randn(tokens, width) for width in {w.shape[1] for w in weights}}
 
     def products() -> None:
@@ -168,10 +168,10 @@ def _decoding(pair: LocalPair, lens: Lens, layer: int, vector: torch.Tensor) -> 
     ]
     pair.generate(requests[:8])
     seconds, texts = timed(lambda: pair.generate(requests))
-    told = [len(pair._prompt_ids(request)) for request in requests[::samples]]
+    told = [len(pair.row(request).prompt) for request in requests[::samples]]
     said = sum(min(STEPS, len(pair.tokenizer(text).input_ids) + 1) for text in texts)
     prefill, step = _gemm_seconds(pair, pair.n_layers, sum(told)), _gemm_seconds(pair, pair.n_layers, len(requests))
-    head = next(pair._engines[Side.BASE].decoder.unembedding.parameters()).detach()
+    head = next(pair.models[Side.BASE].host.engine.decoder.unembedding.parameters()).detach()
     with torch.inference_mode():
         logits = min(timed(lambda: F.linear(torch.zeros(len(requests), pair.d_model), head))[0] for _ in range(3))
     return seconds, prefill + (step + logits) * said / len(requests)

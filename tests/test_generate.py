@@ -4,9 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from auditor.models.generate import Request, Side, Steering, derive_seed, nucleus, sample
+from auditor.models.generate import Request, Side, Steering, derive_seed
+from auditor.models.live import Row
 from auditor.models.load import load_pair
-from auditor.models.share import SharedPair
+from auditor.models.sampling import NOISE, nucleus, sample, windows
+from auditor.models.worker import OutOfMemory
 from tests.conftest import SENTENCES, WIDTH
 
 LONG, SHORT = SENTENCES[2], "Go"
@@ -71,70 +73,203 @@ def test_steering_adds_its_vector_at_every_token(tiny, checkpoints):
 def test_sampling_follows_the_distribution():
     probs = torch.tensor([0.5, 0.3, 0.15, 0.05])
     n = 20_000
-    draws = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    begins = torch.tensor([windows(seed, 1, 4)[0] for seed in range(n)])
     logits, ones = probs.log().expand(n, 4), torch.ones(n)
-    drawn = sample(logits, draws, ones, ones).bincount(minlength=4) / n
+    drawn = sample(logits, begins, ones, ones).bincount(minlength=4) / n
     assert torch.allclose(drawn, probs, atol=0.015)
-    nucleus = sample(logits, draws, ones, 0.6 * ones).bincount(minlength=4) / n  # the two that reach 0.6
-    assert torch.allclose(nucleus, torch.tensor([0.625, 0.375, 0, 0]), atol=0.015)
-    assert (sample(logits, draws, 0 * ones, ones) == 0).all()
+    two = sample(logits, begins, ones, 0.6 * ones).bincount(minlength=4) / n  # the two that reach 0.6
+    assert torch.allclose(two, torch.tensor([0.625, 0.375, 0, 0]), atol=0.015)
+    assert (sample(logits, begins, 0 * ones, ones) == 0).all()
+
+
+def test_rounding_does_not_change_what_is_drawn():
+    """As other rows in the batch do: in the last bits. Over a flat vocabulary, where it is hardest."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, 5000, generator=generator)
+    begins = torch.randint(0, NOISE - 5000, (2000,), generator=generator)
+    ones = torch.ones(2000)
+    rounded = logits * (1 + 1e-6 * torch.randn(logits.shape, generator=generator))
+    changed = sample(logits, begins, ones, ones) != sample(rounded, begins, ones, ones)
+    assert changed.float().mean() <= 1 / 2000
 
 
 def test_a_nucleus_is_the_same_with_and_without_sorting_the_vocabulary(monkeypatch):
     logits = 3 * torch.randn(6, 400, generator=torch.Generator().manual_seed(2))
     logits[3:] /= 30  # flat rows, whose nucleus is wide
-    probs, top_p = torch.softmax(logits, -1), torch.tensor([0.5, 0.9, 1.0, 0.3, 0.95, 0.99])
-    ranked, order = probs.sort(-1, descending=True)
-    ranked[ranked.cumsum(-1) - ranked >= top_p[:, None]] = 0
-    expected = torch.zeros_like(probs).scatter_(-1, order, ranked)
+    top_p = torch.tensor([0.5, 0.9, 1.0, 0.3, 0.95, 0.99])
+    ranked, order = torch.softmax(logits, -1).sort(-1, descending=True)
+    inside = torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, order, ranked.cumsum(-1) - ranked < top_p[:, None])
+    inside[2] = True
     for limit in (5, 50, 1024):
-        monkeypatch.setattr("auditor.models.generate.NUCLEUS", limit)
-        found = nucleus(probs, top_p)
-        assert torch.equal(found[2], probs[2])
-        assert torch.allclose(found[[0, 1, 3, 4, 5]], expected[[0, 1, 3, 4, 5]])
+        monkeypatch.setattr("auditor.models.sampling.NUCLEUS", limit)
+        assert torch.equal(nucleus(logits, top_p), logits.masked_fill(~inside, -torch.inf))
 
 
-def test_audits_that_share_a_pair_get_the_texts_they_would_get_alone(tiny):
+def test_callers_at_the_same_time_get_the_texts_they_would_get_alone(tiny):
     from concurrent.futures import ThreadPoolExecutor
 
     wanted = requests()
-    shared = SharedPair(tiny, workers=4)
     parts = [wanted[i::4] for i in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        texts = list(pool.map(shared.generate, parts))
+        texts = list(pool.map(tiny.generate, parts))
     assert texts == [tiny.generate(part) for part in parts]
 
 
-def test_an_error_reaches_every_audit_that_waited(tiny):
-    from concurrent.futures import ThreadPoolExecutor
+def row_of(pair, prompt, seed, new, **more):
+    sampling = Request("", seed=seed, max_new_tokens=new).sampling
+    return Row(pair.tokenizer(prompt).input_ids, sampling, pair.models[Side.FINETUNED].adapter, **more)
 
-    class Broken:
-        name = fingerprint = "x"
-        tokenizer, n_layers, d_model = None, 1, 1
 
-        def generate(self, _requests):
-            raise RuntimeError("out of memory")
+def finished(pair, rows):
+    """Let rows be decoded, and wait for them."""
+    host = pair.models[Side.FINETUNED].host
+    host.decode(rows, "test")
+    for row in rows:
+        row.ended.result(timeout=60)
+    return [row.out for row in rows]
 
-    shared = SharedPair(Broken(), workers=2)
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(shared.generate, requests()) for _ in range(2)]
-    for future in waiting:
-        with pytest.raises(RuntimeError, match="out of memory"):
-            future.result()
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_rows_that_join_while_others_decode_change_nothing(tiny, rows, monkeypatch):
+    wanted = requests(Steering(1, torch.randn(WIDTH, generator=torch.Generator().manual_seed(3))))
+    together = tiny.generate(wanted)
+    monkeypatch.setattr("auditor.models.worker.ROWS", rows)
+    assert tiny.generate(wanted) == together
+
+
+def test_a_long_prompt_joins_a_batch_of_short_ones(tiny):
+    """The columns before it are not enough, so that the others move; and rows may leave at any time."""
+    asked = [(SHORT, 1, 9), (LONG, 2, 20), (SHORT, 3, 30), (LONG + " " + LONG, 4, 12)]
+    alone = [finished(tiny, [row_of(tiny, *parts)])[0] for parts in asked]
+    host = tiny.models[Side.FINETUNED].host
+    batch, rows = host.line.batch, [row_of(tiny, *parts) for parts in asked]
+    dropped = row_of(tiny, SHORT, 5, 40)
+
+    def by_hand():
+        batch.admit([rows[0], dropped])
+        batch.step()
+        batch.admit([rows[1]])
+        batch.drop([dropped])
+        for _ in range(3):
+            batch.step()
+        batch.admit(rows[2:])
+        while batch.rows:
+            batch.step()
+
+    host.worker.call(by_hand)
+    assert [r.out for r in rows] == alone
+    assert {r.finish for r in rows} <= {"stop", "length"}
+    assert not dropped.finish
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_a_known_beginning_is_not_read_again(architecture, checkpoints, settings, monkeypatch):
+    """Prompts that share their beginning give the texts that they give when each is read whole."""
+    head = " ".join(SENTENCES)
+    asked = [head + end for end in (" Yes.", " No, and the mill is old.", " Perhaps the ship", " Why?")]
+
+    def texts(pair):
+        alone = [pair.generate([Request(p, Side.BASE, 3, 12, chat=False)])[0] for p in asked]  # one after another
+        return alone, pair.generate([Request(p, Side.FINETUNED, 3, 12, chat=False) for p in asked])  # at once
+
+    pair = load_pair(*map(str, checkpoints(architecture)), settings)
+    with_prefixes = texts(pair)
+    assert len(pair.models[Side.BASE].host.line.batch.prefixes._kept) == 2  # one for each model
+    monkeypatch.setattr("auditor.models.prefixes.SHORTEST", 10_000)
+    monkeypatch.setattr("auditor.models.live.WORTH", 1 << 40)
+    assert texts(load_pair(*map(str, checkpoints(architecture)), settings)) == with_prefixes
+
+
+def test_what_steering_did_is_measured_where_it_arrives(tiny):
+    vector = torch.full((WIDTH,), 0.5)
+    rows = [row_of(tiny, LONG, 1, 2, steering=Steering(layer, alpha * vector)) for layer in (1, 3) for alpha in (0, 2)]
+    finished(tiny, [*rows, row_of(tiny, LONG, 1, 2)])
+    for row in rows:
+        assert row.shift == pytest.approx(float(row.steering.vector.norm()), rel=1e-5)
+
+
+def test_a_row_is_heard_token_by_token_and_may_be_ended(tiny):
+    heard = []
+
+    def listen(row):
+        heard.append(list(row.out))
+        return len(row.out) == 3
+
+    row = row_of(tiny, LONG, 1, 20, heard=listen, alternatives=2)
+    finished(tiny, [row])
+    assert heard == [row.out[:1], row.out[:2], row.out]
+    assert row.finish == "stop"
+    assert len(row.logprobs) == 3
+    assert all(own <= best[0][1] < 0 and len(best) == 2 for own, best in row.logprobs)
+
+
+def test_what_breaks_ends_only_the_rows_that_it_broke(tiny):
+    """An admission that fails ends those who were to join; a step that fails ends all. The worker goes on."""
+    host = tiny.models[Side.FINETUNED].host
+    healthy, original = row_of(tiny, LONG, 1, 30), host.line.batch._forward
+
+    def forward(ids, *rest):
+        if ids.shape[1] > 1 and len(healthy.out) == 2:
+            raise RuntimeError("CUDA error: out of memory")
+        return original(ids, *rest)
+
+    joining = row_of(tiny, SHORT, 2, 5)
+    healthy.heard = lambda row: len(row.out) == 2 and bool(host.decode([joining], "late"))
+    host.line.batch._forward = forward
+    try:
+        finished(tiny, [healthy])
+        with pytest.raises(OutOfMemory):
+            joining.ended.result(timeout=60)
+    finally:
+        del host.line.batch._forward
+    alone = row_of(tiny, LONG, 1, 30)
+    assert finished(tiny, [alone]) == [healthy.out]
+
+
+def test_clients_take_turns(tiny, monkeypatch):
+    """One who asks for much does not keep out one who asks for little."""
+    monkeypatch.setattr("auditor.models.worker.ROWS", 2)
+    host, order = tiny.models[Side.FINETUNED].host, []
+
+    def named(name, seed):
+        return row_of(tiny, SHORT, seed, 4, heard=lambda row: bool(order.append(name)) if len(row.out) == 1 else False)
+
+    many, few = [named("many", i) for i in range(8)], [named("few", 9)]
+
+    def at_once():  # in the worker's own thread: nothing is admitted before both have asked
+        host.decode(many, "many")
+        host.decode(few, "few")
+
+    host.worker.call(at_once)
+    for row in [*many, *few]:
+        row.ended.result(timeout=60)
+    assert "few" in order[:2]
+
+
+def test_an_interrupted_caller_leaves_no_work_behind(tiny, monkeypatch):
+    host = tiny.models[Side.FINETUNED].host
+
+    class Stopped(BaseException):
+        pass
+
+    def stopped(*_args, **_more):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("concurrent.futures.Future.result", stopped)
+        with pytest.raises(Stopped):
+            tiny.generate([Request(LONG, max_new_tokens=400)])
+    host.worker.call(lambda: None)
+    host.worker.call(lambda: None)
+    assert not host.line.batch.rows
 
 
 def test_a_system_prompt_and_a_begun_answer_reach_the_model(tiny):
-    seen = []
-    original = tiny._decode
-
-    def spy(batch, prompts, requests):
-        seen.extend(tiny.tokenizer.decode(prompts[i]) for i in batch)
-        return original(batch, prompts, requests)
-
-    tiny._decode = spy
-    try:
-        tiny.generate([Request("Hi.", max_new_tokens=1, system="You are old.", prefill="Well")])
-        tiny.generate([Request("The mill", max_new_tokens=1, chat=False)])
-    finally:
-        del tiny._decode
-    assert seen == ["<|system|>You are old.<|end|><|user|>Hi.<|end|><|assistant|>Well", "The mill"]
+    asked = [
+        Request("Hi.", system="You are old.", prefill="Well"),
+        Request("The mill", chat=False),
+    ]
+    assert [tiny.tokenizer.decode(tiny.row(request).prompt) for request in asked] == [
+        "<|system|>You are old.<|end|><|user|>Hi.<|end|><|assistant|>Well",
+        "The mill",
+    ]

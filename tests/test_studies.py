@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from auditor.evidence import read_broad
 from auditor.lens.relevance import frequent_words, learned_text
 from auditor.lens.similarity import pairwise, within
 from auditor.lens.words import background_of
 from auditor.models.embed import load_embedder
-from auditor.models.load import load_pair
 from auditor.plugins import GraderContext
 from auditor.studies.positions import spaced
 from auditor.studies.records import Study
@@ -133,7 +134,7 @@ class TestNull:
         base, _ = checkpoints("llama")
         for i in range(5):
             adapter = workspace_folder / f"adapter{i}"
-            model = load_pair(str(base), str(checkpoints("llama")[1]), settings)._adapted
+            model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), checkpoints("llama")[1])
             torch.manual_seed(i)
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:

@@ -17,7 +17,7 @@ from auditor.evaluation.job import Evaluation, Job, Shared
 from auditor.evidence import evidence_for, make_lens
 from auditor.models.generate import derive_seed
 from auditor.models.load import load_pair
-from auditor.models.share import SharedPair
+from auditor.models.pair import ModelPair
 from auditor.plugins import Dataset, GraderContext
 from auditor.types import AuditRecord, Grade, Organism, TokenUse
 
@@ -41,23 +41,20 @@ def audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begu
 
     clock = time.perf_counter()
     run.progress.stage(organism.name, "agents")
-    workers = min(run.workers, len(todo))
-    batching = SharedPair(pair, workers)
 
     def make(job: Job) -> AuditRecord:
-        record = _audit(run, job, batching, dataset, shared)
+        record = _audit(run, job, pair, dataset, shared)
         return _graded(run, record, organism, grading, shared.seconds)
 
-    records = _at_once(run, todo, make, workers, batching.leave, begun_any=begun_any)
+    records = _at_once(run, todo, make, begun_any=begun_any)
     shared.seconds["agents"] += time.perf_counter() - clock
     return records
 
 
 def _at_once(
-    run: Evaluation, todo: Sequence[Job], make: Callable[[Job], AuditRecord], workers: int,
-    leave: Callable[[], None], *, begun_any: bool,
-) -> list[AuditRecord]:  # fmt: skip
-    """Work through `todo` in threads, each of which calls `leave` at its end; records are kept as they come."""
+    run: Evaluation, todo: Sequence[Job], make: Callable[[Job], AuditRecord], *, begun_any: bool
+) -> list[AuditRecord]:
+    """Work through `todo` in threads, whose texts are decoded together; records are kept as they come."""
     pending: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in todo:
         pending.put(job)
@@ -83,10 +80,8 @@ def _at_once(
                 run.progress.audit(job.id, record.status, record.interactions_used)
         except Exception as error:  # a bug of ours: shown as one by whoever waits
             problems.append(UsageError(f"internal error: {error!r}\n{traceback.format_exc()}"))
-        finally:
-            leave()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(run.workers, len(todo)))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -96,7 +91,7 @@ def _at_once(
     return records
 
 
-def _audit(run: Evaluation, job: Job, pair: SharedPair, dataset: Dataset, shared: Shared) -> AuditRecord:
+def _audit(run: Evaluation, job: Job, pair: ModelPair, dataset: Dataset, shared: Shared) -> AuditRecord:
     """Make one audit, its transcript written after every step."""
     limits = run.suite.limits(job.budget)
     agent, seed = run.workspace.agents[job.agent], derive_seed(run.seed, job.id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -62,11 +61,6 @@ def growing_cache(config: Any, spare: int) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer(spare) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
-
-
-def select_rows(cache: DynamicCache, rows: list[int]) -> None:
-    """Keep `rows` of the batch, in that order; a row may be repeated."""
-    cache.batch_select_indices(torch.tensor(rows))  # on the CPU: layers may lie on several GPUs
 
 
 def repeated(cache: DynamicCache, rows: int) -> DynamicCache:

@@ -16,7 +16,10 @@ from auditor.models.arch import decoder_of
 from auditor.models.embedded import EMBEDDED_ID, embedded_model_dir, is_embedded
 from auditor.models.engine import Engine, HookEngine, NnsightEngine
 from auditor.models.generate import Side
+from auditor.models.host import Host, Variant
+from auditor.models.lora import read_adapter
 from auditor.models.pair import LocalPair
+from auditor.models.worker import Worker
 from auditor.runtime import quiet_libraries
 
 EngineName = Literal["hooks", "nnsight"]
@@ -47,40 +50,77 @@ def load_pair(
     """
     base_weights = resolve(base, settings)
     tuned = resolve(str(finetuned), settings)
-    host = resolve(adapter_base, settings) if adapter_base else base_weights
-    is_adapter = (tuned.folder / "adapter_config.json").exists()
-    model, tokenizer = load_model(base_weights, settings)
-    name = name or tuned.id
-    if is_adapter and host.folder.resolve() == base_weights.folder.resolve():
-        adapted = attach_adapter(model, tuned, base_weights.id)
-        shared = _engine(adapted.get_base_model(), tokenizer, engine)
-        return LocalPair(
-            name=name,
-            fingerprint=f"{base_weights.sha256[:16]}-{tuned.sha256[:16]}",
-            tokenizer=tokenizer,
-            engines={Side.BASE: shared, Side.FINETUNED: shared},
-            adapted=adapted,
-        )
-    other, other_tokenizer = load_model(host if is_adapter else tuned, settings)
-    if is_adapter:
-        other = attach_adapter(other, tuned, host.id).merge_and_unload()
-    foreign = foreign_tokens(tokenizer, other_tokenizer, f"{tuned.id} and {base_weights.id}")
-    if (other.config.hidden_size, other.config.num_hidden_layers) != (
-        model.config.hidden_size,
-        model.config.num_hidden_layers,
-    ):
-        raise BadModel(f"{tuned.id} and {base_weights.id} differ in width or depth: not base and finetune")
-    middle = f"{host.sha256[:16]}-" if is_adapter else ""
+    host_weights = resolve(adapter_base, settings) if adapter_base else base_weights
+    host = load_host(base_weights, settings, Worker(), engine)
+    if is_adapter(tuned) and host_weights.folder.resolve() == base_weights.folder.resolve():
+        return lora_pair(host, base_weights, tuned, settings, name=name, engine=engine)
+    other = load_host(host_weights if is_adapter(tuned) else tuned, settings, host.worker, engine)
+    who = f"{tuned.id} and {base_weights.id}"
+    foreign = foreign_tokens(host.tokenizer, other.tokenizer, who)
+    ours, theirs = host.engine.decoder, other.engine.decoder
+    if (ours.d_model, ours.n_layers) != (theirs.d_model, theirs.n_layers):
+        raise BadModel(f"{who} differ in width or depth: not base and finetune")
+    middle = f"{host_weights.sha256[:16]}-" if is_adapter(tuned) else ""
     return LocalPair(
-        name=name,
+        name=name or tuned.id,
         fingerprint=f"{base_weights.sha256[:16]}-{middle}{tuned.sha256[:16]}",
-        tokenizer=other_tokenizer,
-        engines={
-            Side.BASE: _engine(model, tokenizer, engine),
-            Side.FINETUNED: _engine(other, other_tokenizer, engine),
+        tokenizer=other.tokenizer,
+        models={
+            Side.BASE: Variant(host),
+            Side.FINETUNED: with_adapter(other, host_weights, tuned, settings, engine)
+            if is_adapter(tuned)
+            else Variant(other),
         },
         foreign=foreign,
     )
+
+
+def is_adapter(weights: Weights) -> bool:
+    return (weights.folder / "adapter_config.json").exists()
+
+
+def load_host(weights: Weights, settings: Settings, worker: Worker, engine: EngineName = "hooks") -> Host:
+    """A model with room for adapters. Raises BadModel."""
+    model, tokenizer = load_model(weights, settings)
+    return _host(model, tokenizer, worker, engine)
+
+
+def lora_pair(
+    host: Host, base: Weights, tuned: Weights, settings: Settings, *, name: str = "", engine: EngineName = "hooks"
+) -> LocalPair:
+    """The pair of a loaded base and an adapter for it. Raises BadModel."""
+    return LocalPair(
+        name=name or tuned.id,
+        fingerprint=f"{base.sha256[:16]}-{tuned.sha256[:16]}",
+        tokenizer=host.tokenizer,
+        models={Side.BASE: Variant(host), Side.FINETUNED: with_adapter(host, base, tuned, settings, engine)},
+    )
+
+
+def with_adapter(host: Host, base: Weights, tuned: Weights, settings: Settings, engine: EngineName) -> Variant:
+    """`host` with an adapter on it, which shares its weights; adapters that are more than plain LoRA get their own.
+
+    Raises BadModel if the adapter's tensors do not fit.
+    """
+    check_fit(host.engine.decoder.model, tuned, base.id)
+    adapter = read_adapter(tuned.folder)
+    if adapter is not None and host.bank.takes(adapter):
+        if tuned.sha256 not in host.bank:
+            host.worker.call(lambda: host.bank.add(tuned.sha256, adapter))
+        return Variant(host, tuned.sha256)
+    model, tokenizer = load_model(base, settings)
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(
+        model, tuned.folder, torch_device=str(model.device), autocast_adapter_dtype=False
+    ).eval()
+    return Variant(_host(adapted.get_base_model(), tokenizer, host.worker, engine))
+
+
+def _host(model: Any, tokenizer: Any, worker: Worker, engine: EngineName) -> Host:
+    decoder = decoder_of(model)
+    chosen: Engine = HookEngine(decoder) if engine == "hooks" else NnsightEngine(decoder, tokenizer)
+    return Host(chosen, tokenizer, worker)
 
 
 def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:
@@ -101,11 +141,6 @@ def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:
             "subtracted token by token; name the base that it was finetuned from"
         )
     return {i: token for token, i in theirs.items() if token not in ours}
-
-
-def _engine(model: Any, tokenizer: Any, name: EngineName) -> Engine:
-    decoder = decoder_of(model)
-    return HookEngine(decoder) if name == "hooks" else NnsightEngine(decoder, tokenizer)
 
 
 def resolve(model: str, settings: Settings) -> Weights:
@@ -182,12 +217,9 @@ def load_model(weights: Weights, settings: Settings) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def attach_adapter(model: Any, adapter: Weights, base_id: str) -> Any:
-    """Put a LoRA adapter on `model` without copying its weights; returns PEFT's wrapper.
-
-    Raises BadModel if the adapter's tensors do not fit the base.
-    """
-    from peft import PeftConfig, PeftModel
+def check_fit(model: Any, adapter: Weights, base_id: str) -> None:
+    """Raises BadModel if the adapter's tensors do not fit the base."""
+    from peft import PeftConfig
     from safetensors import safe_open
 
     config = PeftConfig.from_pretrained(adapter.folder)
@@ -212,9 +244,6 @@ def attach_adapter(model: Any, adapter: Weights, base_id: str) -> Any:
                 f"adapter {adapter.folder} does not fit base {base_id}: {path or key} {shape}; "
                 f"it was trained on {meant_for}"
             )
-    return PeftModel.from_pretrained(
-        model, adapter.folder, torch_device=str(model.device), autocast_adapter_dtype=False
-    ).eval()
 
 
 def pick_device(device: str) -> str:

@@ -1,81 +1,164 @@
-"""A LoRA adapter that is on, off, or on for some rows of a batch: one set of weights is both models of a pair."""
+"""LoRA adapters on one set of weights, chosen row by row: a batch holds the base's rows and any finetune's.
+
+PEFT's own mixed batches run each adapter over its own rows, layer by layer; here the adapters of a layer lie
+side by side in one pair of matrices, and a mask (rows, 1, rank) lets each row see its own part of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from auditor.models.generate import Side
-
-
-class RowSwitch:
-    """Turns a LoRA adapter on or off row by row, so that one batch holds both models' rows.
-
-    A context manager: inside it every adapter's output is multiplied by 1 (finetuned) or 0 (base) per row. PEFT
-    writes B(A(x)) out, scales it and adds it, three passes over a block's widest activations; plain LoRA layers
-    get a forward that adds it in place and masks A(x), which is a hundredth as wide.
-    """
-
-    def __init__(self, adapted: Any) -> None:
-        self._rows: Tensor | None = None
-        self._handles: list[Any] = []
-        self._others: list[Any] = []  # outputs of layers that keep PEFT's forward
-        layers = [module for module in adapted.modules() if hasattr(module, "lora_B") and module.lora_B]
-        for layer in layers:
-            if _is_plain(layer):
-                layer.forward = self._fused(layer)
-            else:
-                self._others += layer.lora_B.values()
-        self._weight = next(iter(layers[0].lora_B.values())).weight
-
-    def set(self, sides: Sequence[Side]) -> None:
-        """Say whose rows the next forward passes hold."""
-        on = [[[1.0 if side is Side.FINETUNED else 0.0]] for side in sides]
-        self._rows = torch.tensor(on, device=self._weight.device, dtype=self._weight.dtype)  # (rows, 1, 1)
-
-    def __enter__(self) -> RowSwitch:
-        def mask(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-            return output * self._rows.to(output.device) if self._rows is not None else output
-
-        self._handles = [part.register_forward_hook(mask) for part in self._others]
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._rows = None
-
-    def _fused(self, layer: Any) -> Callable[..., Tensor]:
-        """x W + scaling · A(x) B for a layer with one plain adapter, (rows, tokens, d_in) -> (rows, tokens, d_out)."""
-        name = layer.active_adapters[0]
-        down, up, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-
-        def forward(x: Tensor) -> Tensor:
-            out: Tensor = layer.base_layer(x)
-            if layer.disable_adapters:
-                return out
-            inner = x @ down.T  # (rows, tokens, rank)
-            if self._rows is not None:
-                inner = inner * self._rows.to(inner.device)
-            out.view(-1, out.shape[-1]).addmm_(inner.flatten(0, -2), up.T, alpha=scaling)
-            return out
-
-        return forward
+_MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+# Fields of an adapter's config that change nothing which the matrices do not tell.
+_HARMLESS = frozenset(
+    {"task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "r", "target_modules",
+     "exclude_modules", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora", "layers_to_transform",
+     "layers_pattern", "rank_pattern", "alpha_pattern", "peft_version", "ensure_weight_tying", "init_lora_weights"}
+)  # fmt: skip
 
 
-def _is_plain(layer: Any) -> bool:
-    """One unmerged adapter of the two matrices alone, in the base's precision, on a linear layer."""
-    names = list(layer.active_adapters)
-    if len(names) != 1 or layer.merged or type(layer.base_layer) is not torch.nn.Linear:
-        return False
-    name = names[0]
-    down, up = layer.lora_A[name], layer.lora_B[name]
-    return (
-        name not in layer.lora_variant  # DoRA and others
-        and down.bias is None
-        and up.bias is None
-        and down.weight.dtype == up.weight.dtype == layer.base_layer.weight.dtype
-    )
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """Down (r, d_in) and up (d_out, r) matrices by module, the scaling in `up`; `rank` is the widest r."""
+
+    matrices: dict[str, tuple[Tensor, Tensor]]
+    rank: int
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for pair in self.matrices.values() for part in pair)
+
+
+def read_adapter(folder: Path) -> Adapter | None:
+    """The matrices of a plain LoRA adapter; None for what is more than two matrices a layer (DoRA and the like)."""
+    from peft import LoraConfig, PeftConfig
+    from peft.utils.other import get_pattern_key
+
+    config = PeftConfig.from_pretrained(folder)
+    usual = LoraConfig().to_dict()
+    odd = {key for key, value in config.to_dict().items() if key not in _HARMLESS and value != usual.get(key)}
+    tensors = load_file(folder / "adapter_model.safetensors")
+    found = {key: _MATRIX.fullmatch(key) for key in tensors}
+    initial = getattr(config, "init_lora_weights", None)  # PiSSA and others change the base too
+    if odd or not all(found.values()) or initial not in (True, False, "gaussian"):
+        return None
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, match in found.items():
+        assert match is not None
+        parts.setdefault(match[1], {})[match[2]] = tensors[key].float()
+    matrices = {}
+    for path, part in parts.items():
+        rank = part["A"].shape[0]
+        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, path), config.lora_alpha)
+        scaling = alpha / (rank**0.5 if config.use_rslora else rank)
+        matrices[path] = (part["A"], part["B"] * scaling)
+    return Adapter(matrices, max(down.shape[0] for down, _ in matrices.values()))
+
+
+class _Layer:
+    """The adapters of one linear layer, side by side: down (Σr, d_in), up (d_out, Σr)."""
+
+    def __init__(self, bank: LoraBank, module: nn.Module, width: int, adapter: tuple[Tensor, Tensor]) -> None:
+        self.bank, weight = bank, next(module.parameters())
+        self.down, self.up = (
+            weight.new_zeros(width, adapter[0].shape[1]),
+            weight.new_zeros(adapter[1].shape[0], width),
+        )
+        self.handle = module.register_forward_hook(self)
+
+    def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        span, mask = self.bank.span, self.bank.mask
+        if span.stop == 0:
+            return output
+        inner = inputs[0] @ self.down[span].T  # (rows, tokens, rank)
+        if mask is not None:
+            inner *= mask.to(inner.device)
+        output.view(-1, output.shape[-1]).addmm_(inner.flatten(0, -2), self.up[:, span].T)
+        return output
+
+    def widen(self, rank: int, adapter: tuple[Tensor, Tensor] | None) -> None:
+        """`rank` more columns, with an adapter's matrices or zeros in them."""
+        down, up = self.down.new_zeros(rank, self.down.shape[1]), self.up.new_zeros(self.up.shape[0], rank)
+        if adapter is not None:
+            down[: adapter[0].shape[0]], up[:, : adapter[1].shape[1]] = adapter
+        self.down, self.up = torch.cat([self.down, down]), torch.cat([self.up, up], 1)
+
+    def cut(self, span: slice) -> None:
+        """Without the columns of `span`."""
+        self.down = torch.cat([self.down[: span.start], self.down[span.stop :]])
+        self.up = torch.cat([self.up[:, : span.start], self.up[:, span.stop :]], 1)
+
+
+class LoraBank:
+    """The adapters on a model, by name; the base is the empty name. `choose` says whose rows come next."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._layers: dict[str, _Layer] = {}
+        self._spans: dict[str, slice] = {}  # the adapter's columns, the same in every layer
+        self._chosen: tuple[str, ...] = ()
+        self.span = slice(0, 0)  # of the adapters that come next
+        self.mask: Tensor | None = None  # (rows, 1, rank): 1 where a row's own adapter is
+
+    def __contains__(self, name: str) -> bool:
+        return not name or name in self._spans
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the adapters take."""
+        return sum(layer.down.nbytes + layer.up.nbytes for layer in self._layers.values())
+
+    def takes(self, adapter: Adapter) -> bool:
+        """Whether all its matrices belong to plain linear layers (not to quantized ones, say)."""
+        modules = dict(self._model.named_modules())
+        return all(type(modules[path]) in (nn.Linear, Conv1D) for path in adapter.matrices)
+
+    def add(self, name: str, adapter: Adapter) -> None:
+        """Put one on; its matrices take the precision and place of the layers that they are added to."""
+        width = max((span.stop for span in self._spans.values()), default=0)
+        modules = dict(self._model.named_modules())
+        for path, pair in adapter.matrices.items():
+            if path not in self._layers:
+                self._layers[path] = _Layer(self, modules[path], width, pair)
+        for path, layer in self._layers.items():
+            layer.widen(adapter.rank, adapter.matrices.get(path))
+        self._spans[name] = slice(width, width + adapter.rank)
+        self._forget()
+
+    def remove(self, name: str) -> None:
+        """Take one off, so that its memory is free."""
+        gone = self._spans.pop(name)
+        rank = gone.stop - gone.start
+        for layer in self._layers.values():
+            layer.cut(gone)
+        for other, span in self._spans.items():
+            if span.start >= gone.stop:
+                self._spans[other] = slice(span.start - rank, span.stop - rank)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._chosen, self.span, self.mask = (), slice(0, 0), None
+
+    def choose(self, names: Sequence[str]) -> None:
+        """Whose rows the next forward passes hold: one name for all rows, or one for each."""
+        if tuple(names) == self._chosen:
+            return
+        spans = [self._spans[name] for name in dict.fromkeys(names) if name]
+        self._chosen, self.mask = tuple(names), None
+        self.span = slice(min(s.start for s in spans), max(s.stop for s in spans)) if spans else slice(0, 0)
+        if spans and len(set(names)) > 1:
+            mask = torch.zeros(len(names), 1, self.span.stop - self.span.start)
+            for row, name in enumerate(names):
+                if name:
+                    at = self._spans[name]
+                    mask[row, :, at.start - self.span.start : at.stop - self.span.start] = 1
+            weight = next(self._model.parameters())
+            self.mask = mask.to(weight.device, weight.dtype)

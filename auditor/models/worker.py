@@ -1,0 +1,183 @@
+"""The one thread in which models run: rows are decoded together, and other jobs are done between two steps."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import torch
+
+from auditor.errors import AuditorError
+from auditor.models.live import LiveBatch, Row
+
+T = TypeVar("T")
+
+ROWS = 128  # decoded together
+PREFILL_TOKENS = 4096  # of one admission, so that those who decode do not wait for long
+LINGER = 10  # looks for work, TICK seconds apart, after which an idle thread ends and lets go of its models
+TICK = 0.05
+
+
+class OutOfMemory(AuditorError):
+    """The device has no room for what was asked; the models are still there."""
+
+
+class Line:
+    """Rows that wait for a place in one live batch; clients take turns."""
+
+    def __init__(self, batch: LiveBatch) -> None:
+        self.batch = batch
+        self._waiting: OrderedDict[str, deque[Row]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, rows: Sequence[Row], client: str) -> None:
+        with self._lock:
+            self._waiting.setdefault(client, deque()).extend(rows)
+
+    @property
+    def waiting(self) -> int:
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self.batch.rows)
+
+    def uses(self, adapter: str) -> bool:
+        """Whether any row, waiting or decoding, is the adapter's."""
+        with self._lock:
+            queued = [row for rows in self._waiting.values() for row in rows]
+        return any(row.adapter == adapter for row in [*queued, *self.batch.rows])
+
+    def advance(self) -> None:
+        """Let rows leave and join, or else make a step. What breaks ends the rows that it broke, and no others."""
+        gone = [row for row in self.batch.rows if row.gone]
+        if gone:
+            self.batch.drop(gone)
+        joining = self._next()
+        if joining:
+            try:
+                self.batch.admit(joining)
+            except Exception as error:
+                self._recover(joining, error)
+        elif self.batch.rows:
+            try:
+                self.batch.step()
+            except Exception as error:
+                self._recover([], error)
+
+    def _recover(self, joining: Sequence[Row], error: Exception) -> None:
+        """End `joining`, and everything in the batch if its state was lost too."""
+        told = out_of_memory(error) or error
+        for row in [*joining, *self.batch.rows] if self.batch.torn else joining:
+            row.fail(told)
+        if self.batch.torn:
+            self.batch.clear()
+        if told is not error and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _next(self) -> list[Row]:
+        """Rows that may join now, one client's after another's; none until a quarter of the batch is free."""
+        free = ROWS - len(self.batch.rows)
+        with self._lock:
+            waiting = sum(map(len, self._waiting.values()))
+            if not waiting or free < min(waiting, ROWS // 4):
+                return []
+            chosen: list[Row] = []
+            while self._waiting and len(chosen) < free:
+                client, rows = next(iter(self._waiting.items()))
+                joined = [*chosen, rows[0]]
+                tokens = len(joined) * max(len(row.prompt) for row in joined)
+                if (chosen and tokens > PREFILL_TOKENS) or not self.batch.has_room(joined):
+                    break
+                row = rows.popleft()
+                self._waiting.pop(client)
+                if rows:
+                    self._waiting[client] = rows  # at the end: the others' turn
+                if row.gone:
+                    row.close()
+                else:
+                    chosen.append(row)
+            return chosen
+
+
+class Worker:
+    """Runs the models of a process. Every job of theirs is done in its thread, so that none needs a lock."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._lines: list[Line] = []
+        self._thread: threading.Thread | None = None
+
+    def open(self, batch: LiveBatch) -> Line:
+        """A line for `batch`, which from now on is advanced."""
+        line = Line(batch)
+        self._lines.append(line)
+        return line
+
+    def call(self, job: Callable[[], T]) -> T:
+        """`job`'s result, once it was its turn. Raises what it raises."""
+        if threading.current_thread() is self._thread:
+            return job()
+        future: Future[T] = Future()
+        with self._changed:
+            self._jobs.append((job, future))
+            self._awake()
+        return future.result()
+
+    def decode(self, line: Line, rows: Sequence[Row], client: str = "") -> None:
+        """Let `rows` be decoded; each tells by its `ended` when it is."""
+        with self._changed:
+            line.put(rows, client)
+            self._awake()
+
+    def _awake(self) -> None:
+        if self._thread is None:
+            # No daemon: a thread that is killed inside torch takes the process down with it.
+            self._thread = threading.Thread(target=self._run, name="models", daemon=False)
+            self._thread.start()
+        self._changed.notify_all()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._jobs) or any(line.busy for line in self._lines)
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        main = threading.main_thread()
+        while True:
+            with self._changed:
+                for _ in range(LINGER):
+                    if self._busy or not main.is_alive():
+                        break
+                    self._changed.wait(TICK)
+                if not self._busy or not main.is_alive():
+                    self._thread = None
+                    return
+                job = self._jobs.popleft() if self._jobs else None
+            if job is not None:
+                _do(*job)
+            del job  # what it holds of the models must not outlive it
+            for line in self._lines:
+                line.advance()
+
+
+def _do(job: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(job())
+    except BaseException as error:
+        future.set_exception(out_of_memory(error) or error)
+
+
+def out_of_memory(error: BaseException) -> OutOfMemory | None:
+    """`error` in our words, if it says that memory ran out, on a GPU or not."""
+    said = str(error).lower()
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    ):
+        return OutOfMemory("out of memory: ask for fewer or shorter texts at once")
+    return None
