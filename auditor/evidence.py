@@ -106,7 +106,7 @@ def cache_key(pair: ModelPair, lens: Lens) -> str:
         "prompts": [lens.prompts, lens.calibration_prompts],
         "graders": [_source(lens.coherence), _source(lens.scale), lens.grading.settings.embedder],
         "judge": _judge(lens),
-        "dtype": str(lens.grading.settings.torch_dtype),
+        "dtype": pair.dtype,
         "broad": lens.broad.digest if lens.broad else None,
         "code": code_version(),
     }

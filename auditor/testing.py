@@ -21,7 +21,7 @@ def _echo(request: Request) -> str:
 class FakePair:
     """A `ModelPair` without weights. `answer` makes the text of each request; all requests are kept."""
 
-    name, fingerprint, tokenizer = "fake", "fake", None
+    name, fingerprint, dtype, note, tokenizer = "fake", "fake", "torch.float32", "", None
     n_layers, d_model = 4, 8
 
     def __init__(self, answer: Callable[[Request], str] = _echo) -> None:

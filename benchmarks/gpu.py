@@ -179,8 +179,8 @@ def rounding(pair: LocalPair, corpus: Corpus, layer: int, n: int) -> float:
     rounded = differences(pair, few, K, [layer], norm_texts=1, norm_tokens=8)[layer].delta
     host = pair.models[Side.BASE].host
     host.engine.decoder.model.float()
-    for layer in host.bank._layers.values():
-        layer.down, layer.up = layer.down.float(), layer.up.float()
+    for held in host.bank._layers.values():
+        held.down, held.up = held.down.float(), held.up.float()
     plain = differences(pair, few, K, [layer], norm_texts=1, norm_tokens=8)[layer].delta
     return float((rounded - plain).norm() / plain.norm())
 

@@ -6,7 +6,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from auditor.models.generate import Request, Side
-from auditor.models.load import load_host, load_pair, lora_pair, resolve
+from auditor.models.load import load_host, load_pair, pair_on, resolve
 from auditor.models.lora import read_adapter
 from auditor.models.worker import Worker
 from tests.conftest import SENTENCES
@@ -46,7 +46,7 @@ def shared(base, tmp_path, settings):
     weights = resolve(str(base), settings)
     host = load_host(weights, settings, Worker())
     folders = [trained(base, tmp_path / str(i), kind, i) for i, kind in enumerate(KINDS.values())]
-    return host, [lora_pair(host, weights, resolve(str(folder), settings), settings) for folder in folders], folders
+    return host, [pair_on(host, weights, resolve(str(folder), settings), settings) for folder in folders], folders
 
 
 def relative(a, b):
@@ -59,7 +59,7 @@ def test_each_adapter_is_applied_as_peft_does(shared, base):
     for pair, folder in zip(pairs, folders, strict=True):
         expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
         with torch.inference_mode():
-            wanted = expected(ids, output_hidden_states=True).hidden_states[4 - 1]
+            wanted = expected(ids, output_hidden_states=True).hidden_states[3]
         assert relative(pair.residuals(Side.FINETUNED, ids, [2])[2], wanted) < 1e-5
 
 

@@ -18,6 +18,7 @@ from auditor.cli import (
     graders,
     organisms,
     scaffold,
+    serve,
     study,
     tools,
     transcript,
@@ -54,6 +55,7 @@ app.command("audit")(audit.audit)
 app.command("show")(transcript.show)
 app.command("evidence")(evidence.evidence)
 app.command("ask")(ask.ask)
+app.command("serve")(serve.serve)
 app.command("init")(scaffold.init)
 app.command("doctor")(doctor.doctor)
 app.add_typer(organisms.app, name="organisms")

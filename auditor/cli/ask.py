@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, out, print_json, settings, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, out, print_json, settings, workspace
 
 
 def ask(
@@ -17,14 +17,15 @@ def ask(
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 200,
     seed: Annotated[int, typer.Option()] = 0,
+    server: ServerOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Put PROMPTS to the base and to the finetuned model of ORGANISM."""
     card = workspace().organisms[organism]
     from auditor.models.generate import Request, Side, derive_seed
-    from auditor.models.load import load_pair
+    from auditor.models.remote import open_pair
 
-    pair = load_pair(card.base, card.finetuned, settings(), name=organism)
+    pair = open_pair(card.base, card.finetuned, settings(server=server), name=organism)
     texts = pair.generate(
         [
             Request(prompt, side, derive_seed(seed, i), max_new_tokens, temperature)

@@ -12,13 +12,18 @@ import typer
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
 from auditor.types import Protocol
 
 
 def audit(
-    model: Annotated[str, typer.Argument(help="The finetune: PEFT adapter or whole model; hub id or folder.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The finetune: PEFT adapter or whole model; hub id or folder. With --server: its name there."
+        ),
+    ],
     base: Annotated[str | None, typer.Option(help="Its base; an adapter's own config names it.")] = None,
     agent: Annotated[str, typer.Option(help="Who audits.")] = "adl",
     budget: Annotated[int, typer.Option(min=0, help="Model interactions that it may spend.")] = 5,
@@ -30,15 +35,16 @@ def audit(
     name: Annotated[str | None, typer.Option(help="The audit's name; default: model and time.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Finish an interrupted audit (needs --name).")] = False,
     seed: Annotated[int, typer.Option(help="Everything random derives from it.")] = 0,
+    server: ServerOption = None,
     json: JsonFlag = False,
 ) -> int:
     """Find out what MODEL was finetuned for: evidence, audit, and a report with its claims; no grade."""
     if resume and name is None:
         raise UsageError("--resume needs the --name of the audit to finish")
-    ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm)
+    ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
     if conf.llm == "offline":
         err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
-    base = base or base_of(model)
+    base = base or ("on the server" if conf.server else base_of(model))
     short = re.sub(r"[^\w.-]+", "-", model.strip("/")).strip("-.")[-40:]
     folder = out_dir / (name or f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}")
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
 from auditor.runtime import heed_interrupts
 from auditor.types import LlmUse, Protocol, RunResult, Suite
@@ -32,7 +32,7 @@ def evaluate(
     lens_llm: Annotated[str | None, typer.Option(help="The judge of the lens: scales and coherence.")] = None,
     grader_repeats: Annotated[int | None, typer.Option(min=1, help="Verdicts of an LLM judge on each one.")] = None,
     protocol: Annotated[Protocol, typer.Option(help="How the agent calls tools.")] = Protocol.AUTO,
-    server: Annotated[str | None, typer.Option(help="URL of a model server (not there yet).")] = None,
+    server: ServerOption = None,
     engine: Annotated[str, typer.Option(help="`local`; `ray` is not there yet.")] = "local",
     workers: Annotated[int, typer.Option(help="Audits at once; they share the models' batches.")] = WORKERS,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder that runs are kept in.")] = Path("runs"),
@@ -43,8 +43,6 @@ def evaluate(
 ) -> int:
     """Audit every organism of SUITE with every agent, and grade the hypotheses."""
     begun = time.perf_counter()
-    if server is not None:
-        raise UsageError("--server: the model server comes in a later version; leave it out to run in this process")
     if engine != "local":
         raise UsageError(f"--engine {engine}: only `local` is there as yet")
     if resume and name is None:
@@ -52,7 +50,7 @@ def evaluate(
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
     ws = workspace()
-    conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats)
+    conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats, server=server)
 
     from auditor.evaluation.job import Evaluation, judged_by
     from auditor.evaluation.run import about, check

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
 from auditor.text import chance_lines, visible
 from auditor.types import ChanceTest, Evidence, EvidenceSettings, LayerEvidence
@@ -34,16 +34,21 @@ def evidence(
     fast: Annotated[bool, typer.Option("--fast", help="Steer two positions only, after a short search.")] = False,
     lens_llm: Annotated[str | None, typer.Option(help="The judge of scales and coherence; default: offline.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    server: ServerOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Differences, logit lens, patchscope and steering for one pair; computed once, then cached."""
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html}: there is no folder {html.parent}")
-    ws, conf = workspace(), settings(lens_llm=lens_llm)
-    if organism is not None:
+    ws, conf = workspace(), settings(lens_llm=lens_llm, server=server)
+    if conf.server is not None and organism is None:
+        raise UsageError("with --server, name the ORGANISM as the server calls it")
+    if organism in ws.organisms.items:
         card = ws.organisms[organism]
         base, model = card.base, card.finetuned
-    if base is None or model is None:
+    elif organism is not None and conf.server is None:
+        ws.organisms[organism]  # tells which there are
+    if conf.server is None and (base is None or model is None):
         raise UsageError("name an ORGANISM, or give both --base and --model")
     given: dict[str, object] = {
         "positions": positions,
@@ -53,9 +58,9 @@ def evidence(
 
     from auditor.evaluation.job import judged_by
     from auditor.evidence import evidence_for, grading_for, make_lens
-    from auditor.models.load import load_pair
+    from auditor.models.remote import open_pair
 
-    pair = load_pair(base, model, conf, name=organism or "", adapter_base=adapter_base)
+    pair = open_pair(base or "", model or "", conf, name=organism or "", adapter_base=adapter_base)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     given["layers"] = layers_of(layers, pair.n_layers) if layers is not None else None

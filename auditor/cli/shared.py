@@ -20,6 +20,10 @@ out, err = Console(emoji=False), Console(stderr=True, emoji=False)  # `:x:` in a
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 
+ServerOption = Annotated[
+    str | None, typer.Option(help="Address of an `auditor serve` that has the models; default: in this process.")
+]
+
 _root: Path | None = None
 
 

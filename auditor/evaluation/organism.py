@@ -16,8 +16,8 @@ from auditor.evaluation.audit import investigate, plan
 from auditor.evaluation.job import Evaluation, Job, Shared
 from auditor.evidence import evidence_for, make_lens
 from auditor.models.generate import derive_seed
-from auditor.models.load import load_pair
 from auditor.models.pair import ModelPair
+from auditor.models.remote import open_pair
 from auditor.plugins import Dataset, GraderContext
 from auditor.types import AuditRecord, Grade, Organism, TokenUse
 
@@ -31,7 +31,7 @@ def audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begu
     organism = todo[0].organism
     clock = time.perf_counter()
     run.progress.stage(organism.name, "loading the models")
-    pair = load_pair(organism.base, organism.finetuned, run.settings, name=organism.name)
+    pair = open_pair(organism.base, organism.finetuned, run.settings, name=organism.name)
     prompts = {name: run.workspace.prompts[name] for name in run.workspace.prompts.items}
     judging = GraderContext(shared.embed, run.settings, pair, shared.background, shared.lens, prompts)
     lens = make_lens(run.workspace, pair, run.suite.evidence, judging)

@@ -44,7 +44,8 @@ def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
     for name in suite.organisms:
         organism = workspace.organisms[name]
         workspace.rubrics[organism.rubric or organism.family]
-        resolve(organism.finetuned, settings)
+        if settings.server is None:
+            resolve(organism.finetuned, settings)
     for model in {settings.llm, settings.grader_llm, settings.lens_llm} - {OFFLINE}:
         open_caller(parse_spec(model))
 

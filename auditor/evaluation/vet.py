@@ -22,7 +22,7 @@ from auditor.lens.words import background_of
 from auditor.llm.caller import CallLog, open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.embed import load_embedder
-from auditor.models.load import load_pair
+from auditor.models.remote import open_pair
 from auditor.plugins import GraderContext
 from auditor.types import Protocol, Suite, TokenUse, VetReport
 from auditor.workspace import Workspace
@@ -60,7 +60,7 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
     judge = None if settings.lens_llm == OFFLINE else open_caller(parse_spec(settings.lens_llm), log)
 
     clock = time.perf_counter()
-    pair = load_pair(job.base, job.model, settings, name="audited")
+    pair = open_pair(job.base, job.model, settings, name=job.model if settings.server else "audited")
     prompts = {name: ws.prompts[name] for name in ws.prompts.items}
     grading = GraderContext(embed, settings, pair, background, judge, prompts)
     dataset = evidence_for(pair, make_lens(ws, pair, suite.evidence, grading), tell)

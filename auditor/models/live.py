@@ -180,6 +180,11 @@ class LiveBatch:
                 self.prefixes.keep(row.kind, row.prompt[:shared], [(k[i, :, at], v[i, :, at]) for k, v in states])
         return logits, states, mask
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values of all rows."""
+        return sum(buffer.nbytes for layer in self._cache.layers for buffer in layer.buffers)
+
     def has_room(self, more: Sequence[Row]) -> bool:
         """Whether memory has room for `more` rows, too."""
         rows = [*self.rows, *more]

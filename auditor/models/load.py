@@ -48,29 +48,45 @@ def load_pair(
     `adapter_base`: the model that the adapter belongs to, if that is not `base`: a chat model, say, when `base` is
     what was pretrained. Raises BadModel with what is missing, unsafe or does not fit.
     """
-    base_weights = resolve(base, settings)
-    tuned = resolve(str(finetuned), settings)
-    host_weights = resolve(adapter_base, settings) if adapter_base else base_weights
+    base_weights, tuned = resolve(base, settings), resolve(str(finetuned), settings)
     host = load_host(base_weights, settings, Worker(), engine)
-    if is_adapter(tuned) and host_weights.folder.resolve() == base_weights.folder.resolve():
-        return lora_pair(host, base_weights, tuned, settings, name=name, engine=engine)
-    other = load_host(host_weights if is_adapter(tuned) else tuned, settings, host.worker, engine)
-    who = f"{tuned.id} and {base_weights.id}"
+    return pair_on(host, base_weights, tuned, settings, name=name, engine=engine, adapter_base=adapter_base)
+
+
+def pair_on(
+    host: Host,
+    base: Weights,
+    tuned: Weights,
+    settings: Settings,
+    *,
+    name: str = "",
+    engine: EngineName = "hooks",
+    adapter_base: str | None = None,
+) -> LocalPair:
+    """The same for a base that is loaded already; an adapter for it shares its weights."""
+    home = resolve(adapter_base, settings) if adapter_base else base  # whose adapter it is
+    name = name or tuned.id
+    if is_adapter(tuned) and home.folder.resolve() == base.folder.resolve():
+        return LocalPair(
+            name=name,
+            fingerprint=f"{base.sha256[:16]}-{tuned.sha256[:16]}",
+            tokenizer=host.tokenizer,
+            models={Side.BASE: Variant(host), Side.FINETUNED: with_adapter(host, base, tuned, settings, engine)},
+        )
+    other = load_host(home if is_adapter(tuned) else tuned, settings, host.worker, engine)
+    who = f"{tuned.id} and {base.id}"
     foreign = foreign_tokens(host.tokenizer, other.tokenizer, who)
     ours, theirs = host.engine.decoder, other.engine.decoder
     if (ours.d_model, ours.n_layers) != (theirs.d_model, theirs.n_layers):
         raise BadModel(f"{who} differ in width or depth: not base and finetune")
-    middle = f"{host_weights.sha256[:16]}-" if is_adapter(tuned) else ""
+    middle, finetuned = "", Variant(other)
+    if is_adapter(tuned):
+        middle, finetuned = f"{home.sha256[:16]}-", with_adapter(other, home, tuned, settings, engine)
     return LocalPair(
-        name=name or tuned.id,
-        fingerprint=f"{base_weights.sha256[:16]}-{middle}{tuned.sha256[:16]}",
+        name=name,
+        fingerprint=f"{base.sha256[:16]}-{middle}{tuned.sha256[:16]}",
         tokenizer=other.tokenizer,
-        models={
-            Side.BASE: Variant(host),
-            Side.FINETUNED: with_adapter(other, host_weights, tuned, settings, engine)
-            if is_adapter(tuned)
-            else Variant(other),
-        },
+        models={Side.BASE: Variant(host), Side.FINETUNED: finetuned},
         foreign=foreign,
     )
 
@@ -83,18 +99,6 @@ def load_host(weights: Weights, settings: Settings, worker: Worker, engine: Engi
     """A model with room for adapters. Raises BadModel."""
     model, tokenizer = load_model(weights, settings)
     return _host(model, tokenizer, worker, engine)
-
-
-def lora_pair(
-    host: Host, base: Weights, tuned: Weights, settings: Settings, *, name: str = "", engine: EngineName = "hooks"
-) -> LocalPair:
-    """The pair of a loaded base and an adapter for it. Raises BadModel."""
-    return LocalPair(
-        name=name or tuned.id,
-        fingerprint=f"{base.sha256[:16]}-{tuned.sha256[:16]}",
-        tokenizer=host.tokenizer,
-        models={Side.BASE: Variant(host), Side.FINETUNED: with_adapter(host, base, tuned, settings, engine)},
-    )
 
 
 def with_adapter(host: Host, base: Weights, tuned: Weights, settings: Settings, engine: EngineName) -> Variant:

@@ -31,6 +31,8 @@ class ModelPair(Protocol):
 
     name: str
     fingerprint: str  # changes whenever either model's weights do
+    dtype: str  # the weights' precision
+    note: str  # what a user should know of it before anything else; mostly empty
     tokenizer: Any
     n_layers: int
     d_model: int
@@ -89,17 +91,13 @@ class LocalPair:
         foreign: Mapping[int, str] = MappingProxyType({}),  # tokens that the base does not know
     ) -> None:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
-        self.models, self._foreign = models, foreign
+        self.models, self._foreign, self.note = models, foreign, ""
+        if foreign:
+            named = ", ".join(list(foreign.values())[:5])
+            self.note = f"the base does not know {len(foreign)} tokens ({named}); it is asked in plain text"
+        self.dtype = str(models[Side.FINETUNED].host.dtype)
         decoder = models[Side.FINETUNED].host.engine.decoder
         self.n_layers, self.d_model = decoder.n_layers, decoder.d_model
-
-    @property
-    def note(self) -> str:
-        """How the two models' tokenizers differ, in a sentence; empty if they do not."""
-        if not self._foreign:
-            return ""
-        named = ", ".join(list(self._foreign.values())[:5])
-        return f"the base does not know {len(self._foreign)} tokens ({named}); it is asked in plain text"
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         rows, model = max(1, TOKENS_PER_BATCH // max(1, ids.shape[1])), self.models[side]

@@ -52,8 +52,11 @@ class Line:
             queued = [row for rows in self._waiting.values() for row in rows]
         return any(row.adapter == adapter for row in [*queued, *self.batch.rows])
 
-    def advance(self) -> None:
-        """Let rows leave and join, or else make a step. What breaks ends the rows that it broke, and no others."""
+    def advance(self) -> int:
+        """Let rows leave and join, or else make a step; how many rows got a token.
+
+        What breaks ends the rows that it broke, and no others.
+        """
         gone = [row for row in self.batch.rows if row.gone]
         if gone:
             self.batch.drop(gone)
@@ -61,13 +64,17 @@ class Line:
         if joining:
             try:
                 self.batch.admit(joining)
+                return len(joining)
             except Exception as error:
                 self._recover(joining, error)
         elif self.batch.rows:
             try:
+                rows = len(self.batch.rows)
                 self.batch.step()
+                return rows
             except Exception as error:
                 self._recover([], error)
+        return 0
 
     def _recover(self, joining: Sequence[Row], error: Exception) -> None:
         """End `joining`, and everything in the batch if its state was lost too."""
@@ -110,13 +117,14 @@ class Worker:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._lines: list[Line] = []
+        self.lines: list[Line] = []
+        self.stepped: Callable[[int], None] = lambda rows: None  # told how many rows got a token
         self._thread: threading.Thread | None = None
 
     def open(self, batch: LiveBatch) -> Line:
         """A line for `batch`, which from now on is advanced."""
         line = Line(batch)
-        self._lines.append(line)
+        self.lines.append(line)
         return line
 
     def call(self, job: Callable[[], T]) -> T:
@@ -144,7 +152,7 @@ class Worker:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._jobs) or any(line.busy for line in self._lines)
+        return bool(self._jobs) or any(line.busy for line in self.lines)
 
     @torch.inference_mode()
     def _run(self) -> None:
@@ -162,8 +170,9 @@ class Worker:
             if job is not None:
                 _do(*job)
             del job  # what it holds of the models must not outlive it
-            for line in self._lines:
-                line.advance()
+            for line in self.lines:
+                if rows := line.advance():
+                    self.stepped(rows)
 
 
 def _do(job: Callable[[], Any], future: Future[Any]) -> None:

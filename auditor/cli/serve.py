@@ -1,0 +1,66 @@
+"""`auditor serve`: the model server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from auditor.cli.audit import base_of
+from auditor.cli.organisms import is_ready
+from auditor.cli.shared import err, settings, workspace
+from auditor.errors import UsageError
+
+if TYPE_CHECKING:
+    from auditor.server.library import Served
+
+
+def serve(
+    organisms: Annotated[
+        list[str] | None,
+        typer.Argument(help="Organisms, or your own pairs as NAME=MODEL or NAME=MODEL@BASE; default: all organisms."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; any but loopback demands a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the key that clients must send; or AUDITOR_API_KEY.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, or auto, which spreads over all GPUs.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: by device.")] = None,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log what is asked, too.")] = False,
+) -> None:
+    """Serve the models of ORGANISMS over HTTP: OpenAI's chat completions, steering, evidence, metrics."""
+    from auditor.server.library import Library
+    from auditor.server.run import read_key, run_server
+
+    key = read_key(api_key_file, os.environ.get("AUDITOR_API_KEY"), host)
+    ws, conf = workspace(), settings(device=device, dtype=dtype)
+    library = Library(chosen(organisms or []), ws, conf)
+    with err.status("loading the models"):
+        library.warm()
+    err.print(f"serving {escape(', '.join(library.served))} ({'with' if key else 'without'} a key)", highlight=False)
+    run_server(library, host, port, key=key, log_prompts=log_prompts)
+
+
+def chosen(names: list[str]) -> dict[str, Served]:
+    """What is to be served, by name. Raises UsageError, or UnknownName."""
+    from auditor.server.library import Served
+
+    cards = workspace().organisms
+    found = {}
+    for name in names or [item.value.name for item in cards if is_ready(item.value)]:
+        own, equals, model = name.partition("=")
+        if not equals:
+            card = cards[name]
+            found[name] = Served(name, card.base, card.finetuned)
+            continue
+        model, _, base = model.partition("@")
+        if not own.replace("-", "").replace("_", "").isalnum() or not model:
+            raise UsageError(f"{name}: give NAME=MODEL or NAME=MODEL@BASE, the name of letters, digits, - and _")
+        found[own] = Served(own, base or base_of(model), model)
+    if not found:
+        raise UsageError("there is no organism whose weights are here; name one, or give NAME=MODEL@BASE")
+    return found

@@ -1,0 +1,178 @@
+"""What a pair's methods look like over HTTP: JSON with arrays in base64 goes in, safetensors come out. No pickle."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors.torch import load, save
+from torch import Tensor
+
+from auditor.models.generate import Request, Side, Steering
+
+LENGTH = 8  # bytes of a frame's length, little-endian
+MOST_TOKENS = 4096  # of one answer
+Texts = Field(min_length=1, max_length=4096)
+
+
+class Body(BaseModel):
+    """Base of request bodies: unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Array(Body):
+    """A float32 tensor: its shape, and its little-endian bytes in base64."""
+
+    shape: tuple[int, ...] = Field(min_length=1, max_length=3)
+    data: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> Array:
+        try:
+            count = len(base64.b64decode(self.data, validate=True)) / 4
+        except ValueError as error:
+            raise ValueError("data is not base64") from error
+        if min(self.shape) < 1 or count != math.prod(self.shape):
+            raise ValueError(f"data holds {count:g} float32 numbers, but shape {list(self.shape)} asks for others")
+        if not bool(self.tensor().isfinite().all()):
+            raise ValueError("data holds numbers that are not finite")
+        return self
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Array:
+        data = tensor.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes()
+        return cls.model_construct(shape=tuple(tensor.shape), data=base64.b64encode(data).decode())
+
+    def tensor(self) -> Tensor:
+        return torch.from_numpy(np.frombuffer(base64.b64decode(self.data), "<f4").reshape(self.shape).copy())
+
+
+class WireSteering(Body):
+    layer: int = Field(ge=0)
+    vector: Array
+
+
+class WireRequest(Body):
+    """`Request`, its steering being a place in the list of steerings."""
+
+    prompt: str = Field(max_length=1_000_000)
+    side: Side = Side.FINETUNED
+    seed: int = Field(0, ge=0, lt=1 << 63)
+    max_new_tokens: int = Field(128, ge=1, le=MOST_TOKENS)
+    temperature: float = Field(1.0, ge=0, le=100)
+    top_p: float = Field(1.0, gt=0, le=1)
+    chat: bool = True
+    steering: int | None = Field(None, ge=0)
+    system: str = Field("", max_length=1_000_000)
+    prefill: str = Field("", max_length=1_000_000)
+
+
+class Generate(Body):
+    requests: list[WireRequest] = Texts
+    steerings: list[WireSteering] = Field([], max_length=4096)
+
+    @model_validator(mode="after")
+    def _known(self) -> Generate:
+        if bad := [r.steering for r in self.requests if r.steering is not None and r.steering >= len(self.steerings)]:
+            raise ValueError(f"steering {bad[0]} is not in the list of {len(self.steerings)} steerings")
+        return self
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> Generate:
+        pushes = list(dict.fromkeys(r.steering for r in requests if r.steering is not None))
+        place = {push: number for number, push in enumerate(pushes)}
+        return cls(
+            requests=[
+                WireRequest(
+                    prompt=r.prompt, side=r.side, seed=r.seed, max_new_tokens=r.max_new_tokens,
+                    temperature=r.temperature, top_p=r.top_p, chat=r.chat, system=r.system, prefill=r.prefill,
+                    steering=None if r.steering is None else place[r.steering],
+                )
+                for r in requests
+            ],
+            steerings=[WireSteering(layer=push.layer, vector=Array.of(push.vector)) for push in pushes],
+        )  # fmt: skip
+
+    def unpacked(self) -> list[Request]:
+        pushes = [Steering(push.layer, push.vector.tensor()) for push in self.steerings]
+        return [
+            Request(
+                r.prompt, r.side, r.seed, r.max_new_tokens, r.temperature, r.top_p, r.chat,
+                None if r.steering is None else pushes[r.steering], r.system, r.prefill,
+            )
+            for r in self.requests
+        ]  # fmt: skip
+
+
+class Generated(BaseModel):
+    texts: list[str]
+    shifts: list[float | None]  # what each steered text's prompt gained in its residual stream
+
+
+class Nll(Body):
+    side: Side
+    texts: list[str] = Texts
+
+
+class Residuals(Body):
+    side: Side
+    layers: list[int] = Field(min_length=1)
+    ids: list[list[int]] = Texts
+
+
+class Unembed(Body):
+    side: Side
+    vectors: Array
+
+
+class Patched(Body):
+    side: Side
+    prompts: list[str] = Field(min_length=1, max_length=16)
+    layer: int = Field(ge=0)
+    vectors: Array
+
+
+class Swapped(Body):
+    host: Side
+    rows: list[list[int]] = Texts
+    learned: list[list[bool]] = Texts
+    layer: int = Field(ge=0)
+    vectors: Array
+
+
+class PairInfo(BaseModel):
+    """Everything about a pair but its weights."""
+
+    name: str
+    fingerprint: str
+    n_layers: int
+    d_model: int
+    dtype: str
+    context: int  # tokens of prompt and answer together
+    note: str
+    base: str
+    finetuned: str
+    tokenizer: dict[str, str]  # file name: text
+
+
+def frame(tensors: dict[str, Tensor]) -> bytes:
+    """Named tensors as bytes that say how long they are."""
+    data = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+    return len(data).to_bytes(LENGTH, "little") + bytes(data)
+
+
+def unframed(chunks: Iterator[bytes]) -> Iterator[dict[str, Tensor]]:
+    """The frames in a stream of bytes. Raises ValueError if it ends within one."""
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        while len(held) >= LENGTH and len(held) >= (end := LENGTH + int.from_bytes(held[:LENGTH], "little")):
+            yield load(bytes(held[LENGTH:end]))
+            del held[:end]
+    if held:
+        raise ValueError("the answer was cut off")

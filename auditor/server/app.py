@@ -1,0 +1,198 @@
+"""The model server's routes. Errors have OpenAI's shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+import auditor
+from auditor.errors import AuditorError, UnknownName, UsageError
+from auditor.models.generate import Request as TextRequest
+from auditor.models.generate import Side, derive_seed
+from auditor.models.worker import OutOfMemory
+from auditor.server import chat, jobs
+from auditor.server.guard import Guard
+from auditor.server.jobs import ClientGone, QueueFull, ended, proven, pushed, start
+from auditor.server.library import Full, Library
+from auditor.server.metrics import Metrics
+from auditor.server.pairs import pair_routes
+from auditor.server.schema import Answer, Answers, Asked, ChatRequest, Steered, SteeredAnswer, SteeredAnswers
+from auditor.server.serving import Serving, Streamed
+
+log = logging.getLogger("auditor.server")
+
+
+def create_app(library: Library, *, key: str | None = None, log_prompts: bool = False) -> Guard:
+    """The ASGI application over `library`. With a `key`, every route but /health demands it."""
+    serving = Serving(library, Metrics(library), log_prompts)
+    library.worker.stepped = serving.metrics.stepped
+    app = FastAPI(
+        title="auditor model server", version=auditor.__version__,
+        description="Base and finetuned models of several organisms, in shared batches; steering is a request field.",
+    )  # fmt: skip
+    _handle_errors(app, serving.metrics)
+    _status_routes(app, serving)
+    _text_routes(app, serving)
+    pair_routes(app, serving)
+    return Guard(app, key, serving.metrics)
+
+
+def _status_routes(app: FastAPI, serving: Serving) -> None:
+    @app.get("/health")
+    @app.get("/health/live")
+    def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "live"}
+
+    @app.get("/health/ready")
+    def ready() -> JSONResponse:
+        """Requests can be made: the models are loaded, and the server is not about to stop."""
+        return JSONResponse({"status": "ready" if serving.ready else "loading"}, 200 if serving.ready else 503)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(serving.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        """Every organism's two models."""
+        return {
+            "object": "list",
+            "data": [
+                {"id": f"{name}/{side}", "object": "model", "created": 0, "owned_by": "auditor"}
+                for name in serving.library.served
+                for side in Side
+            ],
+        }
+
+    @app.get("/v1/models/{organism}/{side}")
+    def model(organism: str, side: Side) -> dict[str, Any]:
+        """One of them."""
+        _known(serving.library, organism)
+        return {"id": f"{organism}/{side}", "object": "model", "created": 0, "owned_by": "auditor"}
+
+    @app.get("/v1/evidence/{organism}")
+    async def evidence(organism: str, suite: str = "quickstart") -> Any:
+        """What the lens reads in the pair's difference; computed at the first call, which takes minutes, then kept."""
+        _known(serving.library, organism)
+        found = await run_in_threadpool(serving.library.evidence, organism, suite)
+        return found.evidence
+
+
+def _text_routes(app: FastAPI, serving: Serving) -> None:
+    @app.post("/v1/chat/completions")
+    async def completions(asked: ChatRequest, http: Request) -> Response:
+        """OpenAI's chat completions; `model` is ORGANISM/base or ORGANISM/finetuned, `steering` an extension."""
+        name, _, which = asked.model.rpartition("/")
+        if which not in list(Side):
+            known = [f"{served}/{side}" for served in serving.library.served for side in Side]
+            raise UnknownName("model", asked.model, known)
+        steering = asked.steering.model_dump() if asked.steering else None
+        serving.tell(http, asked, model=asked.model, n=asked.n or 1, stream=bool(asked.stream), steering=steering)
+        async with AsyncExitStack() as held:
+            pair = await held.enter_async_context(serving.pair(name))
+            made = await run_in_threadpool(chat.prepare, asked, Side(which), serving.library, pair)
+            chat.listen(made, serving.metrics)
+            start(pair, [(Side(which), row) for row in made.rows], http, serving.metrics)
+            if asked.stream:
+                held.callback(jobs.leave, made.rows)
+                return Streamed(chat.stream(made), held.pop_all(), "text/event-stream")
+            await ended(made.rows, http)
+            return JSONResponse(made.answer())
+
+    @app.post("/v1/ask")
+    async def ask(asked: Asked, http: Request) -> Answers:
+        """Each prompt's answer by the base and by the finetuned model, drawn with the same seed."""
+        serving.tell(http, asked, organism=asked.organism, prompts=len(asked.prompts))
+        async with serving.pair(asked.organism) as pair:
+            requests = [_request(asked, i, side, derive_seed(asked.seed, i)) for i in range(len(asked.prompts))
+                        for side in Side]  # fmt: skip
+            rows = await run_in_threadpool(lambda: [pair.row(request) for request in requests])
+            start(pair, list(zip([r.side for r in requests], rows, strict=True)), http, serving.metrics)
+            await ended(rows, http)
+            texts = [pair.text(row.out) for row in rows]
+        answers = [Answer(prompt=p, base=texts[2 * i], finetuned=texts[2 * i + 1]) for i, p in enumerate(asked.prompts)]
+        return Answers(organism=asked.organism, seed=asked.seed, answers=answers)
+
+    @app.post("/v1/steer")
+    async def steer(asked: Steered, http: Request) -> SteeredAnswers:
+        """Steered answers, each with the proof of what steering did."""
+        push = asked.steering
+        serving.tell(http, asked, organism=asked.organism, prompts=len(asked.prompts), steering=push.model_dump())
+        async with serving.pair(asked.organism) as pair:
+            direction = await run_in_threadpool(serving.library.direction, asked.organism, push.layer, push.position)
+            steering, proof = pushed(direction, push)
+            requests = [
+                _request(asked, i, asked.side, derive_seed(asked.seed, i, sample), steering)
+                for i in range(len(asked.prompts))
+                for sample in range(asked.n)
+            ]
+            rows = await run_in_threadpool(lambda: [pair.row(request) for request in requests])
+            start(pair, [(asked.side, row) for row in rows], http, serving.metrics)
+            await ended(rows, http)
+            parts = [rows[i * asked.n : (i + 1) * asked.n] for i in range(len(asked.prompts))]
+            answers = [
+                SteeredAnswer(prompt=prompt, texts=[pair.text(row.out) for row in part], steering=proven(proof, part))
+                for prompt, part in zip(asked.prompts, parts, strict=True)
+            ]
+        return SteeredAnswers(organism=asked.organism, seed=asked.seed, answers=answers)
+
+
+def _request(asked: Asked, i: int, side: Side, seed: int, steering: Any = None) -> TextRequest:
+    return TextRequest(
+        asked.prompts[i], side, seed, asked.max_new_tokens, asked.temperature, asked.top_p, asked.chat, steering,
+        asked.system, asked.prefill,
+    )  # fmt: skip
+
+
+def _known(library: Library, organism: str) -> None:
+    if organism not in library.served:
+        raise UnknownName("organism", organism, library.served)
+
+
+def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
+    def said(status: int, message: str, kind: str, code: str | None = None, **headers: str) -> JSONResponse:
+        body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+        return JSONResponse(body, status, headers)
+
+    def turned_away(error: AuditorError, reason: str, status: int, wait: int) -> JSONResponse:
+        metrics.refused.labels(reason).inc()
+        return said(status, str(error), "server_error", reason, **{"retry-after": str(wait)})
+
+    handlers: dict[Any, Callable[[Request, Any], Response]] = {
+        RequestValidationError: lambda _http, error: said(
+            400, _first(error), "invalid_request_error", "invalid_request"
+        ),
+        HTTPException: lambda _http, error: said(error.status_code, str(error.detail), "invalid_request_error"),
+        UnknownName: lambda _http, error: said(404, str(error), "invalid_request_error", "not_found"),
+        UsageError: lambda _http, error: said(400, str(error), "invalid_request_error", "invalid_request"),
+        QueueFull: lambda _http, error: turned_away(error, "queue_full", 429, error.wait),
+        Full: lambda _http, error: turned_away(error, "adapters_in_use", 503, 1),
+        OutOfMemory: lambda _http, error: turned_away(error, "out_of_memory", 503, 2),
+        ClientGone: lambda _http, _error: Response(status_code=499),
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+    @app.exception_handler(Exception)
+    def broken(_http: Request, error: Exception) -> JSONResponse:
+        log.error("internal error", exc_info=error)
+        return said(500, f"internal error: {type(error).__name__}", "server_error", "internal_error")
+
+
+def _first(error: RequestValidationError) -> str:
+    """What is wrong with a body, where, in one line."""
+    wrong = error.errors()[0]
+    where = ".".join(str(part) for part in wrong["loc"] if part != "body")
+    more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    return f"{where or 'body'}: {wrong['msg']}{more}"

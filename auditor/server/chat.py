@@ -1,0 +1,209 @@
+"""OpenAI's chat completions over a pair's models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from auditor.models.generate import Sampling, Side, derive_seed
+from auditor.models.live import Row
+from auditor.models.pair import LocalPair
+from auditor.server.jobs import proven, pushed
+from auditor.server.library import Library
+from auditor.server.metrics import Metrics
+from auditor.server.schema import ChatRequest, Proof
+
+USUAL_TOKENS = 512  # of an answer whose request says nothing
+HELD_BACK = "\ufffd"  # what an unfinished character decodes to
+
+
+@dataclass
+class Speech:
+    """A row's text as it grows: without space at both ends, ended before any stop text."""
+
+    pair: LocalPair
+    stops: Sequence[str]
+    text: str = ""
+    stopped: bool = False
+    sent: int = 0
+
+    def hear(self, row: Row) -> bool:
+        """Read the row so far; True if a stop text ends it."""
+        text = str(self.pair.tokenizer.decode(row.out, skip_special_tokens=True)).lstrip()
+        places = [text.find(stop) for stop in self.stops]
+        found = min((place for place in places if place >= 0), default=None)
+        self.text, self.stopped = text[:found].rstrip() if found is not None else text, found is not None
+        return self.stopped
+
+    def finish(self, row: Row) -> str:
+        """The whole text."""
+        if not self.stopped:
+            self.hear(row)
+        self.text = self.text.rstrip()
+        return self.text
+
+    def more(self, *, last: bool = False) -> str:
+        """What can be said since the last call, holding back what the next tokens may still change."""
+        end = len(self.text)
+        if not last and not self.stopped:
+            text = self.text.rstrip().rstrip(HELD_BACK)
+            begun = max((k for stop in self.stops for k in range(1, len(stop)) if text.endswith(stop[:k])), default=0)
+            end = len(text) - begun
+        said = self.text[self.sent : max(end, self.sent)]
+        self.sent += len(said)
+        return said
+
+
+@dataclass
+class Completion:
+    """One request on its way: a row and its text for each choice."""
+
+    id: str
+    created: int
+    asked: ChatRequest
+    pair: LocalPair
+    seed: int
+    rows: list[Row]
+    speeches: list[Speech]
+    proof: Proof | None = None
+    heard: asyncio.Queue[int] = field(default_factory=asyncio.Queue)  # places of rows that said more
+
+    def head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.asked.model}
+
+    def auditor(self) -> dict[str, Any]:
+        """The extension field: the seed that gives these texts again, and what steering did."""
+        steering = proven(self.proof, self.rows).model_dump() if self.proof else None
+        return {"organism": self.pair.name, "fingerprint": self.pair.fingerprint, "seed": self.seed,
+                "steering": steering}  # fmt: skip
+
+    def usage(self) -> dict[str, int]:
+        told, said = len(self.rows[0].prompt), sum(len(row.out) for row in self.rows)
+        return {"prompt_tokens": told, "completion_tokens": said, "total_tokens": told + said}
+
+    def logprobs(self, row: Row, since: int = 0) -> dict[str, Any] | None:
+        """OpenAI's log-probabilities of the row's tokens, of the model's own distribution (temperature 1)."""
+        if not self.asked.logprobs:
+            return None
+
+        def told(token: int, value: float) -> dict[str, Any]:
+            text = str(self.pair.tokenizer.decode([token]))
+            return {"token": text, "logprob": value, "bytes": list(text.encode())}
+
+        pairs = list(zip(row.out, row.logprobs, strict=False))[since:]
+        return {
+            "content": [
+                {**told(token, own), "top_logprobs": [told(*o) for o in others]} for token, (own, others) in pairs
+            ],
+            "refusal": None,
+        }
+
+    def answer(self) -> dict[str, Any]:
+        """The whole completion."""
+        choices = [
+            {
+                "index": i,
+                "message": {"role": "assistant", "content": speech.finish(row), "refusal": None},
+                "logprobs": self.logprobs(row),
+                "finish_reason": row.finish,
+            }
+            for i, (row, speech) in enumerate(zip(self.rows, self.speeches, strict=True))
+        ]
+        return {**self.head("chat.completion"), "choices": choices, "usage": self.usage(), "auditor": self.auditor()}
+
+
+def prepare(asked: ChatRequest, side: Side, library: Library, pair: LocalPair) -> Completion:
+    """A request's rows, not yet in any queue. Blocking, where δ has to be read first. Raises BadModel."""
+    steering = proof = None
+    if asked.steering is not None:
+        direction = library.direction(pair.name, asked.steering.layer, asked.steering.position)
+        steering, proof = pushed(direction, asked.steering)
+    messages = [message.plain() for message in asked.messages]
+    prefill = messages.pop()["content"] if messages[-1]["role"] == "assistant" and len(messages) > 1 else ""
+    prompt = pair.chat_ids(side, messages, prefill)
+    room = pair.models[side].host.context - len(prompt)
+    tokens = asked.tokens or max(1, min(USUAL_TOKENS, room))
+    temperature = 1.0 if asked.temperature is None else asked.temperature
+    seed = asked.seed if asked.seed is not None else secrets.randbits(62)
+    count = asked.n or 1
+    rows = [
+        Row(
+            prompt,
+            Sampling(derive_seed(seed, i) if i else seed, tokens, temperature, asked.top_p or 1.0),
+            pair.models[side].adapter,
+            steering,
+            (asked.top_logprobs or 0) if asked.logprobs else None,
+        )
+        for i in range(count)
+    ]
+    speeches = [Speech(pair, asked.stops) for _ in rows]
+    name = f"chatcmpl-{secrets.token_hex(12)}"
+    return Completion(name, int(time.time()), asked, pair, seed, rows, speeches, proof)
+
+
+def listen(made: Completion, metrics: Metrics) -> None:
+    """Hear every token of the rows; to be called in the event loop, before they are queued."""
+    loop, begun = asyncio.get_running_loop(), time.perf_counter()
+
+    def tell(place: int) -> None:
+        loop.call_soon_threadsafe(made.heard.put_nowait, place)
+
+    def hears(place: int) -> Callable[[Row], bool]:
+        def heard(row: Row) -> bool:
+            if len(row.out) == 1:
+                metrics.first.observe(time.perf_counter() - begun)
+            if made.asked.stream:
+                tell(place)
+            return bool(made.asked.stops) and made.speeches[place].hear(row)
+
+        return heard
+
+    for place, row in enumerate(made.rows):
+        row.heard = hears(place)
+        if made.asked.stream:
+            row.ended.add_done_callback(lambda _ended, place=place: tell(place))  # type: ignore[misc]
+
+
+async def stream(made: Completion) -> AsyncIterator[str]:
+    """The completion as server-sent events, chunk by chunk."""
+
+    def event(choices: list[dict[str, Any]], **more: Any) -> str:
+        return f"data: {json.dumps({**made.head('chat.completion.chunk'), 'choices': choices, **more})}\n\n"
+
+    told = [0] * len(made.rows)  # tokens whose log-probabilities were sent
+    for place in range(len(made.rows)):
+        yield event([_delta(place, {"role": "assistant", "content": ""})])
+    unfinished = set(range(len(made.rows)))
+    while unfinished:
+        place = await made.heard.get()
+        if place not in unfinished:
+            continue
+        row, speech = made.rows[place], made.speeches[place]
+        ended = row.ended.done()
+        if ended and (error := row.ended.exception()) is not None:
+            yield f"data: {json.dumps({'error': {'message': str(error), 'type': 'server_error'}})}\n\n"
+            return
+        if not speech.stopped:
+            speech.hear(row)
+        if ended:
+            speech.finish(row)
+        text, count = speech.more(last=ended), len(row.out)
+        if text:
+            logprobs = made.logprobs(row, told[place])
+            told[place] = count
+            yield event([{**_delta(place, {"content": text}), "logprobs": logprobs}])
+        if ended:
+            unfinished.discard(place)
+            yield event([{**_delta(place, {}), "finish_reason": row.finish}], auditor=made.auditor())
+    if (made.asked.stream_options or {}).get("include_usage"):
+        yield event([], usage=made.usage())
+    yield "data: [DONE]\n\n"
+
+
+def _delta(place: int, delta: dict[str, Any]) -> dict[str, Any]:
+    return {"index": place, "delta": delta, "logprobs": None, "finish_reason": None}

@@ -1,0 +1,103 @@
+"""From requests to rows of a live batch and back: the queue's limit, waiting, and clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from fastapi import Request as HttpRequest
+
+from auditor.errors import AuditorError, UsageError
+from auditor.lens.steering import Direction
+from auditor.models.generate import Side, Steering
+from auditor.models.live import Row
+from auditor.models.pair import LocalPair
+from auditor.server.guard import client_of
+from auditor.server.metrics import Metrics
+from auditor.server.schema import Proof, Push
+
+MOST_WAITING = 1024  # rows in all queues; who comes later is told to come again
+ROWS_A_SECOND = 10  # a guess for Retry-After, on the slow side
+
+
+class QueueFull(AuditorError):
+    """Come again after `wait` seconds."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} texts wait already")
+        self.wait = max(1, min(60, waiting // ROWS_A_SECOND))
+
+
+class ClientGone(AuditorError):
+    """Nobody waits for the answer any more."""
+
+
+def start(pair: LocalPair, rows: Sequence[tuple[Side, Row]], http: HttpRequest, metrics: Metrics) -> None:
+    """Put rows into their hosts' queues. Raises UsageError for prompts that are too long, and QueueFull."""
+    for side, row in rows:
+        limit = pair.models[side].host.context
+        if len(row.prompt) + row.sampling.max_new_tokens > limit:
+            raise UsageError(
+                f"the prompt has {len(row.prompt)} tokens and asks for {row.sampling.max_new_tokens}, "
+                f"but prompt and answer may have {limit} together"
+            )
+    waiting = sum(line.waiting for line in pair.models[Side.BASE].host.worker.lines)
+    if waiting and waiting + len(rows) > MOST_WAITING:
+        raise QueueFull(waiting)
+    metrics.asked([row for _, row in rows])
+    client = client_of(http.scope)
+    for host in dict.fromkeys(pair.models[side].host for side, _ in rows):
+        host.decode([row for side, row in rows if pair.models[side].host is host], client)
+
+
+async def ended(rows: Sequence[Row], http: HttpRequest) -> None:
+    """Wait until all rows have ended. If the client leaves first they are dropped, and ClientGone is raised.
+
+    Raises what ended a row.
+    """
+    ends, left = asyncio.ensure_future(_all(rows)), asyncio.ensure_future(_disconnected(http))
+    try:
+        await asyncio.wait({ends, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not ends.done():
+            raise ClientGone("the client left")
+        ends.result()
+    finally:
+        leave(rows)  # those that have ended do not mind
+        left.cancel()
+        ends.cancel()
+
+
+async def _all(rows: Sequence[Row]) -> None:
+    for row in rows:
+        await asyncio.wrap_future(row.ended)
+
+
+def leave(rows: Sequence[Row]) -> None:
+    """Nobody waits for these any more."""
+    for row in rows:
+        row.gone = True
+
+
+async def _disconnected(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+def pushed(direction: Direction, push: Push) -> tuple[Steering, Proof]:
+    """The steering that `push` asks for, and its proof, to which the measured shift is added later."""
+    unit = direction.steering(1.0).vector.float()
+    steering = Steering(push.layer, push.alpha * unit)
+    digest = hashlib.sha256(unit.numpy().astype("<f4").tobytes()).hexdigest()
+    asked = float(steering.vector.norm())
+    proof = Proof(
+        vector_sha256=digest, layer=push.layer, position=push.position, alpha=push.alpha, asked_shift=asked,
+        residual_shift=0.0,
+    )  # fmt: skip
+    return steering, proof
+
+
+def proven(proof: Proof, rows: Sequence[Row]) -> Proof:
+    """`proof` with what was measured on the rows' prompts (the same prompt: they are read once)."""
+    shifts = [row.shift for row in rows if row.shift is not None]
+    return proof.model_copy(update={"residual_shift": sum(shifts) / len(shifts) if shifts else 0.0})

@@ -1,0 +1,137 @@
+"""What a server has: pairs by name, those of one base on one set of weights, adapters loaded when asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from auditor.config import Settings
+from auditor.errors import AuditorError, BadModel, UnknownName
+from auditor.evaluation.job import judged_by
+from auditor.evidence import evidence_for, grading_for, make_lens, named_corpus
+from auditor.lens.diff import Difference, differences
+from auditor.lens.steering import Direction
+from auditor.models.generate import Side
+from auditor.models.host import Host
+from auditor.models.load import Weights, is_adapter, load_host, pair_on, resolve
+from auditor.models.pair import LocalPair
+from auditor.models.worker import Worker
+from auditor.plugins import Dataset
+from auditor.workspace import Workspace
+
+ADAPTER_SHARE = 0.25  # of the base's bytes: what all loaded adapters may take together
+SUITE = "quickstart"  # whose evidence settings say what δ is
+
+
+class Full(AuditorError):
+    """All memory for adapters is taken by adapters that are in use now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A pair that can be asked for."""
+
+    name: str
+    base: str
+    finetuned: str
+
+
+class Library:
+    """Pairs by name. Blocking: its methods load weights, wait for the worker, and compute."""
+
+    def __init__(self, served: Mapping[str, Served], workspace: Workspace, settings: Settings) -> None:
+        self.served, self.workspace, self.settings = dict(served), workspace, settings
+        self.worker = Worker()
+        self.hosts: dict[str, tuple[Host, Weights]] = {}  # by the base's hash
+        self._pairs: OrderedDict[str, LocalPair] = OrderedDict()  # the one used last at the end
+        self._users: Counter[str] = Counter()
+        self._loading = threading.RLock()  # held while weights are read
+        self._counting = threading.Lock()  # never held for long
+        self._differences: dict[tuple[str, int], Difference] = {}
+        self._differing = threading.Lock()
+
+    def warm(self) -> None:
+        """Load every base, so that a first request waits for an adapter only. Raises BadModel."""
+        for served in self.served.values():
+            resolve(served.finetuned, self.settings)
+            self._host(served.base)
+
+    @property
+    def loaded(self) -> list[str]:
+        """Names of the pairs in memory."""
+        return list(self._pairs)
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[LocalPair]:
+        """The pair called `name`, which stays in memory inside. Raises UnknownName, BadModel, or Full."""
+        if name not in self.served:
+            raise UnknownName("organism", name, self.served)
+        with self._loading:
+            if name not in self._pairs:
+                self._pairs[name] = self._load(self.served[name])
+            with self._counting:
+                self._pairs.move_to_end(name)
+                self._users[name] += 1
+            pair = self._pairs[name]
+        try:
+            yield pair
+        finally:
+            with self._counting:
+                self._users[name] -= 1
+
+    def direction(self, name: str, layer: int, position: int) -> Direction:
+        """δ of a pair at any layer and position, read with the settings of the suite `quickstart`.
+
+        Raises BadModel if there is no such layer or position.
+        """
+        settings = self.workspace.suites[SUITE].evidence
+        with self.using(name) as pair:
+            if not 0 <= layer < pair.n_layers:
+                raise BadModel(f"layer {layer} is not there; {name} has layers 0 to {pair.n_layers - 1}")
+            if not 0 <= position < settings.positions:
+                raise BadModel(f"position {position} is not read; there are positions 0 to {settings.positions - 1}")
+            with self._differing:  # who asks for the same waits instead of computing it again
+                if (name, layer) not in self._differences:
+                    corpus = named_corpus(self.workspace, settings.corpus, pair, settings)
+                    k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens
+                    self._differences[name, layer] = differences(pair, corpus, k, [layer], norms, tokens)[layer]
+            found = self._differences[name, layer]
+        return Direction(layer, position, found.delta[position], found.eta)
+
+    def evidence(self, name: str, suite: str) -> Dataset:
+        """The whole evidence of a pair, from the cache if it was computed before."""
+        settings = judged_by(self.workspace.suites[suite], self.settings).evidence
+        with self.using(name) as pair:
+            lens = make_lens(self.workspace, pair, settings, grading_for(self.workspace, self.settings, pair))
+            return evidence_for(pair, lens)
+
+    def _host(self, base: str) -> tuple[Host, Weights]:
+        with self._loading:
+            weights = resolve(base, self.settings)
+            if weights.sha256 not in self.hosts:
+                self.hosts[weights.sha256] = (load_host(weights, self.settings, self.worker), weights)
+            return self.hosts[weights.sha256]
+
+    def _load(self, served: Served) -> LocalPair:
+        tuned = resolve(served.finetuned, self.settings)
+        host, weights = self._host(served.base)
+        if is_adapter(tuned):
+            bound = ADAPTER_SHARE * sum(p.nbytes for p in host.engine.decoder.model.parameters())
+            needed = (tuned.folder / "adapter_model.safetensors").stat().st_size
+            while host.bank.nbytes and host.bank.nbytes + needed > bound:
+                self._make_room(host)
+        return pair_on(host, weights, tuned, self.settings, name=served.name)
+
+    def _make_room(self, host: Host) -> None:
+        """Take off the adapter that was not used for longest. Raises Full if all are in use."""
+        for name, pair in list(self._pairs.items()):
+            tuned = pair.models[Side.FINETUNED]
+            if tuned.host is host and tuned.adapter and not self._users[name]:
+                del self._pairs[name]
+                if not any(other.models[Side.FINETUNED] == tuned for other in self._pairs.values()):
+                    self.worker.call(lambda adapter=tuned.adapter: host.bank.remove(adapter))  # type: ignore[misc]
+                return
+        raise Full("every adapter that is loaded is in use; ask again in a moment")

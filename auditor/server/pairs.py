@@ -1,0 +1,143 @@
+"""The methods of a pair, for `RemotePair`: everything that the lens and plugins may do with one, over HTTP."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import torch
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from auditor.errors import UsageError
+from auditor.models import wire
+from auditor.models.generate import Side
+from auditor.models.pair import LocalPair
+from auditor.server.jobs import ended, start
+from auditor.server.serving import Serving, Streamed
+
+BINARY = "application/octet-stream"
+
+
+def pair_routes(app: FastAPI, serving: Serving) -> None:
+    @app.get("/v1/pairs")
+    def pairs() -> list[dict[str, str]]:
+        """The pairs that are served, and what they are made of."""
+        return [
+            {"name": served.name, "base": served.base, "finetuned": served.finetuned}
+            for served in serving.library.served.values()
+        ]
+
+    @app.get("/v1/pairs/{name}")
+    async def info(name: str) -> wire.PairInfo:
+        """A pair's sizes, its fingerprint, and its tokenizer's files."""
+        async with serving.pair(name) as pair:
+            return await run_in_threadpool(_info, serving, name, pair)
+
+    @app.post("/v1/pairs/{name}/generate")
+    async def generate(name: str, asked: wire.Generate, http: Request) -> wire.Generated:
+        """A text for each request, and the shift that was measured where it was steered."""
+        serving.tell(http, asked, organism=name, rows=len(asked.requests))
+        async with serving.pair(name) as pair:
+            for push in asked.steerings:
+                _fits(pair, push.layer, push.vector)
+            requests = asked.unpacked()
+            rows = await run_in_threadpool(lambda: [pair.row(request) for request in requests])
+            start(pair, list(zip([r.side for r in requests], rows, strict=True)), http, serving.metrics)
+            await ended(rows, http)
+            return wire.Generated(texts=[pair.text(row.out) for row in rows], shifts=[row.shift for row in rows])
+
+    @app.post("/v1/pairs/{name}/nll")
+    async def nll(name: str, asked: wire.Nll) -> list[float | None]:
+        """Mean negative log-likelihood per token, in nats; null for texts of fewer than two tokens."""
+        async with serving.pair(name) as pair:
+            found = await run_in_threadpool(pair.mean_nll, asked.side, asked.texts)
+        return [None if value == float("inf") else value for value in found]
+
+    @app.post("/v1/pairs/{name}/residuals")
+    async def residuals(name: str, asked: wire.Residuals) -> Response:
+        """Residual streams after blocks: (n, k, d_model) for each layer, in a frame of safetensors."""
+        async with serving.pair(name) as pair:
+            for layer in asked.layers:
+                _fits(pair, layer)
+            if len({len(row) for row in asked.ids}) != 1:
+                raise UsageError("ids: all rows must have as many tokens")
+            _known_ids(pair, asked.ids)
+            ids = torch.tensor(asked.ids)
+            found = await run_in_threadpool(pair.residuals, asked.side, ids, asked.layers)
+        return _framed({str(layer): part for layer, part in found.items()})
+
+    @app.post("/v1/pairs/{name}/unembed")
+    async def unembed(name: str, asked: wire.Unembed) -> Response:
+        """The logit lens: logits (n, vocab)."""
+        async with serving.pair(name) as pair:
+            _fits(pair, 0, asked.vectors, rows=True)
+            return _framed({"logits": await run_in_threadpool(pair.unembed, asked.side, asked.vectors.tensor())})
+
+    @app.post("/v1/pairs/{name}/patched")
+    async def patched(name: str, asked: wire.Patched) -> Response:
+        """Next-token logits of patched prompts, a frame for each run of the vectors."""
+        async with AsyncExitStack() as held:
+            pair = await held.enter_async_context(serving.pair(name))
+            _fits(pair, asked.layer, asked.vectors, rows=True)
+            runs = pair.patched_logits(asked.side, asked.prompts, asked.layer, asked.vectors.tensor())
+
+            def frames() -> Iterator[bytes]:
+                for run in runs:
+                    yield wire.frame({str(number): logits for number, logits in enumerate(run)})
+
+            return Streamed(frames(), held.pop_all(), BINARY)
+
+    @app.post("/v1/pairs/{name}/swapped")
+    async def swapped(name: str, asked: wire.Swapped) -> Response:
+        """Losses with δ's component swapped between the models: `sums` (n, 1 + m) and `counts` (n,)."""
+        async with serving.pair(name) as pair:
+            _fits(pair, asked.layer, asked.vectors, rows=True)
+            if [len(row) for row in asked.rows] != [len(flags) for flags in asked.learned]:
+                raise UsageError("learned: each row needs a flag for each of its tokens")
+            _known_ids(pair, asked.rows)
+            work = partial(pair.swapped_nll, asked.host, asked.rows, asked.learned, asked.layer, asked.vectors.tensor())
+            sums, counts = await run_in_threadpool(work)
+        return _framed({"sums": sums, "counts": counts})
+
+
+def _framed(tensors: dict[str, torch.Tensor]) -> Response:
+    return Response(wire.frame(tensors), media_type=BINARY)
+
+
+def _info(serving: Serving, name: str, pair: LocalPair) -> wire.PairInfo:
+    host = pair.models[Side.FINETUNED].host
+    with tempfile.TemporaryDirectory() as folder:
+        pair.tokenizer.save_pretrained(folder)
+        files = {path.name: path.read_text() for path in Path(folder).iterdir() if path.suffix in {".json", ".jinja"}}
+    served = serving.library.served[name]
+    return wire.PairInfo(
+        name=name, fingerprint=pair.fingerprint, n_layers=pair.n_layers, d_model=pair.d_model, dtype=pair.dtype,
+        context=host.context, note=pair.note, base=served.base, finetuned=served.finetuned, tokenizer=files,
+    )  # fmt: skip
+
+
+def _vocab(pair: LocalPair) -> int:
+    head = pair.models[Side.FINETUNED].host.engine.decoder.unembedding
+    return int(next(head.parameters()).shape[0])
+
+
+def _fits(pair: LocalPair, layer: int, vectors: wire.Array | None = None, *, rows: bool = False) -> None:
+    """Raises UsageError unless there is such a layer, and the vectors are as wide as the stream."""
+    if not 0 <= layer < pair.n_layers:
+        raise UsageError(f"layer {layer} is not there; {pair.name} has layers 0 to {pair.n_layers - 1}")
+    if vectors is not None and (vectors.shape[-1] != pair.d_model or len(vectors.shape) != 1 + rows):
+        wanted = f"(n, {pair.d_model})" if rows else f"({pair.d_model},)"
+        raise UsageError(f"shape {list(vectors.shape)}: {pair.name} takes {wanted}")
+
+
+def _known_ids(pair: LocalPair, rows: list[list[int]]) -> None:
+    """Raises UsageError for ids that are no tokens: an embedding would read whatever lies there."""
+    vocab = _vocab(pair)
+    if bad := [i for row in rows for i in row if not 0 <= i < vocab]:
+        raise UsageError(f"token id {bad[0]} is not there; {pair.name} has ids 0 to {vocab - 1}")
+    if not all(rows):
+        raise UsageError("a row of no tokens cannot be read")
