@@ -75,7 +75,10 @@ def server(*organisms: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path
         while (port := _port(log)) is None:
             assert process.poll() is None, log.read_text()
             time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}", process, log
+        url = f"http://127.0.0.1:{port}"
+        while httpx.get(f"{url}/health/ready").status_code != 200:
+            time.sleep(0.2)
+        yield url, process, log
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(120)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import uvicorn
 from langchain_openai import ChatOpenAI
+from safetensors.torch import load
 
 from auditor.errors import UsageError
 from auditor.models.generate import Request, Side, Steering, derive_seed
@@ -17,18 +18,26 @@ from auditor.models.load import load_pair
 from auditor.models.remote import connect
 from auditor.server.app import create_app
 from auditor.server.library import Library, Served
+from auditor.server.metrics import Metrics
 from auditor.server.run import read_key
+from auditor.server.serving import Serving
 from auditor.workspace import load_workspace
 from tests.conftest import LAYERS, SENTENCES, WIDTH
 
 PROMPT = SENTENCES[0]
+EVIDENCE = json.dumps({
+    "texts": 16, "norm_texts": 8, "norm_tokens": 8, "positions": 3,
+    "patchscope": {"scales": [1, 3], "keep": 8, "common_top": 100},
+    "steering": {"positions": 1, "prompts": 2, "samples": 1, "max_new_tokens": 4, "calibration": {
+        "upper": 2, "iterations": 1, "more_iterations": 1, "generations": 2, "max_new_tokens": 4}},
+})  # fmt: skip
 
 
 class Running:
     """A server in a thread of this process."""
 
     def __init__(self, library, key=None):
-        self.library, self.app = library, create_app(library, key=key)
+        self.library, self.app = library, create_app(Serving(library, Metrics(library)), key)
         config = uvicorn.Config(self.app, "127.0.0.1", 0, log_config=None, lifespan="off")
         self.server = uvicorn.Server(config)
         threading.Thread(target=self.server.run, daemon=True).start()
@@ -53,7 +62,7 @@ def start(checkpoints, settings, tmp_path_factory):
     suite = corpus / "evals/suites/quickstart.yaml"
     suite.parent.mkdir(parents=True)
     suite.write_text("name: quickstart\norganisms: []\nagents: [adl]\nbudgets: [0]\nrepeats: 1\n"
-                     "evidence: {texts: 16, norm_texts: 8, norm_tokens: 8, positions: 3}\n")  # fmt: skip
+                     f"evidence: {EVIDENCE}\n")  # fmt: skip
     workspace, started = load_workspace(corpus), []
 
     def make(key=None, served=None):
@@ -231,6 +240,16 @@ def test_ask_gives_both_models_answers(served, local):
     said = served.post("/v1/ask", {"organism": "mill", "prompts": [PROMPT], "seed": 3, "max_new_tokens": 9}).json()
     asked = [Request(PROMPT, side, derive_seed(3, 0), 9, 0.7) for side in Side]
     assert [said["answers"][0][side] for side in Side] == local.generate(asked)
+
+
+def test_evidence_route_gives_the_sheet_and_its_directions(served):
+    sheet = httpx.get(f"{served.url}/v1/evidence/mill", timeout=120).json()
+    deltas = load(httpx.get(f"{served.url}/v1/evidence/mill/deltas", timeout=120).content)
+    assert sheet["pair"] == "mill"
+    assert {int(layer) for layer in deltas} == {layer["layer"] for layer in sheet["layers"]}
+    middle = sheet["middle_layer"]
+    assert torch.equal(deltas[str(middle)][1], served.library.direction("mill", middle, 1).delta)
+    assert httpx.get(f"{served.url}/v1/evidence/nothing").status_code == 404
 
 
 class TestRemotePair:
@@ -415,6 +434,11 @@ class TestSecurity:
             read_key(None, "short", "127.0.0.1")
         (tmp_path / "key").write_text(self.KEY + "\n")
         assert read_key(tmp_path / "key", None, "0.0.0.0") == self.KEY
+
+    def test_without_a_key_a_foreign_host_name_is_refused(self, served):
+        assert httpx.get(f"{served.url}/v1/models", headers={"host": "evil.example:80"}).status_code == 403
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+            assert httpx.get(f"{served.url}/v1/models", headers={"host": host}).status_code == 200
 
     def test_too_long_a_body_is_refused(self, served, monkeypatch):
         monkeypatch.setattr("auditor.server.guard.MOST_BYTES", 1000)

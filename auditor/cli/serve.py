@@ -39,8 +39,7 @@ def serve(
     key = read_key(api_key_file, os.environ.get("AUDITOR_API_KEY"), host)
     ws, conf = workspace(), settings(device=device, dtype=dtype)
     library = Library(chosen(organisms or []), ws, conf)
-    with err.status("loading the models"):
-        library.warm()
+    library.check()
     err.print(f"serving {escape(', '.join(library.served))} ({'with' if key else 'without'} a key)", highlight=False)
     run_server(library, host, port, key=key, log_prompts=log_prompts)
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 from torch import Tensor
 
 from auditor.config import Settings
@@ -23,7 +23,7 @@ from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
 from auditor.models.pair import ModelPair
 
-ATTEMPTS = 8
+PATIENCE = 900.0  # seconds for which a busy server is asked again
 LONGEST_WAIT = 30.0  # seconds between two attempts
 TIMEOUT = httpx.Timeout(600, connect=10)
 REQUESTS_AT_ONCE = 1024  # of one call
@@ -140,7 +140,7 @@ def _patiently(send: Callable[[], httpx.Response]) -> httpx.Response:
     """The answer, asked for again while the server is busy or away for a moment. Raises UsageError or AuditorError."""
     retrying = Retrying(
         retry=retry_if_exception_type(_Busy),
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_delay(PATIENCE),
         wait=lambda state: min(LONGEST_WAIT, getattr(state.outcome.exception(), "wait", 1.0)) if state.outcome else 0,
         reraise=True,
     )

@@ -76,6 +76,15 @@ class Line:
                 self._recover([], error)
         return 0
 
+    def fail(self, error: Exception) -> None:
+        """End every row, waiting or decoding."""
+        with self._lock:
+            waiting = [row for rows in self._waiting.values() for row in rows]
+            self._waiting.clear()
+        for row in [*waiting, *self.batch.rows]:
+            row.fail(error)
+        self.batch.clear()
+
     def _recover(self, joining: Sequence[Row], error: Exception) -> None:
         """End `joining`, and everything in the batch if its state was lost too."""
         told = out_of_memory(error) or error
@@ -98,7 +107,8 @@ class Line:
                 client, rows = next(iter(self._waiting.items()))
                 joined = [*chosen, rows[0]]
                 tokens = len(joined) * max(len(row.prompt) for row in joined)
-                if (chosen and tokens > PREFILL_TOKENS) or not self.batch.has_room(joined):
+                has_room = self.batch.has_room(joined)
+                if (chosen and tokens > PREFILL_TOKENS) or (not has_room and (chosen or self.batch.rows)):
                     break
                 row = rows.popleft()
                 self._waiting.pop(client)
@@ -106,6 +116,8 @@ class Line:
                     self._waiting[client] = rows  # at the end: the others' turn
                 if row.gone:
                     row.close()
+                elif not has_room:
+                    row.fail(OutOfMemory("there is no memory for so long a text"))
                 else:
                     chosen.append(row)
             return chosen
@@ -171,8 +183,11 @@ class Worker:
                 _do(*job)
             del job  # what it holds of the models must not outlive it
             for line in self.lines:
-                if rows := line.advance():
-                    self.stepped(rows)
+                try:
+                    if rows := line.advance():
+                        self.stepped(rows)
+                except Exception as error:  # a bug of ours: nobody may wait for ever
+                    line.fail(error)
 
 
 def _do(job: Callable[[], Any], future: Future[Any]) -> None:

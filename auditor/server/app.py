@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from safetensors.torch import save
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -31,10 +32,9 @@ from auditor.server.serving import Serving, Streamed
 log = logging.getLogger("auditor.server")
 
 
-def create_app(library: Library, *, key: str | None = None, log_prompts: bool = False) -> Guard:
-    """The ASGI application over `library`. With a `key`, every route but /health demands it."""
-    serving = Serving(library, Metrics(library), log_prompts)
-    library.worker.stepped = serving.metrics.stepped
+def create_app(serving: Serving, key: str | None = None) -> Guard:
+    """The ASGI application. With a `key`, every route but /health demands it."""
+    serving.library.worker.stepped = serving.metrics.stepped
     app = FastAPI(
         title="auditor model server", version=auditor.__version__,
         description="Base and finetuned models of several organisms, in shared batches; steering is a request field.",
@@ -88,6 +88,14 @@ def _status_routes(app: FastAPI, serving: Serving) -> None:
         found = await run_in_threadpool(serving.library.evidence, organism, suite)
         return found.evidence
 
+    @app.get("/v1/evidence/{organism}/deltas")
+    async def deltas(organism: str, suite: str = "quickstart") -> Response:
+        """δ (k, d_model) for each layer of the evidence, as a safetensors file."""
+        _known(serving.library, organism)
+        found = await run_in_threadpool(serving.library.evidence, organism, suite)
+        data = save({str(layer): delta for layer, delta in found.deltas.items()})
+        return Response(data, media_type="application/octet-stream")
+
 
 def _text_routes(app: FastAPI, serving: Serving) -> None:
     @app.post("/v1/chat/completions")
@@ -103,7 +111,7 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
             pair = await held.enter_async_context(serving.pair(name))
             made = await run_in_threadpool(chat.prepare, asked, Side(which), serving.library, pair)
             chat.listen(made, serving.metrics)
-            start(pair, [(Side(which), row) for row in made.rows], http, serving.metrics)
+            start(pair, [(Side(which), row) for row in made.rows], http, serving.metrics, asked.user)
             if asked.stream:
                 held.callback(jobs.leave, made.rows)
                 return Streamed(chat.stream(made), held.pop_all(), "text/event-stream")

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from auditor.server.metrics import Metrics
 
@@ -16,6 +17,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_ROUTES = ("/health", "/health/live", "/health/ready")
 MOST_BYTES = 64 << 20  # of a body: 1,000 residuals of a 70B model are 33 MB, a third more in base64
 
@@ -45,7 +47,9 @@ class Guard:
             await send(message)
 
         try:
-            if not self._may_enter(scope["path"], headers):
+            if self._key is None and not _is_local(headers.get(b"host", b"")):
+                await _refuse(telling, 403, "without a key only loopback is served", "not_loopback")
+            elif not self._may_enter(scope["path"], headers):
                 await _refuse(telling, 401, "an API key is needed: Authorization: Bearer KEY", "invalid_api_key")
             elif int(headers.get(b"content-length", b"0") or 0) > MOST_BYTES:
                 await _refuse(telling, 413, f"a body may have {MOST_BYTES >> 20} MiB at most", "body_too_long")
@@ -70,6 +74,11 @@ class Guard:
             return True
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         return hmac.compare_digest(given.strip(), self._key) and scheme.lower() == b"bearer"
+
+
+def _is_local(host: bytes) -> bool:
+    """Whether a browser's page that calls itself something else (DNS rebinding) is kept out."""
+    return urlsplit(f"//{host.decode('latin-1')}").hostname in LOOPBACK
 
 
 def client_of(scope: Scope) -> str:

@@ -33,7 +33,9 @@ class ClientGone(AuditorError):
     """Nobody waits for the answer any more."""
 
 
-def start(pair: LocalPair, rows: Sequence[tuple[Side, Row]], http: HttpRequest, metrics: Metrics) -> None:
+def start(
+    pair: LocalPair, rows: Sequence[tuple[Side, Row]], http: HttpRequest, metrics: Metrics, user: str | None = None
+) -> None:
     """Put rows into their hosts' queues. Raises UsageError for prompts that are too long, and QueueFull."""
     for side, row in rows:
         limit = pair.models[side].host.context
@@ -46,7 +48,7 @@ def start(pair: LocalPair, rows: Sequence[tuple[Side, Row]], http: HttpRequest, 
     if waiting and waiting + len(rows) > MOST_WAITING:
         raise QueueFull(waiting)
     metrics.asked([row for _, row in rows])
-    client = client_of(http.scope)
+    client = user or client_of(http.scope)
     for host in dict.fromkeys(pair.models[side].host for side, _ in rows):
         host.decode([row for side, row in rows if pair.models[side].host is host], client)
 

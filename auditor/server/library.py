@@ -53,10 +53,15 @@ class Library:
         self._differences: dict[tuple[str, int], Difference] = {}
         self._differing = threading.Lock()
 
+    def check(self) -> None:
+        """Find every model's files. Raises BadModel."""
+        for served in self.served.values():
+            resolve(served.finetuned, self.settings)
+            resolve(served.base, self.settings)
+
     def warm(self) -> None:
         """Load every base, so that a first request waits for an adapter only. Raises BadModel."""
         for served in self.served.values():
-            resolve(served.finetuned, self.settings)
             self._host(served.base)
 
     @property

@@ -6,16 +6,18 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
 
-from auditor.errors import UsageError
+from auditor.errors import AuditorError, UsageError
 from auditor.server.app import create_app
-from auditor.server.guard import JsonLines
+from auditor.server.guard import LOOPBACK, JsonLines
 from auditor.server.library import Library
+from auditor.server.metrics import Metrics
+from auditor.server.serving import Serving
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_KEY = 16  # characters
 
 
@@ -35,13 +37,17 @@ def read_key(file: Path | None, environment: str | None, host: str) -> str | Non
 
 
 def run_server(library: Library, host: str, port: int, *, key: str | None, log_prompts: bool) -> None:
-    """Serve until SIGTERM or Ctrl-C; both drain: no new connection is taken, what was accepted is answered."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    """Serve until SIGTERM or Ctrl-C; both drain: no new connection is taken, what was accepted is answered.
+
+    Raises UsageError if the address cannot be used, and BadModel if a model cannot be loaded.
+    """
+    written = logging.StreamHandler(sys.stderr)
+    written.setFormatter(JsonLines())
     logger = logging.getLogger("auditor.server")
-    logger.handlers, logger.propagate = [handler], False
+    logger.handlers, logger.propagate = [written], False
     logger.setLevel(logging.INFO)
-    app = create_app(library, key=key, log_prompts=log_prompts)
+    serving = Serving(library, Metrics(library), log_prompts, ready=False)
+    app = create_app(serving, key)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -52,7 +58,24 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
     )  # fmt: skip
     server = uvicorn.Server(config)
     logger.info("serving", extra={"fields": {"host": host, "port": port, "organisms": list(library.served)}})
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what stopped it again at its end
-        signal.signal(number, signal.SIG_IGN)
-    server.run(sockets=[listening])
+    problems: list[AuditorError] = []
+
+    def load() -> None:
+        try:
+            library.warm()
+            serving.ready = True
+        except AuditorError as error:
+            problems.append(error)
+            server.should_exit = True
+
+    threading.Thread(target=load, daemon=True).start()
+    # uvicorn raises what stopped it again at its end, when the handlers are those that it found.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     logger.info("stopped")
+    if problems:
+        raise problems[0]

@@ -1,0 +1,112 @@
+"""`auditor serve` as a process of its own, and the commands that use it with --server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+START = "import sys; sys.argv[0] = 'auditor'; from auditor.cli import main; main()"
+
+
+@pytest.fixture
+def serving(workspace_folder, settings, tmp_path):
+    """`auditor serve` in the workspace: its process, its address, its log."""
+    log = tmp_path / "serve.log"
+    environment = {**os.environ, "AUDITOR_CACHE": str(settings.cache_dir), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            [sys.executable, "-c", START, "serve", "mill", "--port", "0", "--device", "cpu"],
+            stderr=written, env=environment, cwd=workspace_folder,
+        )  # fmt: skip
+    while not (told := [json.loads(line) for line in log.read_text().splitlines() if '"serving"' in line]):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    url = f"http://127.0.0.1:{told[0]['port']}"
+    assert httpx.get(f"{url}/health/live").status_code == 200  # while the models are loaded
+    while httpx.get(f"{url}/health/ready").status_code != 200:
+        time.sleep(0.1)
+    yield process, url, log
+    process.kill()
+    process.wait()
+
+
+def test_commands_say_the_same_with_a_server_and_without(serving, run_cli, monkeypatch, settings, tmp_path):
+    _, url, _ = serving
+
+    def with_server(more):
+        """Nothing that was computed in this process may serve as the server's answer."""
+        monkeypatch.setenv("AUDITOR_CACHE", str(tmp_path / "other" if more else settings.cache_dir))
+        return more
+
+    def both(*args):
+        told = []
+        for more in ([], ["--server", url]):
+            code, out, err = run_cli(*args, *with_server(more), "--json")
+            assert code == 0, err
+            told.append(json.loads(out))
+        return told
+
+    here, there = both("ask", "mill", "What is a mill?", "Why?", "--max-new-tokens", "9")
+    assert here == there
+    here, there = both("evidence", "mill", "--suite", "small")
+    assert {**here, "seconds": 0} == {**there, "seconds": 0}
+    results = []
+    for more in ([], ["--server", url]):
+        name = f"run{len(with_server(more))}"
+        code, out, err = run_cli("evaluate", "small", "--workers", "3", "--name", name, *more, "--json")
+        assert code == 0, err
+        results.append([{k: a[k] for k in ("id", "status", "grade", "hypothesis")} for a in json.loads(out)["audits"]])
+    assert results[0] == results[1]
+    code, out, err = run_cli("audit", "mill", "--server", url, "--suite", "small", "--budget", "1", "--json")
+    assert code == 0, err
+    assert json.loads(out)["hypothesis"]
+
+
+def test_a_server_that_is_not_there_or_does_not_have_it(serving, run_cli):
+    _, url, _ = serving
+    for args, said in [
+        (("ask", "mill", "Hi", "--server", "http://127.0.0.1:9"), "no model server answers"),
+        (("audit", "bakery", "--server", url), "no organism called 'bakery'"),
+        (("evidence", "--base", "a", "--model", "b", "--server", url), "name the ORGANISM"),
+    ]:
+        code, _, err = run_cli(*args)
+        assert code == 2
+        assert said in err
+
+
+def test_sigterm_lets_what_was_accepted_finish(serving):
+    process, url, log = serving
+    answers = []
+    body = {"organism": "mill", "prompts": ["What is a mill?"] * 8, "max_new_tokens": 300, "temperature": 4}
+    asking = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/v1/ask", json=body, timeout=60)))
+    asking.start()
+    while "auditor_live_rows 0.0" in httpx.get(f"{url}/metrics").text:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    asking.join()
+    assert answers[0].status_code == 200
+    assert len(answers[0].json()["answers"]) == 8
+    assert process.wait(30) == 0
+    assert '"stopped"' in log.read_text()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health")
+
+
+def test_what_cannot_be_served_is_one_line(run_cli, workspace_folder, checkpoints):
+    for args, said in [
+        (("serve", "mil"), "did you mean mill"),
+        (("serve", "mill", "--host", "0.0.0.0"), "AUDITOR_API_KEY"),
+        (("serve", "own="), "NAME=MODEL"),
+        (("serve", "own=nowhere/there/x"), "names no base"),
+        (("serve", f"own=nowhere@{checkpoints('llama')[0]}", "--port", "0"), "no model at 'nowhere'"),
+    ]:
+        code, _, err = run_cli(*args)
+        assert code == 2
+        assert said in err
+        assert len(err.strip().splitlines()) <= 3
