@@ -1,5 +1,8 @@
 """Decoding: a row's text depends on its own prompt, side, steering and seed, and on nothing else."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -273,3 +276,13 @@ def test_a_system_prompt_and_a_begun_answer_reach_the_model(tiny):
         "<|system|>You are old.<|end|><|user|>Hi.<|end|><|assistant|>Well",
         "The mill",
     ]
+
+
+def test_models_are_let_go_with_their_last_user(checkpoints, settings):
+    """Not when the worker's thread ends, later: the next organism's weights need the memory now."""
+    pair = load_pair(*map(str, checkpoints("llama")), settings)
+    pair.generate([Request(LONG, max_new_tokens=2)])
+    weights = weakref.ref(next(pair.models[Side.BASE].host.engine.decoder.model.parameters()))
+    del pair
+    gc.collect()
+    assert weights() is None

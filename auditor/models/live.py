@@ -194,9 +194,13 @@ class LiveBatch:
 
     def clear(self) -> None:
         """Forget every row, and the buffers."""
-        self.rows, self.prefixes, self.torn = [], Prefixes(), False
+        self.rows, self.prefixes, self.torn, self._edits = [], Prefixes(), False, {}
+        self._free()
+
+    def _free(self) -> None:
+        """Let go of the buffers, which may have been for a much larger batch."""
         self._frame.rows = self._frame.first = self._frame.column = 0
-        self._mask, self._edits = self._mask[:0, :0], {}
+        self._mask = self._mask.new_zeros(0, 0)
         for layer in self._cache.layers:
             layer.buffers = []
 
@@ -261,6 +265,8 @@ class LiveBatch:
                 self.rows[slot] = self.rows[end]
             self.rows.pop()
             self._frame.rows = end
+        if not self.rows:
+            self._free()
         self._edits = self._edits_of(self.rows)
 
     def _edits_of(self, rows: Sequence[Row]) -> dict[int, Tensor]:

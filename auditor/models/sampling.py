@@ -24,8 +24,11 @@ def windows(seed: int, steps: int, vocab: int) -> list[int]:
 @lru_cache(maxsize=4)
 def _noise(device: torch.device) -> Tensor:
     """(NOISE,) standard Gumbel draws, the same on every machine."""
-    uniform = np.random.Generator(np.random.Philox(0)).random(NOISE) + 2.0**-54
-    return torch.from_numpy(-np.log(-np.log(uniform))).float().to(device)
+    draws = np.random.Generator(np.random.Philox(0)).random(NOISE)
+    draws += 2.0**-54  # log 0 is no number
+    for _ in range(2):
+        np.negative(np.log(draws, out=draws), out=draws)
+    return torch.from_numpy(draws).float().to(device)
 
 
 def sample(logits: Tensor, begins: Tensor, temperature: Tensor, top_p: Tensor) -> Tensor:

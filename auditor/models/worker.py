@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 ROWS = 128  # decoded together
 PREFILL_TOKENS = 4096  # of one admission, so that those who decode do not wait for long
-LINGER = 10  # looks for work, TICK seconds apart, after which an idle thread ends and lets go of its models
+LINGER = 10  # looks for work, TICK seconds apart, after which an idle thread ends
 TICK = 0.05
 
 
@@ -157,8 +158,8 @@ class Worker:
 
     def _awake(self) -> None:
         if self._thread is None:
-            # No daemon: a thread that is killed inside torch takes the process down with it.
-            self._thread = threading.Thread(target=self._run, name="models", daemon=False)
+            # Not a daemon: a thread that is killed inside torch takes the process down with it.
+            self._thread = threading.Thread(target=_run, args=(weakref.ref(self), self._changed), name="models")
             self._thread.start()
         self._changed.notify_all()
 
@@ -166,28 +167,36 @@ class Worker:
     def _busy(self) -> bool:
         return bool(self._jobs) or any(line.busy for line in self.lines)
 
-    @torch.inference_mode()
-    def _run(self) -> None:
-        main = threading.main_thread()
-        while True:
-            with self._changed:
-                for _ in range(LINGER):
-                    if self._busy or not main.is_alive():
-                        break
-                    self._changed.wait(TICK)
-                if not self._busy or not main.is_alive():
-                    self._thread = None
+    def _turn(self) -> None:
+        """One job that waits, if any, and one step of every line."""
+        with self._changed:
+            job = self._jobs.popleft() if self._jobs else None
+        if job is not None:
+            _do(*job)
+        for line in self.lines:
+            try:
+                if rows := line.advance():
+                    self.stepped(rows)
+            except Exception as error:  # a bug of ours: nobody may wait for ever
+                line.fail(error)
+
+
+@torch.inference_mode()
+def _run(me: weakref.ref[Worker], changed: threading.Condition) -> None:
+    """The thread. While it has nothing to do it holds no models: nobody but their users keeps them in memory."""
+    main, idle = threading.main_thread(), 0
+    while (worker := me()) is not None and main.is_alive():
+        with changed:
+            if not worker._busy:
+                if idle == LINGER:
+                    worker._thread = None
                     return
-                job = self._jobs.popleft() if self._jobs else None
-            if job is not None:
-                _do(*job)
-            del job  # what it holds of the models must not outlive it
-            for line in self.lines:
-                try:
-                    if rows := line.advance():
-                        self.stepped(rows)
-                except Exception as error:  # a bug of ours: nobody may wait for ever
-                    line.fail(error)
+                idle += 1
+                del worker
+                changed.wait(TICK)
+                continue
+        idle = 0
+        worker._turn()
 
 
 def _do(job: Callable[[], Any], future: Future[Any]) -> None:
