@@ -286,3 +286,31 @@ def test_models_are_let_go_with_their_last_user(checkpoints, settings):
     del pair
     gc.collect()
     assert weights() is None
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
+def test_plain_rows_do_not_notice_steered_ones_beside_them(architecture, checkpoints, settings):
+    """Log-probabilities of greedy rows, alone and beside steered rows of both models: ‖a−b‖/‖b‖ under 1e-5."""
+    pair = load_pair(*map(str, checkpoints(architecture)), settings)
+    host = pair.models[Side.BASE].host
+
+    def greedy(prompt, side, steering=None):
+        asked = Request(prompt, side, 0, 12, 0.0, chat=False, steering=steering)
+        row = pair.row(asked)
+        row.alternatives = 20
+        return row
+
+    def told(rows):
+        host.decode(rows, "test")
+        for row in rows:
+            row.ended.result(timeout=60)
+        return [(row.out, torch.tensor([value for _, best in row.logprobs for _, value in best])) for row in rows]
+
+    push = Steering(2, 4 * torch.randn(WIDTH, generator=torch.Generator().manual_seed(6)))
+    plain = [(prompt, side) for prompt in (LONG, SHORT) for side in Side]
+    mixed = told([greedy(*asked, steering) for asked in plain for steering in (None, push)])
+    for asked, (tokens, logprobs) in zip(plain, mixed[::2], strict=True):
+        [(alone, expected)] = told([greedy(*asked)])
+        assert tokens == alone
+        assert float((logprobs - expected).norm() / expected.norm()) < 1e-5
+    assert [out for out, _ in mixed[::2]] != [out for out, _ in mixed[1::2]]
