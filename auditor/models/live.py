@@ -212,12 +212,12 @@ class LiveBatch:
             begun = list(prompts[0][:shared])
             if shared * (len(prompts) - 1) < WORTH or self.prefixes.find(kind, [*begun, -1])[0] == shared:
                 continue
-            row, cache = Row(begun, Sampling(), *kind), DynamicCache()
-            ids, ones = torch.tensor([begun], device=self._device), torch.ones(1, shared, dtype=torch.long)
-            self.bank.choose([row.adapter])
-            self._forward(
-                ids, ones.to(self._device), (ones.cumsum(-1) - 1).to(self._device), cache, self._edits_of([row])
-            )
+            cache, (adapter, steering) = DynamicCache(), kind
+            ids = torch.tensor([begun], device=self._device)
+            places = torch.arange(shared, device=self._device)[None]
+            self.bank.choose([adapter])
+            edits = steer_edits([steering], self._device, self._dtype)
+            self._forward(ids, torch.ones_like(ids), places, cache, edits)
             self.prefixes.keep(kind, begun, [(layer.keys[0], layer.values[0]) for layer in cache.layers])
 
     def _forward(

@@ -47,12 +47,6 @@ class Line:
     def busy(self) -> bool:
         return bool(self._waiting or self.batch.rows)
 
-    def uses(self, adapter: str) -> bool:
-        """Whether any row, waiting or decoding, is the adapter's."""
-        with self._lock:
-            queued = [row for rows in self._waiting.values() for row in rows]
-        return any(row.adapter == adapter for row in [*queued, *self.batch.rows])
-
     def advance(self) -> int:
         """Let rows leave and join, or else make a step; how many rows got a token.
 

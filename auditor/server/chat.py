@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2 import TemplateError
+
+from auditor.errors import UsageError
 from auditor.models.generate import Sampling, Side, derive_seed
 from auditor.models.live import Row
 from auditor.models.pair import LocalPair
@@ -118,14 +121,17 @@ class Completion:
 
 
 def prepare(asked: ChatRequest, side: Side, library: Library, pair: LocalPair) -> Completion:
-    """A request's rows, not yet in any queue. Blocking, where δ has to be read first. Raises BadModel."""
+    """A request's rows, not yet in any queue. Blocking, where δ has to be read first. Raises UsageError."""
     steering = proof = None
     if asked.steering is not None:
         direction = library.direction(pair.name, asked.steering.layer, asked.steering.position)
         steering, proof = pushed(direction, asked.steering)
     messages = [message.plain() for message in asked.messages]
     prefill = messages.pop()["content"] if messages[-1]["role"] == "assistant" and len(messages) > 1 else ""
-    prompt = pair.chat_ids(side, messages, prefill)
+    try:
+        prompt = pair.chat_ids(side, messages, prefill)
+    except TemplateError as error:  # of roles that do not alternate, say
+        raise UsageError(f"messages: the model's chat template refuses them: {error}") from error
     room = pair.models[side].host.context - len(prompt)
     tokens = asked.tokens or max(1, min(USUAL_TOKENS, room))
     temperature = 1.0 if asked.temperature is None else asked.temperature
