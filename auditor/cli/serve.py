@@ -28,7 +28,9 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the key that clients must send; or AUDITOR_API_KEY.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, or auto, which spreads over all GPUs.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, or balanced (all GPUs); default: what is there.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: by device.")] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log what is asked, too.")] = False,
 ) -> None:

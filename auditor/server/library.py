@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Library:
         self._loading = threading.RLock()  # held while weights are read
         self._counting = threading.Lock()  # never held for long
         self._differences: dict[tuple[str, int], Difference] = {}
-        self._differing = threading.Lock()
+        self._computing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def check(self) -> None:
         """Find every model's files. Raises BadModel."""
@@ -98,7 +98,7 @@ class Library:
                 raise BadModel(f"layer {layer} is not there; {name} has layers 0 to {pair.n_layers - 1}")
             if not 0 <= position < settings.positions:
                 raise BadModel(f"position {position} is not read; there are positions 0 to {settings.positions - 1}")
-            with self._differing:  # who asks for the same waits instead of computing it again
+            with self._computing[name]:  # who asks for the same waits instead of computing it again
                 if (name, layer) not in self._differences:
                     corpus = named_corpus(self.workspace, settings.corpus, pair, settings)
                     k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens
@@ -109,7 +109,7 @@ class Library:
     def evidence(self, name: str, suite: str) -> Dataset:
         """The whole evidence of a pair, from the cache if it was computed before."""
         settings = judged_by(self.workspace.suites[suite], self.settings).evidence
-        with self.using(name) as pair:
+        with self.using(name) as pair, self._computing[name]:
             lens = make_lens(self.workspace, pair, settings, grading_for(self.workspace, self.settings, pair))
             return evidence_for(pair, lens)
 
