@@ -446,3 +446,10 @@ class TestSecurity:
         chunks = iter([b'{"organism": "mill", "prompts": ["', b"x" * 2000, b'"]}'])
         sent = httpx.post(f"{served.url}/v1/ask", content=chunks, headers={"content-type": "application/json"})
         assert sent.status_code == 400
+
+
+def test_the_openapi_page_describes_every_route(served):
+    described = httpx.get(f"{served.url}/openapi.json").json()
+    assert {"/v1/chat/completions", "/v1/steer", "/v1/evidence/{organism}", "/metrics"} <= set(described["paths"])
+    assert "alpha" in described["components"]["schemas"]["Push"]["properties"]
+    assert httpx.get(f"{served.url}/docs").status_code == 200
