@@ -314,3 +314,28 @@ def test_plain_rows_do_not_notice_steered_ones_beside_them(architecture, checkpo
         assert tokens == alone
         assert float((logprobs - expected).norm() / expected.norm()) < 1e-5
     assert [out for out, _ in mixed[::2]] != [out for out, _ in mixed[1::2]]
+
+
+def test_a_small_batch_does_not_keep_the_buffers_of_a_large_one(tiny):
+    """What memory has room for is counted in the rows that are there."""
+    host = tiny.models[Side.FINETUNED].host
+    long_ago, batch, seen = row_of(tiny, SHORT, 0, 60), host.line.batch, []
+    late = row_of(tiny, LONG + LONG, 99, 3, heard=lambda row: bool(seen.append(batch._mask.shape[0])))
+    many = [row_of(tiny, SHORT, i, 2) for i in range(60)]
+    long_ago.heard = lambda row: len(row.out) == 20 and bool(host.decode([late], "late"))
+    finished(tiny, [long_ago, *many])
+    late.ended.result(timeout=60)
+    assert max(seen) <= 3
+
+
+def test_threads_may_tokenize_at_the_same_time(tiny):
+    """Long prompts stay whole while another thread reads the first tokens of texts."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    request = Request(" ".join(SENTENCES * 8), chat=False)
+    whole = len(tiny.row(request).prompt)
+    with ThreadPoolExecutor(3) as pool:
+        cutting = pool.submit(lambda: [tiny.mean_nll(Side.BASE, [request.prompt]) for _ in range(20)])
+        lengths = {len(row.prompt) for row in pool.map(lambda _: tiny.row(request), range(400))}
+        cutting.result()
+    assert lengths == {whole}

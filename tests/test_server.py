@@ -37,7 +37,8 @@ class Running:
     """A server in a thread of this process."""
 
     def __init__(self, library, key=None):
-        self.library, self.app = library, create_app(Serving(library, Metrics(library)), key)
+        self.library, self.serving = library, Serving(library, Metrics(library))
+        self.app = create_app(self.serving, key)
         config = uvicorn.Config(self.app, "127.0.0.1", 0, log_config=None, lifespan="off")
         self.server = uvicorn.Server(config)
         threading.Thread(target=self.server.run, daemon=True).start()
@@ -170,6 +171,11 @@ class TestOpenAI:
             ({"frequency_penalty": 0.5}, "frequency_penalty"),
             ({"temperature": -1}, "temperature"),
             ({"top_logprobs": 3}, "top_logprobs needs logprobs"),
+            ({"stop": ""}, "stop"),
+            ({"stop": ["x" * 300]}, "stop"),
+            ({"n": 129}, "n:"),
+            ({"messages": [{"role": "user", "content": "x" * 100_000}]}, "characters"),
+            ({"messages": [{"role": "developer", "content": "x"}]}, "the last message"),
             ({"extra_body": {"steerring": {"layer": 1}}}, "steerring: Extra inputs"),
             ({"messages": [{"role": "user", "content": "word " * 600}]}, "may have 512 together"),
         ],
@@ -293,6 +299,17 @@ class TestRemotePair:
             ("residuals", {"side": "base", "layers": [1], "ids": [[1], [1, 2]]}),
             ("unembed", {"side": "base", "vectors": {"shape": [1, WIDTH + 1], "data": "AAAA" * (WIDTH + 1)}}),
             ("unembed", {"side": "base", "vectors": {"shape": [1, WIDTH], "data": "not base64!"}}),
+            ("residuals", {"side": "base", "layers": [1], "ids": [[1] * 600]}),
+            (
+                "patched",
+                {
+                    "side": "base",
+                    "layer": 1,
+                    "prompts": [""],
+                    "vectors": {"shape": [1, WIDTH], "data": "AAAA" * (WIDTH * 4 // 3) + "AAA="},
+                },
+            ),
+            ("generate", {"requests": [{"prompt": "a"}] * 1025}),
             ("generate", {"requests": [{"prompt": "a", "steering": 0}]}),
             ("generate", {"requests": [{"prompt": "a", "max_new_tokens": 10**9}]}),
             ("nll", {"side": "third", "texts": ["a"]}),
@@ -332,7 +349,7 @@ class TestOperations:
         assert served.metric("auditor_generated_tokens_total") - before < 8 * 400
 
     def test_a_full_queue_says_when_to_come_again(self, served, monkeypatch):
-        monkeypatch.setattr("auditor.server.jobs.MOST_WAITING", 0)
+        monkeypatch.setattr("auditor.server.jobs.MOST_WAITING", 80)
         monkeypatch.setattr("auditor.models.worker.ROWS", 1)
         body = {"organism": "mill", "prompts": ["a"] * 40, "max_new_tokens": 60}
         waiting = threading.Thread(target=served.post, args=("/v1/ask", body))
@@ -344,6 +361,33 @@ class TestOperations:
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error"]["code"] == "queue_full"
+
+    def test_what_one_row_breaks_is_not_the_others_fault(self, served, client, monkeypatch):
+        """Rows that were to join together join one by one if that fails."""
+        host = next(iter(served.library.hosts.values()))[0]
+        original = host.line.batch._prefill
+
+        def picky(rows):
+            if any(row.sampling.seed == 666 for row in rows):
+                raise IndexError("index out of range")
+            return original(rows)
+
+        monkeypatch.setattr(host.line.batch, "_prefill", picky)
+        alone = text(chat(client, seed=5))
+        pair = served.library._pairs["mill"]
+        rows = [pair.row(Request(p, seed=seed, max_new_tokens=12)) for p, seed in ((PROMPT, 5), ("A", 666))]
+        host.worker.call(lambda: host.decode(rows, "both"))
+        assert pair.text(rows[0].ended.result(60) or rows[0].out) == alone
+        with pytest.raises(IndexError):
+            rows[1].ended.result(60)
+
+    def test_models_that_are_being_loaded_are_a_503(self, start):
+        running = start()
+        running.serving.ready = False
+        refused = running.post("/v1/ask", {"organism": "mill", "prompts": ["x"]})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert httpx.get(f"{running.url}/health/ready").status_code == 503
+        assert httpx.get(f"{running.url}/health/live").status_code == 200
 
     def test_out_of_memory_is_told_and_survived(self, served, client, monkeypatch):
         host = next(iter(served.library.hosts.values()))[0]

@@ -48,7 +48,7 @@ def random_directions(count: int, d_model: int, seed: int) -> Tensor:
 def random_differences(pair: ModelPair, texts: Sequence[str], layer: int, count: int, seed: int) -> Tensor:
     """h_ft − h_base at single random tokens of `texts`, (count, d_model): the models do differ along these."""
     rng = torch.Generator().manual_seed(seed)
-    encoded = [ids for ids in pair.tokenizer(list(texts), truncation=True, max_length=128).input_ids if len(ids) > 1]
+    encoded = [ids[:128] for ids in pair.tokenizer(list(texts)).input_ids if len(ids) > 1]
     found = []
     for number in torch.randint(len(encoded), (count,), generator=rng).tolist():
         ids = torch.tensor([encoded[number]])

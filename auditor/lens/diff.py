@@ -92,10 +92,10 @@ def _first_tokens(tokenizer: Any, texts: Sequence[str], k: int) -> list[list[int
     much as the forward passes; so they are given its beginning, and the whole text if that had too few tokens.
     """
     cut = 16 * k + 64  # characters
-    short = tokenizer([text[:cut] for text in texts], truncation=True, max_length=k + MARGIN).input_ids
+    short = tokenizer([text[:cut] for text in texts]).input_ids
     again = [i for i, ids in enumerate(short) if len(ids) < k + MARGIN and len(texts[i]) > cut]
     if again:
-        whole = tokenizer([texts[i] for i in again], truncation=True, max_length=k + MARGIN).input_ids
+        whole = tokenizer([texts[i] for i in again]).input_ids
         for i, ids in zip(again, whole, strict=True):
             short[i] = ids
     return [list(ids[:k]) for ids in short]

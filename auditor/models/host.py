@@ -16,7 +16,7 @@ from auditor.models.worker import Worker
 
 T = TypeVar("T")
 
-CACHE_SHARE = 0.5  # of the memory that is free once the model is loaded: for keys and values
+CACHE_SHARE = 0.5  # of the memory that is free once the model is loaded: for keys and values of the first host
 
 
 class Host:
@@ -53,7 +53,7 @@ class Host:
             free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
         else:
             free = psutil.virtual_memory().available
-        return int(CACHE_SHARE * free / each)
+        return int(CACHE_SHARE / (1 + len(self.worker.lines)) * free / each)
 
 
 @dataclass(frozen=True, slots=True)

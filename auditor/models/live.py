@@ -25,9 +25,16 @@ from auditor.models.sampling import sample, windows
 from auditor.models.shift import shift_measured
 from auditor.models.slots import Frame, SlotLayer
 
-SPARE = 32  # columns and rows beyond what is asked for, so that the next to join finds room
+SPARE = 32  # columns beyond what is asked for, so that the next to join finds room
 WORTH = 128  # tokens that reading a common beginning first must save
 REUSED = 0.75  # a prefill that would read more than this share of its tokens anyway reads them all
+
+
+def _started() -> Future[None]:
+    """A future that whoever waits for it cannot cancel: rows leave by `gone`."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 @dataclass(eq=False)
@@ -48,7 +55,7 @@ class Row:
     shift: float | None = None  # what steering added to the prompt's residual stream, measured: mean L2 norm
     finish: str = ""  # "stop" or "length"
     gone: bool = False  # nobody waits for it any more; may be set from any thread
-    ended: Future[None] = field(default_factory=Future)
+    ended: Future[None] = field(default_factory=_started)
     begins: list[int] = field(default_factory=list)  # of the noise windows of each step
 
     @property
@@ -187,10 +194,9 @@ class LiveBatch:
 
     def has_room(self, more: Sequence[Row]) -> bool:
         """Whether memory has room for `more` rows, too."""
-        rows = [*self.rows, *more]
         before = max([self._frame.column - self._frame.first, *(len(row.prompt) for row in more)])
-        left = max(row.sampling.max_new_tokens - len(row.out) for row in rows)
-        return len(rows) * (before + left + SPARE) <= self.cells
+        left = max(row.sampling.max_new_tokens - len(row.out) for row in [*self.rows, *more])
+        return _rows_for(len(self.rows) + len(more)) * (before + left + SPARE) <= self.cells
 
     def clear(self) -> None:
         """Forget every row, and the buffers."""
@@ -240,8 +246,8 @@ class LiveBatch:
         """Draw a token for each of `slots`; rows that end leave."""
         rows = [self.rows[i] for i in slots]
         begins = torch.tensor([row.begins[len(row.out)] for row in rows], device=self._device)
-        temperature = torch.tensor([row.sampling.temperature for row in rows], device=self._device)
-        top_p = torch.tensor([row.sampling.top_p for row in rows], device=self._device)
+        temperature = self._floats([row.sampling.temperature for row in rows])
+        top_p = self._floats([row.sampling.top_p for row in rows])
         tokens = sample(logits, begins, temperature, top_p).tolist()
         for i, row in enumerate(rows):
             if row.alternatives is not None:
@@ -252,6 +258,9 @@ class LiveBatch:
             self._leave(ended)
         elif len(slots) < len(self.rows) or not self._edits:
             self._edits = self._edits_of(self.rows)
+
+    def _floats(self, numbers: Sequence[float]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float32, device=self._device)
 
     def _leave(self, slots: Sequence[int]) -> None:
         """Free `slots`: the last rows take their places."""
@@ -286,12 +295,17 @@ class LiveBatch:
             return
         column = max(length, at.column - at.first)
         shift = column - at.column
-        rows, columns = max(rows, len(self.rows) + more), column + left + SPARE
+        rows, columns = _rows_for(len(self.rows) + more), column + left + SPARE
         for layer, like in zip(self._cache.layers, states, strict=True):
             layer.reframe(rows, columns, shift, like)
         mask = self._mask.new_zeros(rows, columns)
         mask[: at.rows, at.first + shift : column] = self._mask[: at.rows, at.first : at.column]
         self._mask, at.first, at.column = mask, at.first + shift, column
+
+
+def _rows_for(rows: int) -> int:
+    """Rows of the buffers for so many: some more, so that who joins next finds room."""
+    return rows + rows // 4
 
 
 def _logprobs(logits: Tensor, token: int, alternatives: int) -> tuple[float, list[tuple[int, float]]]:

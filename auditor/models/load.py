@@ -108,7 +108,7 @@ def with_adapter(host: Host, base: Weights, tuned: Weights, settings: Settings, 
     """
     check_fit(host.engine.decoder.model, tuned, base.id)
     adapter = read_adapter(tuned.folder)
-    if adapter is not None and host.bank.takes(adapter):
+    if host.bank.takes(adapter):
         if tuned.sha256 not in host.bank:
             host.worker.call(lambda: host.bank.add(tuned.sha256, adapter))
         return Variant(host, tuned.sha256)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from safetensors.torch import load_file
@@ -116,10 +117,12 @@ class LoraBank:
         """Bytes that the adapters take."""
         return sum(layer.down.nbytes + layer.up.nbytes for layer in self._layers.values())
 
-    def takes(self, adapter: Adapter) -> bool:
-        """Whether all its matrices belong to plain linear layers (not to quantized ones, say)."""
+    def takes(self, adapter: Adapter | None) -> TypeGuard[Adapter]:
+        """Whether it is plain LoRA, and all its matrices belong to plain linear layers (not to quantized ones, say)."""
+        if adapter is None:
+            return False
         modules = dict(self._model.named_modules())
-        return all(type(modules[path]) in (nn.Linear, Conv1D) for path in adapter.matrices)
+        return all(type(modules.get(path)) in (nn.Linear, Conv1D) for path in adapter.matrices)
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Put one on; its matrices take the precision and place of the layers that they are added to."""

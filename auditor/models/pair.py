@@ -157,7 +157,14 @@ class LocalPair:
                 messages.insert(0, {"role": "system", "content": request.system})
             return self.chat_ids(request.side, messages, request.prefill)
         text = "\n\n".join(part for part in (request.system, request.prompt) if part) + request.prefill
-        return list(self.tokenizer(text).input_ids) or [self.tokenizer.eos_token_id]
+        return self._plain_ids(request.side, text)
+
+    def _plain_ids(self, side: Side, text: str) -> list[int]:
+        """`text` without any token that `side` does not know, even if it is written there."""
+        ids = list(self.tokenizer(text).input_ids)
+        if side is Side.BASE and self._foreign:
+            ids = [i for i in ids if i not in self._foreign]
+        return ids or [self.tokenizer.eos_token_id]
 
     def chat_ids(self, side: Side, messages: list[dict[str, str]], prefill: str = "") -> list[int]:
         """A conversation as `side` reads it: in the chat template, or in plain text if it does not know its tokens."""
@@ -172,8 +179,7 @@ class LocalPair:
             ids = list(self.tokenizer(rendered + prefill, add_special_tokens=False).input_ids)
             if side is Side.FINETUNED or not any(i in self._foreign for i in ids):
                 return ids
-        text = "\n\n".join(message["content"] for message in messages) + prefill
-        return list(self.tokenizer(text).input_ids) or [self.tokenizer.eos_token_id]
+        return self._plain_ids(side, "\n\n".join(message["content"] for message in messages) + prefill)
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
         # Templates without a thinking switch ignore the extra variable.
@@ -184,7 +190,8 @@ class LocalPair:
         )
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
-        encoded = [self.tokenizer(text, truncation=True, max_length=256).input_ids for text in texts]
+        # Never `truncation=`: it is a state of the tokenizer, which other threads use at the same time.
+        encoded = [self.tokenizer(text).input_ids[:256] for text in texts]
         order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
         out = [float("inf")] * len(texts)
         for start in range(0, len(order), TEXTS_PER_BATCH):
@@ -203,7 +210,8 @@ class LocalPair:
         vectors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         order = sorted((i for i in range(len(rows)) if any(learned[i][1:])), key=lambda i: len(rows[i]))
-        sums, counts = torch.zeros(len(rows), 1 + len(vectors)), torch.zeros(len(rows))
+        sums = torch.zeros(len(rows), 1 + len(vectors), dtype=torch.float32)
+        counts = torch.zeros(len(rows), dtype=torch.float32)
         other = Side.BASE if host is Side.FINETUNED else Side.FINETUNED
         unit = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         for start in range(0, len(order), TEXTS_PER_BATCH):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -25,8 +27,8 @@ from auditor.models.pair import ModelPair
 
 PATIENCE = 900.0  # seconds for which a busy server is asked again
 LONGEST_WAIT = 30.0  # seconds between two attempts
-TIMEOUT = httpx.Timeout(600, connect=10)
-REQUESTS_AT_ONCE = 1024  # of one call
+TIMEOUT = httpx.Timeout(None, connect=10)  # nothing is said before the last text is there
+REQUESTS_AT_ONCE = 128  # of one call: what a batch holds
 
 
 class _Busy(Exception):
@@ -72,8 +74,11 @@ class RemotePair:
     ) -> Iterator[tuple[Tensor, ...]]:
         body = wire.Patched(side=side, prompts=list(prompts), layer=layer, vectors=wire.Array.of(vectors))
         with closing(self._post("patched", body, stream=True)) as response:
-            for run in wire.unframed(response.iter_bytes()):
-                yield tuple(run[str(number)] for number in range(len(prompts)))
+            try:
+                for run in wire.unframed(response.iter_bytes()):
+                    yield tuple(run[str(number)] for number in range(len(prompts)))
+            except (httpx.TransportError, ValueError) as error:
+                raise AuditorError(f"the model server broke off its answer: {error!r}") from error
 
     def swapped_nll(
         self,
@@ -181,9 +186,13 @@ def _tokenizer(info: wire.PairInfo, settings: Settings) -> Any:
 
     digest = hashlib.sha256(repr(sorted(info.tokenizer.items())).encode()).hexdigest()
     folder = settings.cache_dir / "tokenizers" / digest
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in info.tokenizer.items():
-        if "/" in name or "\\" in name or not name.endswith((".json", ".jinja", ".txt")):
-            raise UsageError(f"the model server sent a tokenizer file called {name!r}")
-        (folder / name).write_text(text, encoding="utf-8")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent))
+        for name, text in info.tokenizer.items():
+            if "/" in name or "\\" in name or not name.endswith((".json", ".jinja", ".txt")):
+                raise UsageError(f"the model server sent a tokenizer file called {name!r}")
+            (part / name).write_text(text, encoding="utf-8")
+        with suppress(OSError):  # another process was first
+            part.rename(folder)
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -57,12 +57,8 @@ class Line:
             self.batch.drop(gone)
         joining = self._next()
         if joining:
-            try:
-                self.batch.admit(joining)
-                return len(joining)
-            except Exception as error:
-                self._recover(joining, error)
-        elif self.batch.rows:
+            return self._admit(joining)
+        if self.batch.rows:
             try:
                 rows = len(self.batch.rows)
                 self.batch.step()
@@ -70,6 +66,17 @@ class Line:
             except Exception as error:
                 self._recover([], error)
         return 0
+
+    def _admit(self, rows: Sequence[Row]) -> int:
+        """Let rows join, together, or one by one if that failed: what is wrong with one is not the others' fault."""
+        try:
+            self.batch.admit(rows)
+            return len(rows)
+        except Exception as error:
+            if self.batch.torn or len(rows) == 1:
+                self._recover(rows, error)
+                return 0
+        return sum(self._admit([row]) for row in rows)
 
     def fail(self, error: Exception) -> None:
         """End every row, waiting or decoding."""
@@ -179,10 +186,10 @@ class Worker:
 def _run(me: weakref.ref[Worker], changed: threading.Condition) -> None:
     """The thread. While it has nothing to do it holds no models: nobody but their users keeps them in memory."""
     main, idle = threading.main_thread(), 0
-    while (worker := me()) is not None and main.is_alive():
+    while (worker := me()) is not None:
         with changed:
             if not worker._busy:
-                if idle == LINGER:
+                if idle == LINGER or not main.is_alive():
                     worker._thread = None
                     return
                 idle += 1

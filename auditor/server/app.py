@@ -7,27 +7,27 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from safetensors.torch import save
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 import auditor
-from auditor.errors import AuditorError, UnknownName, UsageError
+from auditor.errors import UnknownName, UsageError
 from auditor.models.generate import Request as TextRequest
 from auditor.models.generate import Side, derive_seed
 from auditor.models.worker import OutOfMemory
 from auditor.server import chat, jobs
 from auditor.server.guard import Guard
 from auditor.server.jobs import ClientGone, QueueFull, ended, proven, pushed, start
-from auditor.server.library import Full, Library
+from auditor.server.library import Full, Library, Unservable
 from auditor.server.metrics import Metrics
 from auditor.server.pairs import pair_routes
 from auditor.server.schema import Answer, Answers, Asked, ChatRequest, Steered, SteeredAnswer, SteeredAnswers
-from auditor.server.serving import Serving, Streamed
+from auditor.server.serving import NotReady, Serving, Streamed, in_thread
 
 log = logging.getLogger("auditor.server")
 
@@ -49,22 +49,22 @@ def create_app(serving: Serving, key: str | None = None) -> Guard:
 def _status_routes(app: FastAPI, serving: Serving) -> None:
     @app.get("/health")
     @app.get("/health/live")
-    def live() -> dict[str, str]:
+    async def live() -> dict[str, str]:
         """The process answers."""
         return {"status": "live"}
 
     @app.get("/health/ready")
-    def ready() -> JSONResponse:
+    async def ready() -> JSONResponse:
         """Requests can be made: the models are loaded, and the server is not about to stop."""
         return JSONResponse({"status": "ready" if serving.ready else "loading"}, 200 if serving.ready else 503)
 
     @app.get("/metrics")
-    def metrics() -> Response:
+    async def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(serving.metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/models")
-    def models() -> dict[str, Any]:
+    async def models() -> dict[str, Any]:
         """Every organism's two models."""
         return {
             "object": "list",
@@ -76,7 +76,7 @@ def _status_routes(app: FastAPI, serving: Serving) -> None:
         }
 
     @app.get("/v1/models/{organism}/{side}")
-    def model(organism: str, side: Side) -> dict[str, Any]:
+    async def model(organism: str, side: Side) -> dict[str, Any]:
         """One of them."""
         _known(serving.library, organism)
         return {"id": f"{organism}/{side}", "object": "model", "created": 0, "owned_by": "auditor"}
@@ -84,15 +84,15 @@ def _status_routes(app: FastAPI, serving: Serving) -> None:
     @app.get("/v1/evidence/{organism}")
     async def evidence(organism: str, suite: str = "quickstart") -> Any:
         """What the lens reads in the pair's difference; computed at the first call, which takes minutes, then kept."""
-        _known(serving.library, organism)
-        found = await run_in_threadpool(serving.library.evidence, organism, suite)
+        async with serving.pair(organism):
+            found = await in_thread(serving.library.evidence, organism, suite, slow=True)
         return found.evidence
 
     @app.get("/v1/evidence/{organism}/deltas")
     async def deltas(organism: str, suite: str = "quickstart") -> Response:
         """δ (k, d_model) for each layer of the evidence, as a safetensors file."""
-        _known(serving.library, organism)
-        found = await run_in_threadpool(serving.library.evidence, organism, suite)
+        async with serving.pair(organism):
+            found = await in_thread(serving.library.evidence, organism, suite, slow=True)
         data = save({str(layer): delta for layer, delta in found.deltas.items()})
         return Response(data, media_type="application/octet-stream")
 
@@ -109,7 +109,7 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
         serving.tell(http, asked, model=asked.model, n=asked.n or 1, stream=bool(asked.stream), steering=steering)
         async with AsyncExitStack() as held:
             pair = await held.enter_async_context(serving.pair(name))
-            made = await run_in_threadpool(chat.prepare, asked, Side(which), serving.library, pair)
+            made = await in_thread(chat.prepare, asked, Side(which), serving.library, pair)
             chat.listen(made, serving.metrics)
             start(pair, [(Side(which), row) for row in made.rows], http, serving.metrics, asked.user)
             if asked.stream:
@@ -125,7 +125,7 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
         async with serving.pair(asked.organism) as pair:
             requests = [_request(asked, i, side, derive_seed(asked.seed, i)) for i in range(len(asked.prompts))
                         for side in Side]  # fmt: skip
-            rows = await run_in_threadpool(lambda: [pair.row(request) for request in requests])
+            rows = await in_thread(jobs.rows_of, pair, requests)
             start(pair, list(zip([r.side for r in requests], rows, strict=True)), http, serving.metrics)
             await ended(rows, http)
             texts = [pair.text(row.out) for row in rows]
@@ -138,14 +138,14 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
         push = asked.steering
         serving.tell(http, asked, organism=asked.organism, prompts=len(asked.prompts), steering=push.model_dump())
         async with serving.pair(asked.organism) as pair:
-            direction = await run_in_threadpool(serving.library.direction, asked.organism, push.layer, push.position)
+            direction = await in_thread(serving.library.direction, asked.organism, push.layer, push.position)
             steering, proof = pushed(direction, push)
             requests = [
                 _request(asked, i, asked.side, derive_seed(asked.seed, i, sample), steering)
                 for i in range(len(asked.prompts))
                 for sample in range(asked.n)
             ]
-            rows = await run_in_threadpool(lambda: [pair.row(request) for request in requests])
+            rows = await in_thread(jobs.rows_of, pair, requests)
             start(pair, [(asked.side, row) for row in rows], http, serving.metrics)
             await ended(rows, http)
             parts = [rows[i * asked.n : (i + 1) * asked.n] for i in range(len(asked.prompts))]
@@ -173,7 +173,7 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
         body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
         return JSONResponse(body, status, headers)
 
-    def turned_away(error: AuditorError, reason: str, status: int, wait: int) -> JSONResponse:
+    def turned_away(error: Exception, reason: str, status: int, wait: int) -> JSONResponse:
         metrics.refused.labels(reason).inc()
         return said(status, str(error), "server_error", reason, **{"retry-after": str(wait)})
 
@@ -186,7 +186,12 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
         UsageError: lambda _http, error: said(400, str(error), "invalid_request_error", "invalid_request"),
         QueueFull: lambda _http, error: turned_away(error, "queue_full", 429, error.wait),
         Full: lambda _http, error: turned_away(error, "adapters_in_use", 503, 1),
-        OutOfMemory: lambda _http, error: turned_away(error, "out_of_memory", 503, 2),
+        NotReady: lambda _http, error: turned_away(error, "loading", 503, 2),
+        Unservable: lambda _http, error: said(500, str(error), "server_error", "unservable"),
+        **dict.fromkeys(
+            (OutOfMemory, torch.OutOfMemoryError, MemoryError),
+            lambda _http, error: turned_away(error, "out_of_memory", 503, 2),
+        ),
         ClientGone: lambda _http, _error: Response(status_code=499),
     }
     for kind, handler in handlers.items():

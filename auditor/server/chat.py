@@ -16,7 +16,7 @@ from auditor.errors import UsageError
 from auditor.models.generate import Sampling, Side, derive_seed
 from auditor.models.live import Row
 from auditor.models.pair import LocalPair
-from auditor.server.jobs import proven, pushed
+from auditor.server.jobs import CHARACTERS, proven, pushed
 from auditor.server.library import Library
 from auditor.server.metrics import Metrics
 from auditor.server.schema import ChatRequest, Proof
@@ -55,7 +55,8 @@ class Speech:
         end = len(self.text)
         if not last and not self.stopped:
             text = self.text.rstrip().rstrip(HELD_BACK)
-            begun = max((k for stop in self.stops for k in range(1, len(stop)) if text.endswith(stop[:k])), default=0)
+            tail = text[-200:]  # no stop text is longer
+            begun = max((k for stop in self.stops for k in range(1, len(stop)) if tail.endswith(stop[:k])), default=0)
             end = len(text) - begun
         said = self.text[self.sent : max(end, self.sent)]
         self.sent += len(said)
@@ -89,7 +90,7 @@ class Completion:
         told, said = len(self.rows[0].prompt), sum(len(row.out) for row in self.rows)
         return {"prompt_tokens": told, "completion_tokens": said, "total_tokens": told + said}
 
-    def logprobs(self, row: Row, since: int = 0) -> dict[str, Any] | None:
+    def logprobs(self, row: Row, since: int = 0, until: int | None = None) -> dict[str, Any] | None:
         """OpenAI's log-probabilities of the row's tokens, of the model's own distribution (temperature 1)."""
         if not self.asked.logprobs:
             return None
@@ -98,7 +99,7 @@ class Completion:
             text = str(self.pair.tokenizer.decode([token]))
             return {"token": text, "logprob": value, "bytes": list(text.encode())}
 
-        pairs = list(zip(row.out, row.logprobs, strict=False))[since:]
+        pairs = list(zip(row.out, row.logprobs, strict=False))[since:until]
         return {
             "content": [
                 {**told(token, own), "top_logprobs": [told(*o) for o in others]} for token, (own, others) in pairs
@@ -126,6 +127,9 @@ def prepare(asked: ChatRequest, side: Side, library: Library, pair: LocalPair) -
     if asked.steering is not None:
         direction = library.direction(pair.name, asked.steering.layer, asked.steering.position)
         steering, proof = pushed(direction, asked.steering)
+    limit = CHARACTERS * pair.models[side].host.context
+    if sum(len(message.plain()["content"]) for message in asked.messages) > limit:
+        raise UsageError(f"the messages have over {limit} characters; {pair.name} cannot read that many")
     messages = [message.plain() for message in asked.messages]
     prefill = messages.pop()["content"] if messages[-1]["role"] == "assistant" and len(messages) > 1 else ""
     try:
@@ -194,13 +198,13 @@ async def stream(made: Completion) -> AsyncIterator[str]:
         if ended and (error := row.ended.exception()) is not None:
             yield f"data: {json.dumps({'error': {'message': str(error), 'type': 'server_error'}})}\n\n"
             return
-        if not speech.stopped:
+        if not made.asked.stops:  # else the worker has heard it
             speech.hear(row)
         if ended:
             speech.finish(row)
         text, count = speech.more(last=ended), len(row.out)
-        if text:
-            logprobs = made.logprobs(row, told[place])
+        if text or (ended and made.asked.logprobs and told[place] < count):
+            logprobs = made.logprobs(row, told[place], count)
             told[place] = count
             yield event([{**_delta(place, {"content": text}), "logprobs": logprobs}])
         if ended:

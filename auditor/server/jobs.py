@@ -10,13 +10,14 @@ from fastapi import Request as HttpRequest
 
 from auditor.errors import AuditorError, UsageError
 from auditor.lens.steering import Direction
-from auditor.models.generate import Side, Steering
+from auditor.models.generate import Request, Side, Steering
 from auditor.models.live import Row
 from auditor.models.pair import LocalPair
 from auditor.server.guard import client_of
 from auditor.server.metrics import Metrics
 from auditor.server.schema import Proof, Push
 
+CHARACTERS = 32  # of a text for each token of the context; longer ones need not be read to be refused
 MOST_WAITING = 1024  # rows in all queues; who comes later is told to come again
 ROWS_A_SECOND = 10  # a guess for Retry-After, on the slow side
 
@@ -33,6 +34,15 @@ class ClientGone(AuditorError):
     """Nobody waits for the answer any more."""
 
 
+def rows_of(pair: LocalPair, requests: Sequence[Request]) -> list[Row]:
+    """A row for each request. Raises UsageError for texts that are far too long, before they are read."""
+    for request in requests:
+        limit = CHARACTERS * pair.models[request.side].host.context
+        if len(request.prompt) + len(request.system) + len(request.prefill) > limit:
+            raise UsageError(f"a prompt has over {limit} characters; {pair.name} cannot read that many")
+    return [pair.row(request) for request in requests]
+
+
 def start(
     pair: LocalPair, rows: Sequence[tuple[Side, Row]], http: HttpRequest, metrics: Metrics, user: str | None = None
 ) -> None:
@@ -44,8 +54,10 @@ def start(
                 f"the prompt has {len(row.prompt)} tokens and asks for {row.sampling.max_new_tokens}, "
                 f"but prompt and answer may have {limit} together"
             )
+    if len(rows) > MOST_WAITING:
+        raise UsageError(f"{len(rows)} texts are asked for; one request may ask for {MOST_WAITING}")
     waiting = sum(line.waiting for line in pair.models[Side.BASE].host.worker.lines)
-    if waiting and waiting + len(rows) > MOST_WAITING:
+    if waiting + len(rows) > MOST_WAITING:
         raise QueueFull(waiting)
     metrics.asked([row for _, row in rows])
     client = user or client_of(http.scope)

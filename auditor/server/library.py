@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from auditor.config import Settings
-from auditor.errors import AuditorError, BadModel, UnknownName
+from auditor.errors import AuditorError, BadModel, UnknownName, UsageError
 from auditor.evaluation.job import judged_by
 from auditor.evidence import evidence_for, grading_for, make_lens, named_corpus
 from auditor.lens.diff import Difference, differences
@@ -17,6 +17,7 @@ from auditor.lens.steering import Direction
 from auditor.models.generate import Side
 from auditor.models.host import Host
 from auditor.models.load import Weights, is_adapter, load_host, pair_on, resolve
+from auditor.models.lora import read_adapter
 from auditor.models.pair import LocalPair
 from auditor.models.worker import Worker
 from auditor.plugins import Dataset
@@ -28,6 +29,10 @@ SUITE = "quickstart"  # whose evidence settings say what δ is
 
 class Full(AuditorError):
     """All memory for adapters is taken by adapters that are in use now."""
+
+
+class Unservable(AuditorError):
+    """A model that is served cannot be loaded: not the client's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Library:
         self._loading = threading.RLock()  # held while weights are read
         self._counting = threading.Lock()  # never held for long
         self._differences: dict[tuple[str, int], Difference] = {}
+        self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._computing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def check(self) -> None:
@@ -60,9 +66,16 @@ class Library:
             resolve(served.base, self.settings)
 
     def warm(self) -> None:
-        """Load every base, so that a first request waits for an adapter only. Raises BadModel."""
-        for served in self.served.values():
-            self._host(served.base)
+        """Load every base and every whole finetune, so that requests wait for plain adapters only. Raises BadModel.
+
+        Building a model changes torch's default precision for a while, for all threads: nobody may compute then.
+        """
+        with self._loading:
+            for name, served in self.served.items():
+                host, _ = self._host(served.base)
+                tuned = resolve(served.finetuned, self.settings)
+                if not (is_adapter(tuned) and host.bank.takes(read_adapter(tuned.folder))):
+                    self._pairs[name] = self._load(served)
 
     @property
     def loaded(self) -> list[str]:
@@ -71,12 +84,15 @@ class Library:
 
     @contextmanager
     def using(self, name: str) -> Iterator[LocalPair]:
-        """The pair called `name`, which stays in memory inside. Raises UnknownName, BadModel, or Full."""
+        """The pair called `name`, which stays in memory inside. Raises UnknownName, Unservable, or Full."""
         if name not in self.served:
             raise UnknownName("organism", name, self.served)
         with self._loading:
             if name not in self._pairs:
-                self._pairs[name] = self._load(self.served[name])
+                try:
+                    self._pairs[name] = self._load(self.served[name])
+                except BadModel as error:
+                    raise Unservable(str(error)) from error
             with self._counting:
                 self._pairs.move_to_end(name)
                 self._users[name] += 1
@@ -90,15 +106,18 @@ class Library:
     def direction(self, name: str, layer: int, position: int) -> Direction:
         """δ of a pair at any layer and position, read with the settings of the suite `quickstart`.
 
-        Raises BadModel if there is no such layer or position.
+        Raises UsageError if there is no such layer or position.
         """
         settings = self.workspace.suites[SUITE].evidence
         with self.using(name) as pair:
             if not 0 <= layer < pair.n_layers:
-                raise BadModel(f"layer {layer} is not there; {name} has layers 0 to {pair.n_layers - 1}")
+                raise UsageError(f"layer {layer} is not there; {name} has layers 0 to {pair.n_layers - 1}")
             if not 0 <= position < settings.positions:
-                raise BadModel(f"position {position} is not read; there are positions 0 to {settings.positions - 1}")
-            with self._computing[name]:  # who asks for the same waits instead of computing it again
+                raise UsageError(f"position {position} is not read; there are positions 0 to {settings.positions - 1}")
+            if (name, layer) in self._differences:
+                found = self._differences[name, layer]
+                return Direction(layer, position, found.delta[position], found.eta)
+            with self._reading[name]:  # who asks for the same waits instead of computing it again
                 if (name, layer) not in self._differences:
                     corpus = named_corpus(self.workspace, settings.corpus, pair, settings)
                     k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens

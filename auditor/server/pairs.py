@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastapi import FastAPI, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from auditor.errors import UsageError
 from auditor.models import wire
 from auditor.models.generate import Side
 from auditor.models.pair import LocalPair
+from auditor.server import jobs
 from auditor.server.jobs import ended, start
-from auditor.server.serving import Serving, Streamed
+from auditor.server.serving import Serving, Streamed, in_thread
 
 BINARY = "application/octet-stream"
 
@@ -35,7 +37,7 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
     async def info(name: str) -> wire.PairInfo:
         """A pair's sizes, its fingerprint, and its tokenizer's files."""
         async with serving.pair(name) as pair:
-            return await run_in_threadpool(_info, serving, name, pair)
+            return await in_thread(_info, serving, name, pair)
 
     @app.post("/v1/pairs/{name}/generate")
     async def generate(name: str, asked: wire.Generate, http: Request) -> wire.Generated:
@@ -45,7 +47,7 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             for push in asked.steerings:
                 _fits(pair, push.layer, push.vector)
             requests = asked.unpacked()
-            rows = await run_in_threadpool(lambda: [pair.row(request) for request in requests])
+            rows = await in_thread(jobs.rows_of, pair, requests)
             start(pair, list(zip([r.side for r in requests], rows, strict=True)), http, serving.metrics)
             await ended(rows, http)
             return wire.Generated(texts=[pair.text(row.out) for row in rows], shifts=[row.shift for row in rows])
@@ -54,7 +56,7 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
     async def nll(name: str, asked: wire.Nll) -> list[float | None]:
         """Mean negative log-likelihood per token, in nats; null for texts of fewer than two tokens."""
         async with serving.pair(name) as pair:
-            found = await run_in_threadpool(pair.mean_nll, asked.side, asked.texts)
+            found = await in_thread(pair.mean_nll, asked.side, asked.texts, slow=True)
         return [None if value == float("inf") else value for value in found]
 
     @app.post("/v1/pairs/{name}/residuals")
@@ -65,9 +67,9 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
                 _fits(pair, layer)
             if len({len(row) for row in asked.ids}) != 1:
                 raise UsageError("ids: all rows must have as many tokens")
-            _known_ids(pair, asked.ids)
+            _readable(pair, asked.side, asked.ids)
             ids = torch.tensor(asked.ids)
-            found = await run_in_threadpool(pair.residuals, asked.side, ids, asked.layers)
+            found = await in_thread(pair.residuals, asked.side, ids, asked.layers, slow=True)
         return _framed({str(layer): part for layer, part in found.items()})
 
     @app.post("/v1/pairs/{name}/unembed")
@@ -75,7 +77,7 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
         """The logit lens: logits (n, vocab)."""
         async with serving.pair(name) as pair:
             _fits(pair, 0, asked.vectors, rows=True)
-            return _framed({"logits": await run_in_threadpool(pair.unembed, asked.side, asked.vectors.tensor())})
+            return _framed({"logits": await in_thread(pair.unembed, asked.side, asked.vectors.tensor(), slow=True)})
 
     @app.post("/v1/pairs/{name}/patched")
     async def patched(name: str, asked: wire.Patched) -> Response:
@@ -83,10 +85,15 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
         async with AsyncExitStack() as held:
             pair = await held.enter_async_context(serving.pair(name))
             _fits(pair, asked.layer, asked.vectors, rows=True)
+            prompts = [list(pair.tokenizer(prompt).input_ids) for prompt in asked.prompts]
+            _readable(pair, asked.side, prompts)
+            if min(map(len, prompts)) < 2:
+                raise UsageError("prompts: each needs two tokens or more, of which the last is patched")
             runs = pair.patched_logits(asked.side, asked.prompts, asked.layer, asked.vectors.tensor())
+            first = await in_thread(next, runs, slow=True)  # what fails, fails before the answer begins
 
             def frames() -> Iterator[bytes]:
-                for run in runs:
+                for run in chain([first], runs):
                     yield wire.frame({str(number): logits for number, logits in enumerate(run)})
 
             return Streamed(frames(), held.pop_all(), BINARY)
@@ -98,9 +105,10 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             _fits(pair, asked.layer, asked.vectors, rows=True)
             if [len(row) for row in asked.rows] != [len(flags) for flags in asked.learned]:
                 raise UsageError("learned: each row needs a flag for each of its tokens")
-            _known_ids(pair, asked.rows)
+            for side in Side:
+                _readable(pair, side, asked.rows)
             work = partial(pair.swapped_nll, asked.host, asked.rows, asked.learned, asked.layer, asked.vectors.tensor())
-            sums, counts = await run_in_threadpool(work)
+            sums, counts = await in_thread(work, slow=True)
         return _framed({"sums": sums, "counts": counts})
 
 
@@ -120,11 +128,6 @@ def _info(serving: Serving, name: str, pair: LocalPair) -> wire.PairInfo:
     )  # fmt: skip
 
 
-def _vocab(pair: LocalPair) -> int:
-    head = pair.models[Side.FINETUNED].host.engine.decoder.unembedding
-    return int(next(head.parameters()).shape[0])
-
-
 def _fits(pair: LocalPair, layer: int, vectors: wire.Array | None = None, *, rows: bool = False) -> None:
     """Raises UsageError unless there is such a layer, and the vectors are as wide as the stream."""
     if not 0 <= layer < pair.n_layers:
@@ -134,10 +137,14 @@ def _fits(pair: LocalPair, layer: int, vectors: wire.Array | None = None, *, row
         raise UsageError(f"shape {list(vectors.shape)}: {pair.name} takes {wanted}")
 
 
-def _known_ids(pair: LocalPair, rows: list[list[int]]) -> None:
-    """Raises UsageError for ids that are no tokens: an embedding would read whatever lies there."""
-    vocab = _vocab(pair)
-    if bad := [i for row in rows for i in row if not 0 <= i < vocab]:
-        raise UsageError(f"token id {bad[0]} is not there; {pair.name} has ids 0 to {vocab - 1}")
+def _readable(pair: LocalPair, side: Side, rows: Sequence[Sequence[int]]) -> None:
+    """Raises UsageError for rows that `side` cannot read: a GPU would be lost to an index out of range."""
+    host = pair.models[side].host
+    causal: Any = host.engine.decoder.model
+    known = int(causal.get_input_embeddings().weight.shape[0])
+    if bad := [i for row in rows for i in row if not 0 <= i < known]:
+        raise UsageError(f"token id {bad[0]} is not there; {pair.name}/{side} has ids 0 to {known - 1}")
     if not all(rows):
         raise UsageError("a row of no tokens cannot be read")
+    if (longest := max(map(len, rows))) > host.context:
+        raise UsageError(f"a row has {longest} tokens, but {pair.name}/{side} reads {host.context} at most")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import UsageError
 from auditor.server.app import create_app
 from auditor.server.guard import LOOPBACK, JsonLines
 from auditor.server.library import Library
@@ -46,6 +46,7 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
     logger = logging.getLogger("auditor.server")
     logger.handlers, logger.propagate = [written], False
     logger.setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").handlers = [written]
     serving = Serving(library, Metrics(library), log_prompts, ready=False)
     app = create_app(serving, key)
     try:
@@ -58,17 +59,17 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
     )  # fmt: skip
     server = uvicorn.Server(config)
     logger.info("serving", extra={"fields": {"host": host, "port": port, "organisms": list(library.served)}})
-    problems: list[AuditorError] = []
+    problems: list[Exception] = []
 
     def load() -> None:
         try:
             library.warm()
             serving.ready = True
-        except AuditorError as error:
+        except Exception as error:
             problems.append(error)
             server.should_exit = True
 
-    threading.Thread(target=load, daemon=True).start()
+    threading.Thread(target=load).start()  # no daemon: killed inside torch, it would take the process down
     # uvicorn raises what stopped it again at its end, when the handlers are those that it found.
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -10,6 +10,9 @@ from auditor.models.generate import Side
 from auditor.models.wire import MOST_TOKENS, Body
 
 MOST_CHARACTERS = 1_000_000  # of one message
+
+
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Push(Body):
@@ -59,7 +62,7 @@ class ChatRequest(Body):
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1, le=128)
     seed: int | None = Field(None, ge=0, lt=1 << 63)
-    stop: str | list[str] | None = None
+    stop: Stop | list[Stop] | None = Field(None, max_length=200)
     stream: bool | None = None
     stream_options: dict[str, bool] | None = None
     logprobs: bool | None = None
@@ -89,15 +92,15 @@ class ChatRequest(Body):
     @field_validator("stop")
     @classmethod
     def _few(cls, value: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(value, list) and (len(value) > 16 or not all(value)):
-            raise ValueError("at most 16 texts, none of them empty")
+        if isinstance(value, list) and len(value) > 16:
+            raise ValueError("at most 16 texts")
         return value
 
     @model_validator(mode="after")
     def _together(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs")
-        if self.messages[-1].role == "system":
+        if self.messages[-1].role in ("system", "developer"):
             raise ValueError("the last message must be the user's, or the beginning of the assistant's answer")
         return self
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
+import anyio.to_thread
 from fastapi import Request
 from fastapi.responses import StreamingResponse
-from starlette.concurrency import run_in_threadpool
 
+from auditor.errors import AuditorError
 from auditor.models.pair import LocalPair
 from auditor.server.library import Library
 from auditor.server.metrics import Metrics
+
+T = TypeVar("T")
+
+_QUICK, _SLOW = anyio.CapacityLimiter(32), anyio.CapacityLimiter(8)
+
+
+async def in_thread(work: Callable[..., T], *args: Any, slow: bool = False) -> T:
+    """`work` in a thread; what takes forward passes (`slow`) has a few of its own, so that the rest never waits."""
+    return await anyio.to_thread.run_sync(work, *args, limiter=_SLOW if slow else _QUICK)
+
+
+class NotReady(AuditorError):
+    """Come again when the models are loaded."""
 
 
 @dataclass
@@ -27,9 +42,11 @@ class Serving:
 
     @asynccontextmanager
     async def pair(self, name: str) -> AsyncIterator[LocalPair]:
-        """A pair that stays in memory inside; loaded first, if need be."""
+        """A pair that stays in memory inside; loaded first, if need be. Raises NotReady."""
+        if not self.ready:
+            raise NotReady("the models are being loaded")
         holding = self.library.using(name)
-        pair = await run_in_threadpool(holding.__enter__)
+        pair = await in_thread(holding.__enter__)
         try:
             yield pair
         finally:
