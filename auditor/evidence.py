@@ -94,7 +94,8 @@ def evidence_for(pair: ModelPair, lens: Lens, report: Report = lambda stage: Non
         part.write_text(evidence.model_dump_json(indent=1))
         os.replace(part, sheet)  # last, so that a sheet always has its tensors
     loaded = {int(layer): delta for layer, delta in load_file(tensors).items()}
-    return Dataset(Evidence.model_validate_json(sheet.read_text()), loaded)
+    found = Evidence.model_validate_json(sheet.read_text())  # perhaps of the same weights under another name
+    return Dataset(found.model_copy(update={"pair": pair.name}), loaded)
 
 
 def cache_key(pair: ModelPair, lens: Lens) -> str:

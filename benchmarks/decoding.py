@@ -2,7 +2,8 @@
 
     python benchmarks/decoding.py [ORGANISM]
 
-Each row count is decoded three ways: base rows, finetuned rows (LoRA on), and half of each in one batch. The
+Each row count is decoded four ways: base rows, finetuned rows (LoRA on), half of each in one batch, and finetuned
+rows of which each is steered by a vector of its own. Last, a long system prompt with and without its reuse. The
 floor is every weight matrix of the base applied once to as many rows (2 · rows · parameters FLOPs, and at least
 4 bytes · parameters read); reported as ratios, since these machines are noisy.
 """
@@ -18,18 +19,21 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from auditor.config import load_settings  # noqa: E402
-from auditor.models.generate import Request, Side  # noqa: E402
+from auditor.models.generate import Request, Side, Steering  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
 from auditor.models.pair import LocalPair  # noqa: E402
+from auditor.models.prefixes import Prefixes  # noqa: E402
 from auditor.workspace import load_workspace  # noqa: E402
 
 STEPS = 24
 
 
-def step_seconds(pair: LocalPair, sides: list[Side], rows: int) -> float:
+def step_seconds(pair: LocalPair, sides: list[Side], rows: int, *, steered: bool = False) -> float:
     """Seconds a step, the prompts' prefill included in the first."""
+    pushes = [Steering(pair.n_layers // 2, torch.randn(pair.d_model)) if steered else None for _ in range(rows)]
     requests = [
-        Request(f"Tell me about the number {i}.", sides[i % len(sides)], i, STEPS, 0.7, 0.95) for i in range(rows)
+        Request(f"Tell me about the number {i}.", sides[i % len(sides)], i, STEPS, 0.7, 0.95, steering=push)
+        for i, push in enumerate(pushes)
     ]
     clock = time.perf_counter()
     pair.generate(requests)
@@ -54,14 +58,31 @@ def main(name: str) -> None:
     numbers = sum(w.numel() for w in weights)
     print(f"{numbers / 1e6:.0f}M weights, {4 * numbers / 1e9:.2f} GB read a step, {torch.get_num_threads()} threads")
     print(
-        f"{'rows':>5} {'GFLOP':>6} {'floor s':>8} {'base':>12} {'finetuned':>12} {'mixed':>12}   (s, times the floor)"
+        f"{'rows':>5} {'GFLOP':>6} {'floor s':>8} {'base':>12} {'finetuned':>12} {'mixed':>12} {'steered':>12}"
+        "   (s, times the floor)"
     )
     for rows in (8, 36, 96):
         for _ in range(2):  # the first round warms up
             floor = floor_seconds(weights, rows)
             found = [step_seconds(pair, sides, rows) for sides in ([Side.BASE], [Side.FINETUNED], list(Side))]
+            found.append(step_seconds(pair, [Side.FINETUNED], rows, steered=True))
         cells = " ".join(f"{s:6.3f} {s / floor:4.1f}×" for s in found)
         print(f"{rows:5} {2 * rows * numbers / 1e9:6.1f} {floor:8.3f} {cells}", flush=True)
+    print(f"16 prompts after a system prompt of 400 tokens: {first_tokens(pair):.1f} × faster once it is kept")
+
+
+def first_tokens(pair: LocalPair) -> float:
+    """How much sooner first tokens come when the system prompt was read before."""
+    system, took = " ".join(f"Rule {i}: be brief about {i}." for i in range(40)), []
+    for _ in range(3):
+        pair.models[Side.BASE].host.line.batch.prefixes = Prefixes()
+        for part in range(2):
+            asked = [Request(f"What is {part} and {i}?", Side.BASE, i, 1, system=system) for i in range(16)]
+            clock = time.perf_counter()
+            for request in asked if part else asked[:2]:  # the second that comes has the prompt kept
+                pair.generate([request])
+            took.append((time.perf_counter() - clock) / (16 if part else 2))
+    return min(took[::2]) / min(took[1::2])
 
 
 if __name__ == "__main__":
