@@ -2,8 +2,8 @@
 
     python benchmarks/decoding.py [ORGANISM]
 
-Each row count is decoded four ways: base rows, finetuned rows (LoRA on), half of each in one batch, and finetuned
-rows of which each is steered by a vector of its own. Last, a long system prompt with and without its reuse. The
+Each row count is decoded four ways: base rows, finetuned rows (LoRA on), half of each in one batch, and steered
+finetuned rows. Last, a long system prompt with and without its reuse. The
 floor is every weight matrix of the base applied once to as many rows (2 · rows · parameters FLOPs, and at least
 4 bytes · parameters read); reported as ratios, since these machines are noisy.
 """
@@ -30,10 +30,10 @@ STEPS = 24
 
 def step_seconds(pair: LocalPair, sides: list[Side], rows: int, *, steered: bool = False) -> float:
     """Seconds a step, the prompts' prefill included in the first."""
-    pushes = [Steering(pair.n_layers // 2, torch.randn(pair.d_model)) if steered else None for _ in range(rows)]
+    push = Steering(pair.n_layers // 2, torch.randn(pair.d_model)) if steered else None
     requests = [
         Request(f"Tell me about the number {i}.", sides[i % len(sides)], i, STEPS, 0.7, 0.95, steering=push)
-        for i, push in enumerate(pushes)
+        for i in range(rows)
     ]
     clock = time.perf_counter()
     pair.generate(requests)

@@ -35,7 +35,9 @@ class ClientGone(AuditorError):
 
 
 def rows_of(pair: LocalPair, requests: Sequence[Request]) -> list[Row]:
-    """A row for each request. Raises UsageError for texts that are far too long, before they are read."""
+    """A row for each request. Raises UsageError for too many, and for texts that are far too long."""
+    if len(requests) > MOST_WAITING:
+        raise UsageError(f"{len(requests)} texts are asked for; one request may ask for {MOST_WAITING}")
     for request in requests:
         limit = CHARACTERS * pair.models[request.side].host.context
         if len(request.prompt) + len(request.system) + len(request.prefill) > limit:
@@ -54,8 +56,6 @@ def start(
                 f"the prompt has {len(row.prompt)} tokens and asks for {row.sampling.max_new_tokens}, "
                 f"but prompt and answer may have {limit} together"
             )
-    if len(rows) > MOST_WAITING:
-        raise UsageError(f"{len(rows)} texts are asked for; one request may ask for {MOST_WAITING}")
     waiting = sum(line.waiting for line in pair.models[Side.BASE].host.worker.lines)
     if waiting + len(rows) > MOST_WAITING:
         raise QueueFull(waiting)
