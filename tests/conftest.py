@@ -250,3 +250,44 @@ def judge(body):
     if '"selected"' in prompt:
         return {"content": json.dumps({"reasoning": "one subject", "set": 1, "selected": []})}
     return {"content": "Five: no. Three: yes.\nSCORE: 3"}
+
+
+@pytest.fixture(scope="session")
+def start_server(checkpoints, settings, tmp_path_factory):
+    """A function that starts a model server of two organisms on one base, `mill` and `mill2`."""
+    from auditor.server.library import Library, Served
+    from auditor.workspace import load_workspace
+    from tests.serving import EVIDENCE, Running
+
+    base, adapter = map(str, checkpoints("llama"))
+    corpus = tmp_path_factory.mktemp("ws")
+    (corpus / "auditor.toml").touch()
+    suite = corpus / "evals/suites/quickstart.yaml"
+    suite.parent.mkdir(parents=True)
+    suite.write_text("name: quickstart\norganisms: []\nagents: [adl]\nbudgets: [0]\nrepeats: 1\n"
+                     f"evidence: {EVIDENCE}\n")  # fmt: skip
+    workspace, started = load_workspace(corpus), []
+
+    def make(key=None, served=None):
+        pairs = served or {"mill": Served("mill", base, adapter), "mill2": Served("mill2", base, adapter)}
+        started.append(Running(Library(pairs, workspace, settings), key))
+        return started[-1]
+
+    yield make
+    for running in started:
+        running.server.should_exit = True
+
+
+@pytest.fixture(scope="session")
+def served(start_server):
+    """A running model server."""
+    return start_server()
+
+
+@pytest.fixture
+def client(served):
+    """An OpenAI client of the server."""
+    import openai
+
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as made:
+        yield made

@@ -47,10 +47,6 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
             buffer[..., : held.shape[-2], :] = held
         return buffer
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        self.forget_buffers()
-
     def forget_buffers(self) -> None:
         """The keys and values are no longer views of them."""
         self._buffers = None

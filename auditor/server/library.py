@@ -114,14 +114,12 @@ class Library:
                 raise UsageError(f"layer {layer} is not there; {name} has layers 0 to {pair.n_layers - 1}")
             if not 0 <= position < settings.positions:
                 raise UsageError(f"position {position} is not read; there are positions 0 to {settings.positions - 1}")
-            if (name, layer) in self._differences:
-                found = self._differences[name, layer]
-                return Direction(layer, position, found.delta[position], found.eta)
-            with self._reading[name]:  # who asks for the same waits instead of computing it again
-                if (name, layer) not in self._differences:
-                    corpus = named_corpus(self.workspace, settings.corpus, pair, settings)
-                    k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens
-                    self._differences[name, layer] = differences(pair, corpus, k, [layer], norms, tokens)[layer]
+            if (name, layer) not in self._differences:
+                with self._reading[name]:  # who asks for the same waits instead of computing it again
+                    if (name, layer) not in self._differences:
+                        corpus = named_corpus(self.workspace, settings.corpus, pair, settings)
+                        k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens
+                        self._differences[name, layer] = differences(pair, corpus, k, [layer], norms, tokens)[layer]
             found = self._differences[name, layer]
         return Direction(layer, position, found.delta[position], found.eta)
 

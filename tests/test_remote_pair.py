@@ -1,0 +1,81 @@
+"""A pair on a server is the same pair: texts and tensors, and bad bodies refused."""
+
+import pytest
+import torch
+
+from auditor.errors import UsageError
+from auditor.models.generate import Request, Side, Steering
+from auditor.models.remote import connect
+from tests.conftest import SENTENCES, WIDTH
+from tests.serving import PROMPT
+
+
+class TestRemotePair:
+    @pytest.fixture(scope="class")
+    def remote(self, served, settings):
+        return connect(served.url, "mill", settings)
+
+    def test_it_is_the_same_pair(self, remote, tiny):
+        for name in ("fingerprint", "dtype", "n_layers", "d_model", "note"):
+            assert getattr(remote, name) == getattr(tiny, name)
+        assert remote.tokenizer(PROMPT).input_ids == tiny.tokenizer(PROMPT).input_ids
+        assert remote.tokenizer.chat_template == tiny.tokenizer.chat_template
+
+    def test_texts_are_the_same(self, remote, tiny):
+        push = Steering(1, torch.randn(WIDTH, generator=torch.Generator().manual_seed(0)))
+        asked = [
+            Request(p, side, i, 8 + i, 0.9, 0.95, i % 2 == 0, None if i % 3 else push, "Be old." if i else "")
+            for i, p in enumerate(SENTENCES) for side in Side
+        ]  # fmt: skip
+        assert remote.generate(asked) == tiny.generate(asked)
+
+    def test_tensors_are_the_same(self, remote, tiny):
+        ids = torch.tensor([tiny.tokenizer(PROMPT).input_ids[:6]] * 3)
+        vectors = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(1))
+        rows, learned = [[5, 6, 7, 8], [9, 8, 7]], [[False, True, True, True], [True, True, False]]
+        for side in Side:
+            theirs, ours = (pair.residuals(side, ids, [0, 2]) for pair in (remote, tiny))
+            assert all(torch.equal(theirs[layer], ours[layer]) for layer in (0, 2))
+            assert torch.equal(remote.unembed(side, vectors), tiny.unembed(side, vectors))
+            theirs, ours = (list(pair.patched_logits(side, ["a → a\n?", "b?"], 1, vectors)) for pair in (remote, tiny))
+            assert all(torch.equal(a, b) for x, y in zip(theirs, ours, strict=True) for a, b in zip(x, y, strict=True))
+            assert remote.mean_nll(side, [*SENTENCES, "x"]) == tiny.mean_nll(side, [*SENTENCES, "x"])
+            theirs, ours = (pair.swapped_nll(side, rows, learned, 1, vectors) for pair in (remote, tiny))
+            assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
+
+    @pytest.mark.parametrize(
+        ("method", "body"),
+        [
+            ("residuals", {"side": "base", "layers": [99], "ids": [[1, 2]]}),
+            ("residuals", {"side": "base", "layers": [1], "ids": [[1, 1 << 40]]}),
+            ("residuals", {"side": "base", "layers": [1], "ids": [[1], [1, 2]]}),
+            ("unembed", {"side": "base", "vectors": {"shape": [1, WIDTH + 1], "data": "AAAA" * (WIDTH + 1)}}),
+            ("unembed", {"side": "base", "vectors": {"shape": [1, WIDTH], "data": "not base64!"}}),
+            ("residuals", {"side": "base", "layers": [1], "ids": [[1] * 600]}),
+            (
+                "patched",
+                {
+                    "side": "base",
+                    "layer": 1,
+                    "prompts": [""],
+                    "vectors": {"shape": [1, WIDTH], "data": "AAAA" * (WIDTH * 4 // 3) + "AAA="},
+                },
+            ),
+            ("generate", {"requests": [{"prompt": "a"}] * 1025}),
+            ("generate", {"requests": [{"prompt": "a", "steering": 0}]}),
+            ("generate", {"requests": [{"prompt": "a", "max_new_tokens": 10**9}]}),
+            ("nll", {"side": "third", "texts": ["a"]}),
+        ],
+    )
+    def test_malformed_bodies_are_refused(self, served, method, body):
+        assert served.post(f"/v1/pairs/mill/{method}", body).status_code == 400
+
+    def test_no_server_is_one_clear_line(self, settings):
+        with pytest.raises(UsageError, match="no model server answers"):
+            connect("http://127.0.0.1:9", "mill", settings)
+        with pytest.raises(UsageError, match="give its address"):
+            connect("localhost:8000", "mill", settings)
+
+    def test_an_unknown_organism_is_named(self, served, settings):
+        with pytest.raises(UsageError, match="did you mean mill"):
+            connect(served.url, "mil", settings)
