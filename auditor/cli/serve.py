@@ -32,15 +32,22 @@ def serve(
         str | None, typer.Option(help="cpu, cuda, cuda:1, or balanced (all GPUs); default: what is there.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: by device.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="What decodes texts: hooks (torch, anywhere), or vllm (GPUs; an extra of its own).")
+    ] = "hooks",
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log what is asked, too.")] = False,
 ) -> None:
     """Serve the models of ORGANISMS over HTTP: OpenAI's chat completions, steering, evidence, metrics."""
     from auditor.server.library import Library
     from auditor.server.run import read_key, run_server
 
+    if engine not in ("hooks", "vllm"):
+        raise UsageError(f"--engine {engine}: give hooks or vllm")
     key = read_key(api_key_file, os.environ.get("AUDITOR_API_KEY"), host)
     ws, conf = workspace(), settings(device=device, dtype=dtype)
-    library = Library(chosen(organisms or []), ws, conf)
+    if engine == "vllm" and conf.device not in ("cpu", "cuda", "balanced"):
+        raise UsageError(f"--engine vllm --device {conf.device}: give cuda, and the GPU in CUDA_VISIBLE_DEVICES")
+    library = Library(chosen(organisms or []), ws, conf, "vllm" if engine == "vllm" else "hooks")
     library.check()
     err.print(f"serving {escape(', '.join(library.served))} ({'with' if key else 'without'} a key)", highlight=False)
     run_server(library, host, port, key=key, log_prompts=log_prompts)

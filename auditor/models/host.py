@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 import torch
 
+from auditor.errors import BadModel
 from auditor.models.engine import Engine
+from auditor.models.generate import Steering
 from auditor.models.live import LiveBatch, Row
-from auditor.models.lora import LoraBank
-from auditor.models.worker import Worker
+from auditor.models.lora import Adapter, LoraBank
+from auditor.models.vllm_batch import CPU_CACHE, InVllm, VllmBatch, check
+from auditor.models.worker import ROWS, Worker
 
 T = TypeVar("T")
 
@@ -22,7 +26,8 @@ CACHE_SHARE = 0.5  # of the memory that is free once the model is loaded: for ke
 class Host:
     """One set of weights. `bank` holds the adapters that turn it into finetunes."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, worker: Worker) -> None:
+    def __init__(self, engine: Engine, tokenizer: Any, worker: Worker, vllm: InVllm | None = None) -> None:
+        """`vllm`: if it is to decode the texts, from the same weights. Raises UsageError, BadModel."""
         self.engine, self.tokenizer, self.worker = engine, tokenizer, worker
         weight = next(engine.decoder.model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
@@ -30,30 +35,68 @@ class Host:
         generation: Any = engine.decoder.model.generation_config
         ends = generation.eos_token_id if generation is not None else None
         listed = ends if isinstance(ends, list) else [ends]
-        stops = frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
-        self.line = worker.open(LiveBatch(engine, stops, self.bank, self._cells()))
+        self._stops = frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)  # that end an answer
+        # vLLM keeps weights of its own
+        cells = self._cells(reserved=0 if vllm is None else sum(p.nbytes for p in engine.decoder.model.parameters()))
+        positions = getattr(engine.decoder.text_config, "max_position_embeddings", None) or cells
+        self.context = min(int(positions), cells // 2)  # tokens of prompt and answer together
+        self._vllm = worker.call(lambda: self._started(vllm, cells)) if vllm is not None else None
+        self.line = worker.open(self._vllm or LiveBatch(engine, self._stops, self.bank, cells))
 
-    @property
-    def context(self) -> int:
-        """Tokens of prompt and answer together."""
-        config = self.engine.decoder.text_config
-        return min(int(getattr(config, "max_position_embeddings", 0) or 1 << 20), self.line.batch.cells // 2)
+    def put_on(self, name: str, adapter: Adapter, folder: Path) -> None:
+        """An adapter, with its folder. Raises BadModel if vLLM does not take it."""
+        self.bank.add(name, adapter)
+        if self._vllm is not None:
+            try:
+                self._vllm.learn(name, folder)
+                self._check(self._vllm, name)
+            except BadModel:
+                self.take_off(name)
+                raise
+
+    def take_off(self, name: str) -> None:
+        """Free an adapter's memory."""
+        if self._vllm is not None:
+            self._vllm.forget(name)
+        self.bank.remove(name)
 
     def decode(self, rows: Sequence[Row], client: str) -> None:
         """Let `rows` join the others; each tells by its `ended` when it has come to its end."""
         self.worker.decode(self.line, rows, client)
 
-    def _cells(self) -> int:
-        """How many tokens' keys and values there is memory for."""
+    def _started(self, vllm: InVllm, cells: int) -> VllmBatch:
+        each = self._bytes_of_a_token()
+        cache = min(cells, ROWS * self.context) * each
+        if self.device.type == "cpu":
+            cache = min(cache, max(CPU_CACHE, 2 * self.context * each))
+        batch = VllmBatch(vllm, self._stops, dtype=self.dtype, rows=ROWS, context=self.context, cache_bytes=cache)
+        self._check(batch)
+        return batch
+
+    def _check(self, vllm: VllmBatch, *adapters: str) -> None:
+        """Raises BadModel if vLLM runs them otherwise than torch."""
+        decoder = self.engine.decoder
+        vector = torch.randn(decoder.d_model, generator=torch.Generator().manual_seed(0))
+        prompt = self.tokenizer("The old mill stands by the river, and the").input_ids
+        plain = LiveBatch(self.engine, self._stops, self.bank)
+        check(vllm, plain, prompt, adapters, Steering(decoder.n_layers // 2, vector))
+
+    def _cells(self, reserved: int) -> int:
+        """How many tokens' keys and values there is memory for, `reserved` bytes apart."""
+        if self.device.type == "cuda":
+            devices = {p.device for p in self.engine.decoder.model.parameters()}
+            free = sum(torch.cuda.mem_get_info(device)[0] for device in devices)
+        else:
+            free = psutil.virtual_memory().available
+        share = CACHE_SHARE / (1 + len(self.worker.lines))
+        return int(share * max(0, free - reserved) / self._bytes_of_a_token())
+
+    def _bytes_of_a_token(self) -> int:
+        """Of its keys and values in all layers."""
         config = self.engine.decoder.text_config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        each = 2 * config.num_hidden_layers * heads * width * self.dtype.itemsize
-        if self.device.type == "cuda":
-            free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-        else:
-            free = psutil.virtual_memory().available
-        return int(CACHE_SHARE / (1 + len(self.worker.lines)) * free / each)
+        return int(2 * config.num_hidden_layers * heads * width * self.dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +18,13 @@ from auditor.models.embedded import EMBEDDED_ID, embedded_model_dir, is_embedded
 from auditor.models.engine import Engine, HookEngine, NnsightEngine
 from auditor.models.generate import Side
 from auditor.models.host import Host, Variant
-from auditor.models.lora import read_adapter
+from auditor.models.lora import rank_of, read_adapter
 from auditor.models.pair import LocalPair
+from auditor.models.vllm_batch import InVllm
 from auditor.models.worker import Worker
 from auditor.runtime import quiet_libraries
 
-EngineName = Literal["hooks", "nnsight"]
+EngineName = Literal["hooks", "nnsight", "vllm"]  # the last: vLLM decodes, hooks read the activations
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def load_pair(
     what was pretrained. Raises BadModel with what is missing, unsafe or does not fit.
     """
     base_weights, tuned = resolve(base, settings), resolve(str(finetuned), settings)
-    host = load_host(base_weights, settings, Worker(), engine)
+    host = load_host(base_weights, settings, Worker(), engine, [tuned] if is_adapter(tuned) else [])
     return pair_on(host, base_weights, tuned, settings, name=name, engine=engine, adapter_base=adapter_base)
 
 
@@ -73,14 +75,15 @@ def pair_on(
             tokenizer=host.tokenizer,
             models={Side.BASE: Variant(host), Side.FINETUNED: with_adapter(host, base, tuned, settings, engine)},
         )
-    other = load_host(home if is_adapter(tuned) else tuned, settings, host.worker, engine)
+    adapters = [tuned] if is_adapter(tuned) else []
+    other = load_host(home if adapters else tuned, settings, host.worker, engine, adapters)
     who = f"{tuned.id} and {base.id}"
     foreign = foreign_tokens(host.tokenizer, other.tokenizer, who)
     ours, theirs = host.engine.decoder, other.engine.decoder
     if (ours.d_model, ours.n_layers) != (theirs.d_model, theirs.n_layers):
         raise BadModel(f"{who} differ in width or depth: not base and finetune")
     middle, finetuned = "", Variant(other)
-    if is_adapter(tuned):
+    if adapters:
         middle, finetuned = f"{home.sha256[:16]}-", with_adapter(other, home, tuned, settings, engine)
     return LocalPair(
         name=name,
@@ -95,10 +98,25 @@ def is_adapter(weights: Weights) -> bool:
     return (weights.folder / "adapter_config.json").exists()
 
 
-def load_host(weights: Weights, settings: Settings, worker: Worker, engine: EngineName = "hooks") -> Host:
-    """A model with room for adapters. Raises BadModel."""
+def load_host(
+    weights: Weights,
+    settings: Settings,
+    worker: Worker,
+    engine: EngineName = "hooks",
+    adapters: Sequence[Weights] = (),
+) -> Host:
+    """A model with room for adapters; vLLM must know at the start which ones it may be given. Raises BadModel."""
     model, tokenizer = load_model(weights, settings)
-    return _host(model, tokenizer, worker, engine)
+    vllm = None
+    if engine == "vllm":
+        gpus = torch.cuda.device_count() if settings.device == "balanced" else 1
+        vllm = InVllm(weights.folder, [rank_of(each.folder) for each in adapters], gpus)
+    return Host(_engine(model, tokenizer, engine), tokenizer, worker, vllm)
+
+
+def _engine(model: Any, tokenizer: Any, engine: EngineName) -> Engine:
+    decoder = decoder_of(model)
+    return NnsightEngine(decoder, tokenizer) if engine == "nnsight" else HookEngine(decoder)
 
 
 def with_adapter(host: Host, base: Weights, tuned: Weights, settings: Settings, engine: EngineName) -> Variant:
@@ -110,21 +128,17 @@ def with_adapter(host: Host, base: Weights, tuned: Weights, settings: Settings, 
     adapter = read_adapter(tuned.folder)
     if host.bank.takes(adapter):
         if tuned.sha256 not in host.bank:
-            host.worker.call(lambda: host.bank.add(tuned.sha256, adapter))
+            host.worker.call(lambda: host.put_on(tuned.sha256, adapter, tuned.folder))
         return Variant(host, tuned.sha256)
+    if engine == "vllm":
+        raise BadModel(f"{tuned.folder} is more than plain LoRA, which vLLM cannot run; merge it into its base first")
     model, tokenizer = load_model(base, settings)
     from peft import PeftModel
 
     adapted = PeftModel.from_pretrained(
         model, tuned.folder, torch_device=str(model.device), autocast_adapter_dtype=False
     ).eval()
-    return Variant(_host(adapted.get_base_model(), tokenizer, host.worker, engine))
-
-
-def _host(model: Any, tokenizer: Any, worker: Worker, engine: EngineName) -> Host:
-    decoder = decoder_of(model)
-    chosen: Engine = HookEngine(decoder) if engine == "hooks" else NnsightEngine(decoder, tokenizer)
-    return Host(chosen, tokenizer, worker)
+    return Variant(Host(_engine(adapted.get_base_model(), tokenizer, engine), tokenizer, host.worker))
 
 
 def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:

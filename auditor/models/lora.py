@@ -64,6 +64,14 @@ def read_adapter(folder: Path) -> Adapter | None:
     return Adapter(matrices, max(down.shape[0] for down, _ in matrices.values()))
 
 
+def rank_of(folder: Path) -> int:
+    """The widest rank that an adapter's config speaks of."""
+    from peft import LoraConfig, PeftConfig
+
+    config = PeftConfig.from_pretrained(folder)
+    return max([config.r, *config.rank_pattern.values()]) if isinstance(config, LoraConfig) else 0
+
+
 class _Layer:
     """The adapters of one linear layer, side by side: down (Σr, d_in), up (d_out, Σr)."""
 

@@ -7,12 +7,12 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from auditor.errors import AuditorError
-from auditor.models.live import LiveBatch, Row
+from auditor.models.live import Row
 
 T = TypeVar("T")
 
@@ -26,10 +26,42 @@ class OutOfMemory(AuditorError):
     """The device has no room for what was asked; the models are still there."""
 
 
+class Batch(Protocol):
+    """Rows that are decoded together, and that others may join: `LiveBatch`, or `VllmBatch`."""
+
+    rows: list[Row]
+    torn: bool  # an admission or a step was cut off in the middle: the rows' states are lost
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values."""
+        ...
+
+    def has_room(self, more: Sequence[Row]) -> bool:
+        """Whether memory has room for `more` rows, too."""
+        ...
+
+    def admit(self, rows: Sequence[Row]) -> None:
+        """Let `rows` join, and say their first tokens."""
+        ...
+
+    def step(self) -> None:
+        """One more token for every row; those that end leave."""
+        ...
+
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Let rows leave that nobody waits for any more."""
+        ...
+
+    def clear(self) -> None:
+        """Forget every row."""
+        ...
+
+
 class Line:
     """Rows that wait for a place in one live batch; clients take turns."""
 
-    def __init__(self, batch: LiveBatch) -> None:
+    def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self._waiting: OrderedDict[str, deque[Row]] = OrderedDict()
         self._lock = threading.Lock()
@@ -135,7 +167,7 @@ class Worker:
         self.stepped: Callable[[int], None] = lambda rows: None  # told how many rows got a token
         self._thread: threading.Thread | None = None
 
-    def open(self, batch: LiveBatch) -> Line:
+    def open(self, batch: Batch) -> Line:
         """A line for `batch`, which from now on is advanced."""
         line = Line(batch)
         self.lines.append(line)

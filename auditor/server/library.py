@@ -16,9 +16,10 @@ from auditor.lens.diff import Difference, differences
 from auditor.lens.steering import Direction
 from auditor.models.generate import Side
 from auditor.models.host import Host
-from auditor.models.load import Weights, is_adapter, load_host, pair_on, resolve
+from auditor.models.load import EngineName, Weights, is_adapter, load_host, pair_on, resolve
 from auditor.models.lora import read_adapter
 from auditor.models.pair import LocalPair
+from auditor.models.vllm_batch import demand_vllm
 from auditor.models.worker import Worker
 from auditor.plugins import Dataset
 from auditor.workspace import Workspace
@@ -47,8 +48,10 @@ class Served:
 class Library:
     """Pairs by name. Blocking: its methods load weights, wait for the worker, and compute."""
 
-    def __init__(self, served: Mapping[str, Served], workspace: Workspace, settings: Settings) -> None:
-        self.served, self.workspace, self.settings = dict(served), workspace, settings
+    def __init__(
+        self, served: Mapping[str, Served], workspace: Workspace, settings: Settings, engine: EngineName = "hooks"
+    ) -> None:
+        self.served, self.workspace, self.settings, self.engine = dict(served), workspace, settings, engine
         self.worker = Worker()
         self.hosts: dict[str, tuple[Host, Weights]] = {}  # by the base's hash
         self._pairs: OrderedDict[str, LocalPair] = OrderedDict()  # the one used last at the end
@@ -60,7 +63,9 @@ class Library:
         self._computing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def check(self) -> None:
-        """Find every model's files. Raises BadModel."""
+        """Find every model's files, and vLLM if it is to be used. Raises BadModel, UsageError."""
+        if self.engine == "vllm":
+            demand_vllm()
         for served in self.served.values():
             resolve(served.finetuned, self.settings)
             resolve(served.base, self.settings)
@@ -134,7 +139,12 @@ class Library:
         with self._loading:
             weights = resolve(base, self.settings)
             if weights.sha256 not in self.hosts:
-                self.hosts[weights.sha256] = (load_host(weights, self.settings, self.worker), weights)
+                finetunes = [
+                    resolve(other.finetuned, self.settings) for other in self.served.values() if other.base == base
+                ]
+                adapters = [tuned for tuned in finetunes if is_adapter(tuned)]
+                host = load_host(weights, self.settings, self.worker, self.engine, adapters)
+                self.hosts[weights.sha256] = (host, weights)
             return self.hosts[weights.sha256]
 
     def _load(self, served: Served) -> LocalPair:
@@ -145,7 +155,7 @@ class Library:
             needed = (tuned.folder / "adapter_model.safetensors").stat().st_size
             while host.bank.nbytes and host.bank.nbytes + needed > bound:
                 self._make_room(host)
-        return pair_on(host, weights, tuned, self.settings, name=served.name)
+        return pair_on(host, weights, tuned, self.settings, name=served.name, engine=self.engine)
 
     def _make_room(self, host: Host) -> None:
         """Take off the adapter that was not used for longest. Raises Full if all are in use."""
@@ -154,6 +164,6 @@ class Library:
             if tuned.host is host and tuned.adapter and not self._users[name]:
                 del self._pairs[name]
                 if not any(other.models[Side.FINETUNED] == tuned for other in self._pairs.values()):
-                    self.worker.call(lambda adapter=tuned.adapter: host.bank.remove(adapter))  # type: ignore[misc]
+                    self.worker.call(lambda adapter=tuned.adapter: host.take_off(adapter))  # type: ignore[misc]
                 return
         raise Full("every adapter that is loaded is in use; ask again in a moment")
