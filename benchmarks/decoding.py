@@ -1,14 +1,14 @@
 """Seconds for one decoding step, beside the floor: the step's matrix products alone, in the same run.
 
-    python benchmarks/decoding.py [ORGANISM]
+    python benchmarks/decoding.py [ORGANISM] [--engine vllm]
 
 Each row count is decoded four ways: base rows, finetuned rows (LoRA on), half of each in one batch, and steered
-finetuned rows. Last, a long system prompt with and without its reuse. The
-floor is every weight matrix of the base applied once to as many rows (2 · rows · parameters FLOPs, and at least
-4 bytes · parameters read); reported as ratios, since these machines are noisy.
+finetuned rows. Last, a long system prompt with and without its reuse. The floor is every weight matrix of the base
+applied once to as many rows (2 · rows · parameters FLOPs, and at least the parameters' bytes read); reported as
+ratios, since these machines are noisy.
 """
 
-import sys
+import argparse
 import time
 
 from auditor.runtime import tune_process
@@ -42,21 +42,28 @@ def step_seconds(pair: LocalPair, sides: list[Side], rows: int, *, steered: bool
 
 @torch.inference_mode()
 def floor_seconds(weights: list[torch.Tensor], rows: int) -> float:
-    inputs = {width: torch.randn(rows, width) for width in {w.shape[1] for w in weights}}
+    inputs = {w.shape[1]: torch.randn(rows, w.shape[1]).to(w) for w in weights}
+    wait = torch.cuda.synchronize if weights[0].is_cuda else lambda: None
+    wait()
     clock = time.perf_counter()
     for _ in range(5):
         for weight in weights:
             F.linear(inputs[weight.shape[1]], weight)
+    wait()
     return (time.perf_counter() - clock) / 5
 
 
-def main(name: str) -> None:
-    card = load_workspace().organisms[name]
-    pair = load_pair(card.base, card.finetuned, load_settings(), name=name)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("organism", nargs="?", default="gold")
+    parser.add_argument("--engine", choices=["hooks", "vllm"], default="hooks")
+    given = parser.parse_args()
+    card = load_workspace().organisms[given.organism]
+    pair = load_pair(card.base, card.finetuned, load_settings(), engine=given.engine)
     decoder = pair.models[Side.BASE].host.engine.decoder
     weights = [p.detach() for n, p in decoder.model.named_parameters() if p.dim() == 2]
-    numbers = sum(w.numel() for w in weights)
-    print(f"{numbers / 1e6:.0f}M weights, {4 * numbers / 1e9:.2f} GB read a step, {torch.get_num_threads()} threads")
+    numbers, read = sum(w.numel() for w in weights), sum(w.nbytes for w in weights)
+    print(f"{numbers / 1e6:.0f}M weights, {read / 1e9:.2f} GB read a step, {torch.get_num_threads()} threads")
     print(
         f"{'rows':>5} {'GFLOP':>6} {'floor s':>8} {'base':>12} {'finetuned':>12} {'mixed':>12} {'steered':>12}"
         "   (s, times the floor)"
@@ -68,7 +75,8 @@ def main(name: str) -> None:
             found.append(step_seconds(pair, [Side.FINETUNED], rows, steered=True))
         cells = " ".join(f"{s:6.3f} {s / floor:4.1f}×" for s in found)
         print(f"{rows:5} {2 * rows * numbers / 1e9:6.1f} {floor:8.3f} {cells}", flush=True)
-    print(f"16 prompts after a system prompt of 400 tokens: {first_tokens(pair):.1f} × faster once it is kept")
+    if given.engine == "hooks":
+        print(f"16 prompts after a system prompt of 400 tokens: {first_tokens(pair):.1f} × faster once it is kept")
 
 
 def first_tokens(pair: LocalPair) -> float:
@@ -86,4 +94,4 @@ def first_tokens(pair: LocalPair) -> float:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:] or ["gold"]))
+    main()

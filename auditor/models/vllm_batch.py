@@ -132,7 +132,7 @@ class VllmBatch:
         """Tell steered rows what was added, once their prompts are read."""
         steered = {i: row for row, i in self._ids.items() if row.steering and row.shift is None and i in said}
         if steered:
-            shifts = self._engine.collective_rpc("shifts")[0]
+            shifts = self._engine.collective_rpc("shifts", args=(list(steered),))[0]
             for number, row in steered.items():
                 row.shift = shifts[number]
 

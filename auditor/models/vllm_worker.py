@@ -32,9 +32,9 @@ class SteeringWorker(Worker):  # type: ignore[misc]
         super().load_model(*args, **named)
         self.vectors = Vectors(self.model_runner)
 
-    def shifts(self) -> dict[str, float]:
-        """By our row's number: what steering added to the prompt's tokens so far, mean L2 norm."""
-        return self.vectors.shifts()
+    def shifts(self, rows: list[str]) -> dict[str, float]:
+        """By our row's number: what steering added to the prompt's tokens, mean L2 norm."""
+        return self.vectors.shifts(rows)
 
 
 class Vectors:
@@ -54,9 +54,11 @@ class Vectors:
             block.register_forward_hook(self._steer(self._tables[layer]))
         self._forward, runner._model_forward = runner._model_forward, self._around
 
-    def shifts(self) -> dict[str, float]:
-        seen, self._seen = self._seen, {}
-        return {row: float(norms) / tokens for row, (norms, tokens) in seen.items()}
+    def shifts(self, rows: list[str]) -> dict[str, float]:
+        found = {row: float(norms) / tokens for row, (norms, tokens) in self._seen.items() if row in rows}
+        here = {request.sampling_params.extra_args["row"] for request in self.runner.requests.values()} - set(rows)
+        self._seen = {row: seen for row, seen in self._seen.items() if row in here}
+        return found
 
     def _steer(self, table: Tensor) -> Callable[..., Any]:
         def hook(_block: nn.Module, _inputs: Any, output: Any) -> Any:
