@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from auditor.errors import UsageError
+from auditor.models import pair as pair_module
 from auditor.models.generate import Request, Side, derive_seed
 from auditor.models.load import load_pair
 from auditor.models.remote import connect
@@ -36,6 +37,23 @@ class TestOperations:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
         assert served.metric("auditor_generated_tokens_total") - before < 8 * 400
+
+    def test_forward_passes_for_a_client_that_leaves_are_not_begun(self, served, monkeypatch):
+        """Not only texts: a lens from afar that is interrupted leaves no pile of work behind."""
+        passes, original = [], pair_module.token_nll
+
+        def slow(*args, **more):
+            passes.append(time.sleep(0.1))
+            return original(*args, **more)
+
+        monkeypatch.setattr(pair_module, "token_nll", slow)
+        asked = {"side": "base", "texts": [PROMPT] * 40 * pair_module.TEXTS_PER_BATCH}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{served.url}/v1/pairs/mill/nll", json=asked, timeout=0.3)
+        time.sleep(0.5)
+        begun = len(passes)
+        time.sleep(0.5)
+        assert 0 < begun == len(passes) < 40
 
     def test_a_full_queue_says_when_to_come_again(self, served, monkeypatch):
         monkeypatch.setattr("auditor.server.jobs.MOST_WAITING", 80)

@@ -196,7 +196,7 @@ def _engine_of(start: InVllm, dtype: torch.dtype, rows: int, context: int, cache
     )
     try:
         return LLMEngine.from_engine_args(args)
-    except (ValueError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # vLLM raises whatever its model's code raises
         raise BadModel(f"vLLM cannot run {start.folder}: {_told(error)}") from error
     finally:
         torch.set_num_threads = set_threads  # vLLM takes both from the whole process, on CPUs

@@ -7,6 +7,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -20,6 +21,13 @@ ROWS = 128  # decoded together
 PREFILL_TOKENS = 4096  # of one admission, so that those who decode do not wait for long
 LINGER = 10  # looks for work, TICK seconds apart, after which an idle thread ends
 TICK = 0.05
+
+
+class ClientGone(AuditorError):
+    """Nobody waits for the answer any more."""
+
+
+LEFT: ContextVar[Callable[[], bool]] = ContextVar("LEFT", default=lambda: False)  # whether who asks has left
 
 
 class OutOfMemory(AuditorError):
@@ -174,12 +182,19 @@ class Worker:
         return line
 
     def call(self, job: Callable[[], T]) -> T:
-        """`job`'s result, once it was its turn. Raises what it raises."""
+        """`job`'s result, once it was its turn. Raises what it raises, and ClientGone once `LEFT` is true."""
         if threading.current_thread() is self._thread:
             return job()
+        left = LEFT.get()
+
+        def wanted() -> T:
+            if left():
+                raise ClientGone("who asked has left")
+            return job()
+
         future: Future[T] = Future()
         with self._changed:
-            self._jobs.append((job, future))
+            self._jobs.append((wanted, future))
             self._awake()
         return future.result()
 

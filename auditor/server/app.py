@@ -19,10 +19,10 @@ import auditor
 from auditor.errors import UnknownName, UsageError
 from auditor.models.generate import Request as TextRequest
 from auditor.models.generate import Side, derive_seed
-from auditor.models.worker import OutOfMemory
+from auditor.models.worker import ClientGone, OutOfMemory
 from auditor.server import chat, jobs
 from auditor.server.guard import Guard
-from auditor.server.jobs import ClientGone, QueueFull, ended, proven, pushed, start
+from auditor.server.jobs import QueueFull, ended, proven, pushed, start
 from auditor.server.library import Full, Library, Unservable
 from auditor.server.metrics import Metrics
 from auditor.server.pairs import pair_routes

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
@@ -13,9 +15,13 @@ from auditor.lens.steering import Direction
 from auditor.models.generate import Request, Side, Steering
 from auditor.models.live import Row
 from auditor.models.pair import LocalPair
+from auditor.models.worker import LEFT, ClientGone
 from auditor.server.guard import client_of
 from auditor.server.metrics import Metrics
 from auditor.server.schema import Proof, Push
+from auditor.server.serving import in_thread
+
+T = TypeVar("T")
 
 CHARACTERS = 32  # of a text for each token of the context; longer ones need not be read to be refused
 MOST_WAITING = 1024  # rows in all queues; who comes later is told to come again
@@ -28,10 +34,6 @@ class QueueFull(AuditorError):
     def __init__(self, waiting: int) -> None:
         super().__init__(f"{waiting} texts wait already")
         self.wait = max(1, min(60, waiting // ROWS_A_SECOND))
-
-
-class ClientGone(AuditorError):
-    """Nobody waits for the answer any more."""
 
 
 def rows_of(pair: LocalPair, requests: Sequence[Request]) -> list[Row]:
@@ -80,6 +82,28 @@ async def ended(rows: Sequence[Row], http: HttpRequest) -> None:
         leave(rows)  # those that have ended do not mind
         left.cancel()
         ends.cancel()
+
+
+async def computed(http: HttpRequest, work: Callable[..., T], *args: Any) -> T:
+    """`work` in a thread; if the client leaves first, no pass over the model is begun for it any more.
+
+    Raises ClientGone then.
+    """
+    gone = threading.Event()
+
+    def told() -> T:
+        LEFT.set(gone.is_set)  # of this call alone: threads run in copies of the context
+        return work(*args)
+
+    working, left = asyncio.ensure_future(in_thread(told, slow=True)), asyncio.ensure_future(_disconnected(http))
+    try:
+        await asyncio.wait({working, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            gone.set()
+        return await working
+    finally:
+        gone.set()
+        left.cancel()
 
 
 async def _all(rows: Sequence[Row]) -> None:

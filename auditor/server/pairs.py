@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from auditor.models import wire
 from auditor.models.generate import Side
 from auditor.models.pair import LocalPair
 from auditor.server import jobs
-from auditor.server.jobs import ended, start
+from auditor.server.jobs import computed, ended, start
 from auditor.server.serving import Serving, Streamed, in_thread
 
 BINARY = "application/octet-stream"
@@ -53,14 +52,14 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             return wire.Generated(texts=[pair.text(row.out) for row in rows], shifts=[row.shift for row in rows])
 
     @app.post("/v1/pairs/{name}/nll")
-    async def nll(name: str, asked: wire.Nll) -> list[float | None]:
+    async def nll(name: str, asked: wire.Nll, http: Request) -> list[float | None]:
         """Mean negative log-likelihood per token, in nats; null for texts of fewer than two tokens."""
         async with serving.pair(name) as pair:
-            found = await in_thread(pair.mean_nll, asked.side, asked.texts, slow=True)
+            found = await computed(http, pair.mean_nll, asked.side, asked.texts)
         return [None if value == float("inf") else value for value in found]
 
     @app.post("/v1/pairs/{name}/residuals")
-    async def residuals(name: str, asked: wire.Residuals) -> Response:
+    async def residuals(name: str, asked: wire.Residuals, http: Request) -> Response:
         """Residual streams after blocks: (n, k, d_model) for each layer, in a frame of safetensors."""
         async with serving.pair(name) as pair:
             for layer in asked.layers:
@@ -69,15 +68,15 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
                 raise UsageError("ids: all rows must have as many tokens")
             _readable(pair, asked.side, asked.ids)
             ids = torch.tensor(asked.ids)
-            found = await in_thread(pair.residuals, asked.side, ids, asked.layers, slow=True)
+            found = await computed(http, pair.residuals, asked.side, ids, asked.layers)
         return _framed({str(layer): part for layer, part in found.items()})
 
     @app.post("/v1/pairs/{name}/unembed")
-    async def unembed(name: str, asked: wire.Unembed) -> Response:
+    async def unembed(name: str, asked: wire.Unembed, http: Request) -> Response:
         """The logit lens: logits (n, vocab)."""
         async with serving.pair(name) as pair:
             _fits(pair, 0, asked.vectors, rows=True)
-            return _framed({"logits": await in_thread(pair.unembed, asked.side, asked.vectors.tensor(), slow=True)})
+            return _framed({"logits": await computed(http, pair.unembed, asked.side, asked.vectors.tensor())})
 
     @app.post("/v1/pairs/{name}/patched")
     async def patched(name: str, asked: wire.Patched) -> Response:
@@ -99,7 +98,7 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             return Streamed(frames(), held.pop_all(), BINARY)
 
     @app.post("/v1/pairs/{name}/swapped")
-    async def swapped(name: str, asked: wire.Swapped) -> Response:
+    async def swapped(name: str, asked: wire.Swapped, http: Request) -> Response:
         """Losses with δ's component swapped between the models: `sums` (n, 1 + m) and `counts` (n,)."""
         async with serving.pair(name) as pair:
             _fits(pair, asked.layer, asked.vectors, rows=True)
@@ -107,8 +106,10 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
                 raise UsageError("learned: each row needs a flag for each of its tokens")
             for side in Side:
                 _readable(pair, side, asked.rows)
-            work = partial(pair.swapped_nll, asked.host, asked.rows, asked.learned, asked.layer, asked.vectors.tensor())
-            sums, counts = await in_thread(work, slow=True)
+            vectors = asked.vectors.tensor()
+            sums, counts = await computed(
+                http, pair.swapped_nll, asked.host, asked.rows, asked.learned, asked.layer, vectors
+            )
         return _framed({"sums": sums, "counts": counts})
 
 
