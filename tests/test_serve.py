@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -65,7 +66,9 @@ def test_commands_say_the_same_with_a_server_and_without(serving, run_cli, monke
     assert results[0] == results[1]
     code, out, err = run_cli("audit", "mill", "--server", url, "--suite", "small", "--budget", "1", "--json")
     assert code == 0, err
-    assert json.loads(out)["hypothesis"]
+    report = json.loads(out)
+    assert report["hypothesis"]
+    assert Path(report["base"]).name == "llama"
 
 
 def test_a_server_that_is_not_there_or_does_not_have_it(serving, run_cli):
@@ -73,6 +76,7 @@ def test_a_server_that_is_not_there_or_does_not_have_it(serving, run_cli):
     for args, said in [
         (("ask", "mill", "Hi", "--server", "http://127.0.0.1:9"), "no model server answers"),
         (("audit", "bakery", "--server", url), "no organism called 'bakery'"),
+        (("audit", "mill", "--base", "b", "--server", url), "--base with --server"),
         (("evidence", "--base", "a", "--model", "b", "--server", url), "name the ORGANISM"),
     ]:
         code, _, err = run_cli(*args)

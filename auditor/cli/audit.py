@@ -44,7 +44,13 @@ def audit(
     ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
     if conf.llm == "offline":
         err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
-    base = base or ("on the server" if conf.server else base_of(model))
+    if conf.server:
+        from auditor.models.remote import base_on
+
+        if base is not None:
+            raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
+        base = base_on(conf.server, model)
+    base = base or base_of(model)
     short = re.sub(r"[^\w.-]+", "-", model.strip("/")).strip("-.")[-40:]
     folder = out_dir / (name or f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}")
 

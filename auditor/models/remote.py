@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 from torch import Tensor
 
 from auditor.config import Settings
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError, UnknownName, UsageError
 from auditor.models import wire
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
@@ -119,6 +119,15 @@ def connect(server: str, name: str, settings: Settings) -> RemotePair:
     except BaseException:
         client.close()
         raise
+
+
+def base_on(server: str, name: str) -> str:
+    """What the model server at `server` calls the base of its pair `name`. Raises UsageError as `connect` does."""
+    with open_client(server) as client:
+        served = {pair["name"]: pair["base"] for pair in _patiently(lambda: client.get("/v1/pairs")).json()}
+    if name not in served:
+        raise UnknownName("organism", name, served)
+    return str(served[name])
 
 
 def open_pair(
