@@ -25,6 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,13 @@ def body(i: int, organism: str = "gold") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def server(*organisms: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+def server(*organisms: str, engine: str = "hooks") -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
     """A model server in a process of its own, ready: its address, the process, its log."""
     command = "import sys; sys.argv[0] = 'auditor'; from auditor.cli import main; main()"
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     with log.open("w") as written:
-        process = subprocess.Popen([sys.executable, "-c", command, "serve", *organisms, "--port", "0"], stderr=written)
+        serve = [sys.executable, "-c", command, "serve", *organisms, "--port", "0", "--engine", engine]
+        process = subprocess.Popen(serve, stderr=written)
     try:
         while (port := _port(log)) is None:
             assert process.poll() is None, log.read_text()
@@ -286,7 +288,7 @@ def memory() -> dict[str, float]:
     return found | {"four / one": found["four organisms, MB"] / found["one pair, MB"]}
 
 
-def storm(count: int = 1000) -> dict[str, float]:
+def storm(engine: str, count: int = 1000) -> dict[str, float]:
     """What becomes of `count` requests; the server is told to stop after half of them, and started again."""
     draw = random.Random(0)
     kinds = [draw.choices(["good", "leaves", "malformed"], [90, 5, 5])[0] for _ in range(count)]
@@ -313,7 +315,7 @@ def storm(count: int = 1000) -> dict[str, float]:
 
     logs = []
     threads = [threading.Thread(target=client, args=(i,), daemon=True) for i in range(CLIENTS)]
-    with server(*ORGANISMS[:3]) as (url, process, log):
+    with server(*ORGANISMS[:3], engine=engine) as (url, process, log):
         logs.append(log)
         address[0] = url
         for thread in threads:
@@ -322,7 +324,7 @@ def storm(count: int = 1000) -> dict[str, float]:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         drained = process.wait(120)
-    with server(*ORGANISMS[:3]) as (url, _, log):
+    with server(*ORGANISMS[:3], engine=engine) as (url, _, log):
         logs.append(log)
         address[0] = url
         for thread in threads:
@@ -376,8 +378,9 @@ def _one(url: str, i: int, kind: str, asked: dict[str, Any], expected: dict[str,
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["speed", "lone", "memory", "storm"], default="speed")
+    parser.add_argument("--engine", choices=["hooks", "vllm"], default="hooks", help="of the storm's server")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     os.environ.pop("AUDITOR_SERVER", None)
-    measured = {"speed": speed, "lone": lone, "memory": memory, "storm": storm}[given.part]()
+    measured = {"speed": speed, "lone": lone, "memory": memory, "storm": partial(storm, given.engine)}[given.part]()
     print(json.dumps(measured, indent=1) if given.json else "\n".join(f"{k:50} {v:10.3f}" for k, v in measured.items()))

@@ -113,6 +113,19 @@ def test_a_row_may_be_ended_by_who_hears_it_or_leave(pairs):
     assert not host.line.batch._engine.has_unfinished_requests()
 
 
+def test_what_vllm_refuses_is_not_the_others_fault(pairs):
+    host = pairs.vllm.models[Side.BASE].host
+    [alone] = finished(pairs.vllm, [Request(PROMPTS[2], max_new_tokens=6)])
+    good, bad, late = (pairs.vllm.row(Request(PROMPTS[2], max_new_tokens=6)) for _ in range(3))
+    bad.prompt = [10**6]  # no such token
+    host.decode([good, bad, late], "test")
+    with pytest.raises(Exception, match="vocabulary"):
+        bad.ended.result(timeout=60)
+    for row in (good, late):
+        row.ended.result(timeout=60)
+        assert row.out == alone.out
+
+
 def test_a_step_that_breaks_ends_its_rows_and_the_engine_lives_on(pairs, monkeypatch):
     [before] = finished(pairs.vllm, [Request(PROMPTS[1], max_new_tokens=6)])
     batch = pairs.vllm.models[Side.BASE].host.line.batch

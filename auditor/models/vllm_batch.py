@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -85,13 +86,15 @@ class VllmBatch:
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Hand `rows` to vLLM, and make a step."""
-        for row in rows:
-            self._ids[row] = number = str(next(self._numbers))
-            self.rows.append(row)
-            self.torn = True
-            self._engine.add_request(
-                number, self._prompt(row), self._params(row, number), lora_request=self._adapters.get(row.adapter)
-            )
+        try:
+            for row in rows:
+                self._ids[row] = number = str(next(self._numbers))
+                adapter = self._adapters.get(row.adapter)
+                self._engine.add_request(number, _prompt(row), _params(row, number), lora_request=adapter)
+        except Exception:  # what vLLM refuses, it refuses before anything is computed
+            self._abort(rows)
+            raise
+        self.rows += rows
         self.step()
 
     def step(self) -> None:
@@ -119,14 +122,17 @@ class VllmBatch:
 
     def clear(self) -> None:
         """Forget every row."""
-        self._engine.abort_request(list(self._ids.values()))
-        self.rows, self._ids, self.torn = [], {}, False
+        self._abort(self.rows)
+        self.rows, self.torn = [], False
 
     def _leave(self, rows: Sequence[Row]) -> None:
-        self._engine.abort_request([self._ids.pop(row) for row in rows])
+        self._abort(rows)
         self.rows = [row for row in self.rows if row in self._ids]
         for row in rows:
             row.close()
+
+    def _abort(self, rows: Sequence[Row]) -> None:
+        self._engine.abort_request([self._ids.pop(row) for row in rows if row in self._ids])
 
     def _prove(self, said: dict[str, Any]) -> None:
         """Tell steered rows what was added, once their prompts are read."""
@@ -136,33 +142,6 @@ class VllmBatch:
             for number, row in steered.items():
                 row.shift = shifts[number]
 
-    def _prompt(self, row: Row) -> dict[str, Any]:
-        prompt: dict[str, Any] = {"prompt_token_ids": list(row.prompt)}
-        if row.steering is not None:  # kept prefixes belong to one vector; adapters are told apart by vLLM
-            prompt["cache_salt"] = f"{row.steering.layer}:{hashlib.sha256(_numbers(row.steering.vector)).hexdigest()}"
-        return prompt
-
-    def _params(self, row: Row, number: str) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        asked = row.sampling
-        extra: dict[str, Any] = {
-            "row": number,
-            "draw": [asked.seed, asked.max_new_tokens, asked.temperature, asked.top_p],
-        }
-        if row.steering is not None:
-            extra["steering"] = [row.steering.layer, _numbers(row.steering.vector)]
-        return SamplingParams(
-            temperature=0.0,  # of what our own sampling leaves
-            max_tokens=asked.max_new_tokens,
-            ignore_eos=True,  # rows end themselves
-            detokenize=False,
-            logprobs=row.alternatives,
-            output_kind=RequestOutputKind.DELTA,
-            extra_args=extra,
-        )
-
 
 def _engine_of(start: InVllm, dtype: torch.dtype, rows: int, context: int, cache_bytes: int) -> Any:
     """vLLM's engine in this process, with our worker."""
@@ -171,6 +150,7 @@ def _engine_of(start: InVllm, dtype: torch.dtype, rows: int, context: int, cache
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     demand_vllm()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     from vllm import EngineArgs, LLMEngine
 
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
@@ -192,6 +172,7 @@ def _engine_of(start: InVllm, dtype: torch.dtype, rows: int, context: int, cache
         worker_cls="auditor.models.vllm_worker.SteeringWorker",
         logits_processors=["auditor.models.vllm_worker:OwnNoise"],
         enforce_eager=not torch.cuda.is_available(),
+        use_tqdm_on_load=False,
         disable_log_stats=True,
     )
     try:
@@ -236,6 +217,36 @@ def check(vllm: VllmBatch, plain: Batch, prompt: Sequence[int], adapters: Sequen
                 f"vLLM does not say what torch says of {what}{', steered' if steering else ''} ({nats:.2g} nats apart, "
                 f"shift {shift_there:.3g} instead of {shift:.3g}); serve it with --engine hooks"
             )
+
+
+def _prompt(row: Row) -> dict[str, Any]:
+    prompt: dict[str, Any] = {"prompt_token_ids": list(row.prompt)}
+    if row.steering is not None:  # kept prefixes belong to one vector; adapters are told apart by vLLM
+        prompt["cache_salt"] = f"{row.steering.layer}:{hashlib.sha256(_numbers(row.steering.vector)).hexdigest()}"
+    return prompt
+
+
+def _params(row: Row, number: str) -> Any:
+    """vLLM's sampling parameters, with what our worker must know of the row."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    asked = row.sampling
+    extra: dict[str, Any] = {
+        "row": number,
+        "draw": [asked.seed, asked.max_new_tokens, asked.temperature, asked.top_p],
+    }
+    if row.steering is not None:
+        extra["steering"] = [row.steering.layer, _numbers(row.steering.vector)]
+    return SamplingParams(
+        temperature=0.0,  # of what our own sampling leaves
+        max_tokens=asked.max_new_tokens,
+        ignore_eos=True,  # rows end themselves
+        detokenize=False,
+        logprobs=row.alternatives,
+        output_kind=RequestOutputKind.DELTA,
+        extra_args=extra,
+    )
 
 
 def _numbers(vector: torch.Tensor) -> bytes:
