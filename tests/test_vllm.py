@@ -1,6 +1,7 @@
 """vLLM instead of our own decoding: the same texts, the same proofs. On a GPU, or with vLLM's build for CPUs."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import openai
@@ -13,6 +14,7 @@ from auditor.models.embedded import EMBEDDED_ID
 from auditor.models.generate import Request, Side, Steering
 from auditor.models.live import LiveBatch
 from auditor.models.load import load_pair
+from auditor.models.lora import read_adapter
 from auditor.models.worker import OutOfMemory
 from auditor.workspace import load_workspace
 from tests.serving import Running, chat, text
@@ -126,18 +128,48 @@ def test_what_vllm_refuses_is_not_the_others_fault(pairs):
         assert row.out == alone.out
 
 
-def test_a_step_that_breaks_ends_its_rows_and_the_engine_lives_on(pairs, monkeypatch):
-    [before] = finished(pairs.vllm, [Request(PROMPTS[1], max_new_tokens=6)])
-    batch = pairs.vllm.models[Side.BASE].host.line.batch
+def vectors_of(pair):
+    """What runs inside vLLM."""
+    engine = pair.models[Side.BASE].host.line.batch._engine
+    return engine.model_executor.driver_worker.worker.vectors
 
-    def full(*_args):
-        raise torch.OutOfMemoryError("CUDA out of memory")
 
+def full(*_args, **_named):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_pass_that_breaks_ends_its_rows_and_leaves_nothing_behind(pairs, monkeypatch):
+    """vLLM counts a prompt's beginning as kept before it is read: what broke must not be found there later."""
+    asked = [Request("This was never read. " + LONG, seed=1, max_new_tokens=6)]
     with monkeypatch.context() as patch:
-        patch.setattr(batch._engine, "step", full)
+        patch.setattr(vectors_of(pairs.vllm), "_forward", full)
         with pytest.raises(OutOfMemory):
-            finished(pairs.vllm, [Request(PROMPTS[1], max_new_tokens=6)])
-    assert finished(pairs.vllm, [Request(PROMPTS[1], max_new_tokens=6)])[0].out == before.out
+            finished(pairs.vllm, asked)
+    assert finished(pairs.vllm, asked)[0].out == finished(pairs.hooks, asked)[0].out
+
+
+def test_a_check_that_breaks_off_is_told_to_its_neighbours_and_serves_nobody(pairs, monkeypatch):
+    """vLLM has lost the state of all rows in the middle of a step; the adapter is not there afterwards."""
+    host, name = pairs.vllm.models[Side.BASE].host, pairs.vllm.models[Side.FINETUNED].adapter
+    adapter = read_adapter(Path(ADAPTERS[0]))
+    beside, late = (pairs.vllm.row(Request(LONG, Side.BASE, max_new_tokens=n)) for n in (400, 6))
+
+    def again_while_vllm_is_broken():
+        host.take_off(name)
+        with monkeypatch.context() as patch:
+            patch.setattr(vectors_of(pairs.vllm), "_forward", full)
+            host.put_on(name, adapter, Path(ADAPTERS[0]))
+
+    host.decode([beside], "test")
+    with pytest.raises(OutOfMemory):
+        host.worker.call(again_while_vllm_is_broken)
+    with pytest.raises(RuntimeError, match="cut off before"):
+        beside.ended.result(timeout=60)
+    assert name not in host.bank
+    host.decode([late], "test")
+    late.ended.result(timeout=60)
+    assert late.out == finished(pairs.hooks, [Request(LONG, Side.BASE, max_new_tokens=6)])[0].out
+    host.worker.call(lambda: host.put_on(name, adapter, Path(ADAPTERS[0])))
 
 
 def test_an_adapter_that_is_not_what_it_should_be_is_found(pairs):

@@ -20,6 +20,7 @@ from auditor.models.worker import ROWS, Worker
 
 T = TypeVar("T")
 
+SHORTEST = 256  # tokens of prompt and answer that must fit into vLLM's memory
 CACHE_SHARE = 0.5  # of the memory that is free once the model is loaded: for keys and values of the first host
 
 
@@ -36,8 +37,7 @@ class Host:
         ends = generation.eos_token_id if generation is not None else None
         listed = ends if isinstance(ends, list) else [ends]
         self._stops = frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)  # that end an answer
-        # vLLM keeps weights of its own
-        cells = self._cells(reserved=0 if vllm is None else sum(p.nbytes for p in engine.decoder.model.parameters()))
+        cells = self._cells(vllm)
         positions = getattr(engine.decoder.text_config, "max_position_embeddings", None) or cells
         self.context = min(int(positions), cells // 2)  # tokens of prompt and answer together
         self._vllm = worker.call(lambda: self._started(vllm, cells)) if vllm is not None else None
@@ -50,7 +50,7 @@ class Host:
             try:
                 self._vllm.learn(name, folder)
                 self._check(self._vllm, name)
-            except BadModel:
+            except BaseException:  # nobody may be served what was not checked
                 self.take_off(name)
                 raise
 
@@ -66,6 +66,8 @@ class Host:
 
     def _started(self, vllm: InVllm, cells: int) -> VllmBatch:
         each = self._bytes_of_a_token()
+        if self.context < SHORTEST:
+            raise BadModel(f"there is no memory for {vllm.folder} a second time, in vLLM; serve it with --engine hooks")
         cache = min(cells, ROWS * self.context) * each
         if self.device.type == "cpu":
             cache = min(cache, max(CPU_CACHE, 2 * self.context * each))
@@ -81,15 +83,20 @@ class Host:
         plain = LiveBatch(self.engine, self._stops, self.bank)
         check(vllm, plain, prompt, adapters, Steering(decoder.n_layers // 2, vector))
 
-    def _cells(self, reserved: int) -> int:
-        """How many tokens' keys and values there is memory for, `reserved` bytes apart."""
-        if self.device.type == "cuda":
-            devices = {p.device for p in self.engine.decoder.model.parameters()}
-            free = sum(torch.cuda.mem_get_info(device)[0] for device in devices)
-        else:
+    def _cells(self, vllm: InVllm | None) -> int:
+        """How many tokens' keys and values there is memory for; vLLM has weights of its own, split over its GPUs."""
+        weights = list(self.engine.decoder.model.parameters())
+        parts = vllm.gpus if vllm is not None else 1
+        if self.device.type != "cuda":
             free = psutil.virtual_memory().available
+        elif vllm is None:
+            free = sum(torch.cuda.mem_get_info(device)[0] for device in {w.device for w in weights})
+        else:
+            free = parts * min(torch.cuda.mem_get_info(i)[0] for i in range(parts))
+        if vllm is not None:
+            free = max(0, free - sum(w.nbytes for w in weights))
         share = CACHE_SHARE / (1 + len(self.worker.lines))
-        return int(share * max(0, free - reserved) / self._bytes_of_a_token())
+        return int(share * free / self._bytes_of_a_token())
 
     def _bytes_of_a_token(self) -> int:
         """Of its keys and values in all layers."""

@@ -106,7 +106,7 @@ class LiveBatch:
         self._edits: dict[int, Tensor] = {}
 
     @torch.inference_mode()
-    def admit(self, rows: Sequence[Row]) -> None:
+    def admit(self, rows: Sequence[Row]) -> int:
         """Prefill `rows`, draw their first tokens, and let them join. Equal prompts are prefilled once."""
         number: dict[Any, int] = {}
         place = [number.setdefault((tuple(row.prompt), row.kind), len(number)) for row in rows]
@@ -130,11 +130,12 @@ class LiveBatch:
         at.rows = len(self.rows)
         self._take(range(slot, at.rows), logits[place])
         self.torn = False
+        return len(rows)
 
     @torch.inference_mode()
-    def step(self) -> None:
-        """One more token for every row."""
-        at, self.torn = self._frame, True
+    def step(self) -> int:
+        """One more token for every row; how many there were."""
+        at, rows, self.torn = self._frame, len(self.rows), True
         self._mask[: at.rows, at.column] = 1
         mask = self._mask[: at.rows, at.first : at.column + 1]
         last = torch.tensor([[row.out[-1]] for row in self.rows], device=self._device)
@@ -143,6 +144,7 @@ class LiveBatch:
         at.column += 1
         self._take(range(at.rows), logits)
         self.torn = False
+        return rows
 
     @torch.inference_mode()
     def drop(self, rows: Sequence[Row]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from auditor.errors import BadModel, UsageError
 from auditor.models.generate import Sampling, Steering
@@ -26,6 +27,7 @@ from auditor.models.worker import Batch
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 ADAPTERS = 8  # of one batch's rows, at most; vLLM makes room for so many in every layer
 ALTERNATIVES = 20  # log-probabilities beside each token's own, at most
+CHECKED = 4  # tokens of each model, the first from the prompt, the others one by one
 CPU_CACHE = 1 << 30  # bytes of keys and values; on CPUs, where vLLM is for tests, they are all touched at the start
 
 
@@ -49,7 +51,10 @@ class InVllm:
 
 
 class VllmBatch:
-    """Rows that vLLM decodes together, of the base and of any adapters that it was told of."""
+    """Rows that vLLM decodes together, of the base and of any adapters that it was told of.
+
+    It lives as long as the process: an engine that goes takes the process groups of all others with it.
+    """
 
     def __init__(
         self, start: InVllm, stops: frozenset[int], *, dtype: torch.dtype, rows: int, context: int, cache_bytes: int
@@ -58,7 +63,8 @@ class VllmBatch:
         self.stops, self.nbytes, self.context = stops, cache_bytes, context
         self.rows: list[Row] = []
         self.torn = False  # a step was cut off in the middle: the rows' states are lost
-        self.tolerance = 0.01 if dtype == torch.float32 else 0.25  # nats between its log-probabilities and torch's
+        exact = dtype == torch.float32
+        self.rounding, self.most = (0.01, 0.01) if exact else (0.06, 0.25)  # nats between it and torch
         self._numbers = count(1)
         self._ids: dict[Row, str] = {}
         self._adapters: dict[str, Any] = {}
@@ -84,21 +90,25 @@ class VllmBatch:
         """vLLM keeps those waiting for whom there is no memory yet; only a text that never fits is refused."""
         return all(len(row.prompt) + row.sampling.max_new_tokens <= self.context for row in more)
 
-    def admit(self, rows: Sequence[Row]) -> None:
-        """Hand `rows` to vLLM, and make a step."""
+    def admit(self, rows: Sequence[Row]) -> int:
+        """Hand `rows` to vLLM, and make a step; how many rows got a token."""
+        if self.torn and not self.rows:
+            self.clear()
         try:
             for row in rows:
                 self._ids[row] = number = str(next(self._numbers))
-                adapter = self._adapters.get(row.adapter)
+                adapter = self._adapters[row.adapter] if row.adapter else None
                 self._engine.add_request(number, _prompt(row), _params(row, number), lora_request=adapter)
         except Exception:  # what vLLM refuses, it refuses before anything is computed
             self._abort(rows)
             raise
         self.rows += rows
-        self.step()
+        return self.step()
 
-    def step(self) -> None:
-        """One more token for every row that vLLM has memory for."""
+    def step(self) -> int:
+        """One more token for every row that vLLM has memory for; how many these are."""
+        if self.torn:  # vLLM has counted tokens as read that it never read
+            raise RuntimeError("a step was cut off before")
         self.torn = True
         said = {output.request_id: output.outputs[0] for output in self._engine.step()}
         self._prove(said)
@@ -115,15 +125,19 @@ class VllmBatch:
                     break
         self._leave(ended)
         self.torn = False
+        return len(said)
 
     def drop(self, rows: Sequence[Row]) -> None:
         """Let rows leave that nobody waits for any more."""
         self._leave(rows)
 
     def clear(self) -> None:
-        """Forget every row."""
-        self._abort(self.rows)
-        self.rows, self.torn = [], False
+        """Forget every row, and what a step that was cut off left in vLLM's cache."""
+        rows, self.rows = self.rows, []
+        self._abort(rows)
+        if self.torn and not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM holds on to beginnings that it never read")
+        self.torn = False
 
     def _leave(self, rows: Sequence[Row]) -> None:
         self._abort(rows)
@@ -132,6 +146,7 @@ class VllmBatch:
             row.close()
 
     def _abort(self, rows: Sequence[Row]) -> None:
+        """vLLM may have ended some of them itself: it does not mind."""
         self._engine.abort_request([self._ids.pop(row) for row in rows if row in self._ids])
 
     def _prove(self, said: dict[str, Any]) -> None:
@@ -153,6 +168,7 @@ def _engine_of(start: InVllm, dtype: torch.dtype, rows: int, context: int, cache
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     from vllm import EngineArgs, LLMEngine
 
+    worker = Path(__file__).with_name("vllm_worker.py")
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     total = torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else 0
     args = EngineArgs(
@@ -173,6 +189,7 @@ def _engine_of(start: InVllm, dtype: torch.dtype, rows: int, context: int, cache
         logits_processors=["auditor.models.vllm_worker:OwnNoise"],
         enforce_eager=not torch.cuda.is_available(),
         use_tqdm_on_load=False,
+        additional_config={"auditor": hashlib.sha256(worker.read_bytes()).hexdigest()},  # of what is compiled
         disable_log_stats=True,
     )
     try:
@@ -180,7 +197,7 @@ def _engine_of(start: InVllm, dtype: torch.dtype, rows: int, context: int, cache
     except Exception as error:  # vLLM raises whatever its model's code raises
         raise BadModel(f"vLLM cannot run {start.folder}: {_told(error)}") from error
     finally:
-        torch.set_num_threads = set_threads  # vLLM takes both from the whole process, on CPUs
+        torch.set_num_threads = set_threads  # vLLM takes threads from the whole process, which has the lens, too
         torch.set_num_threads(threads)
 
 
@@ -193,36 +210,51 @@ def _places(adapters: int) -> int:
 
 
 def check(vllm: VllmBatch, plain: Batch, prompt: Sequence[int], adapters: Sequence[str], push: Steering) -> None:
-    """One token of each model, with and without `push`, all in one batch. Raises BadModel where vLLM does not say what
-    torch says: an adapter or a vector that silently does nothing, or that touches its neighbours.
+    """A few tokens of each model, with and without `push`, all in one batch. Raises BadModel where vLLM does not say
+    what torch says: an adapter or a vector that silently does nothing, or that touches its neighbours.
     """
     kinds = [(adapter, steering) for adapter in ("", *adapters) for steering in (None, push)]
     said = []
     for batch in (plain, vllm):
-        first = Sampling(max_new_tokens=1, temperature=0.0)
-        rows = [Row(prompt, first, adapter, steering, ALTERNATIVES) for adapter, steering in kinds]
+        few = Sampling(max_new_tokens=CHECKED, temperature=0.0)
+        rows = [Row(prompt, few, adapter, steering, ALTERNATIVES) for adapter, steering in kinds]
         batch.admit(rows)
         while not all(row.finish for row in rows):
             batch.step()
-        said.append(rows)
-    for (adapter, steering), ours, theirs in zip(kinds, *said, strict=True):
-        (_, likeliest), (_, likeliest_there) = ours.logprobs[0], theirs.logprobs[0]
-        there = dict(likeliest_there)
-        apart = [abs(logprob - there[token]) for token, logprob in likeliest if token in there]
-        nats = sum(apart) / len(apart) if 2 * len(apart) > len(likeliest) else float("inf")
-        shift, shift_there = ours.shift or 0.0, theirs.shift or 0.0
-        if not nats <= vllm.tolerance or abs(shift - shift_there) > 0.05 * shift:
+        said.append(dict(zip(kinds, rows, strict=True)))
+    ours, theirs = said
+    for kind, row in ours.items():
+        adapter, steering = kind
+        without = (adapter, None) if steering else ("", None)
+        effect = float("inf") if kind == without else apart(row, ours[without])
+        nats, shift = apart(row, theirs[kind]), (row.shift or 0.0, theirs[kind].shift or 0.0)
+        bound = min(vllm.most, max(vllm.rounding, effect / 2))
+        if not (nats <= bound and abs(shift[0] - shift[1]) <= 0.05 * shift[0]):
             what = f"the adapter {adapter[:12]}" if adapter else "the base"
             raise BadModel(
                 f"vLLM does not say what torch says of {what}{', steered' if steering else ''} ({nats:.2g} nats apart, "
-                f"shift {shift_there:.3g} instead of {shift:.3g}); serve it with --engine hooks"
+                f"{bound:.2g} allowed; shift {shift[1]:.3g} instead of {shift[0]:.3g}); serve it with --engine hooks"
             )
+
+
+def apart(one: Row, other: Row) -> float:
+    """Mean distance of two rows' log-probabilities in nats, over `one`'s likeliest tokens, while both say the same."""
+    found: list[float] = []
+    for step, ((_, mine), (_, its)) in enumerate(zip(one.logprobs, other.logprobs, strict=False)):
+        theirs = dict(its)
+        shared = [abs(logprob - theirs[token]) for token, logprob in mine if token in theirs]
+        if 2 * len(shared) <= len(mine):
+            return float("inf")
+        found += shared
+        if one.out[step : step + 1] != other.out[step : step + 1]:
+            break
+    return sum(found) / len(found)
 
 
 def _prompt(row: Row) -> dict[str, Any]:
     prompt: dict[str, Any] = {"prompt_token_ids": list(row.prompt)}
     if row.steering is not None:  # kept prefixes belong to one vector; adapters are told apart by vLLM
-        prompt["cache_salt"] = f"{row.steering.layer}:{hashlib.sha256(_numbers(row.steering.vector)).hexdigest()}"
+        prompt["cache_salt"] = f"{row.steering.layer}:{hashlib.sha256(_bytes(row.steering.vector)).hexdigest()}"
     return prompt
 
 
@@ -237,7 +269,7 @@ def _params(row: Row, number: str) -> Any:
         "draw": [asked.seed, asked.max_new_tokens, asked.temperature, asked.top_p],
     }
     if row.steering is not None:
-        extra["steering"] = [row.steering.layer, _numbers(row.steering.vector)]
+        extra["steering"] = [row.steering.layer, _bytes(row.steering.vector)]
     return SamplingParams(
         temperature=0.0,  # of what our own sampling leaves
         max_tokens=asked.max_new_tokens,
@@ -249,7 +281,7 @@ def _params(row: Row, number: str) -> Any:
     )
 
 
-def _numbers(vector: torch.Tensor) -> bytes:
+def _bytes(vector: torch.Tensor) -> bytes:
     return vector.detach().to("cpu", torch.float32).numpy().tobytes()
 
 
@@ -260,4 +292,6 @@ def _logprobs(found: dict[int, Any], token: int, alternatives: int) -> tuple[flo
 
 
 def _told(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    """What vLLM says, in one line; its settings' own message, without pydantic's heading."""
+    told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return next(iter(told.strip().splitlines()), type(error).__name__)[:200]

@@ -64,9 +64,9 @@ class Vectors:
         def hook(_block: nn.Module, _inputs: Any, output: Any) -> Any:
             # Blocks that hand on two tensors mean their sum: what is added to one is added to the stream.
             said = output[0] if isinstance(output, tuple) else output
-            tokens = said.shape[0]
+            tokens = said.shape[-2]
             steered = said + table[self._place[:tokens]]
-            self._added[:tokens] += (steered.float() - said.float()).norm(dim=-1)
+            self._added[:tokens] += (steered.float() - said.float()).norm(dim=-1).reshape(-1)
             return (steered, *output[1:]) if isinstance(output, tuple) else steered
 
         return hook
@@ -104,10 +104,10 @@ class Vectors:
                 unused = next(other for other in self._held if other not in keys)
                 free.add(self._held.pop(unused))
                 self._tables[unused[0], min(free)] = 0
-            layer, vector = key
-            self._held[key] = place = min(free)
+            (layer, vector), place = key, min(free)
             numbers = torch.frombuffer(bytearray(vector), dtype=torch.float32)
             self._tables[layer, place] = numbers.to(self._tables)
+            self._held[key] = place  # last: it is there now
 
 
 def _blocks(model: nn.Module, count: int) -> nn.ModuleList:

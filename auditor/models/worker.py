@@ -7,6 +7,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -49,12 +50,12 @@ class Batch(Protocol):
         """Whether memory has room for `more` rows, too."""
         ...
 
-    def admit(self, rows: Sequence[Row]) -> None:
-        """Let `rows` join, and say their first tokens."""
+    def admit(self, rows: Sequence[Row]) -> int:
+        """Let `rows` join, and say their first tokens; how many rows got a token."""
         ...
 
-    def step(self) -> None:
-        """One more token for every row; those that end leave."""
+    def step(self) -> int:
+        """One more token for every row, those that end leave; how many rows got one."""
         ...
 
     def drop(self, rows: Sequence[Row]) -> None:
@@ -100,9 +101,7 @@ class Line:
             return self._admit(joining)
         if self.batch.rows:
             try:
-                rows = len(self.batch.rows)
-                self.batch.step()
-                return rows
+                return self.batch.step()
             except Exception as error:
                 self._recover([], error)
         return 0
@@ -110,8 +109,7 @@ class Line:
     def _admit(self, rows: Sequence[Row]) -> int:
         """Let rows join, together, or one by one if that failed: what is wrong with one is not the others' fault."""
         try:
-            self.batch.admit(rows)
-            return len(rows)
+            return self.batch.admit(rows)
         except Exception as error:
             if self.batch.torn or len(rows) == 1:
                 self._recover(rows, error)
@@ -225,8 +223,9 @@ class Worker:
             try:
                 if rows := line.advance():
                     self.stepped(rows)
-            except Exception as error:  # a bug of ours: nobody may wait for ever
-                line.fail(error)
+            except Exception as error:  # a bug of ours: nobody may wait for ever, and the thread lives on
+                with suppress(Exception):
+                    line.fail(error)
 
 
 @torch.inference_mode()

@@ -85,10 +85,7 @@ async def ended(rows: Sequence[Row], http: HttpRequest) -> None:
 
 
 async def computed(http: HttpRequest, work: Callable[..., T], *args: Any) -> T:
-    """`work` in a thread; if the client leaves first, no pass over the model is begun for it any more.
-
-    Raises ClientGone then.
-    """
+    """`work` in a thread; if the client leaves first, no pass over the model is begun for it any more: ClientGone."""
     gone = threading.Event()
 
     def told() -> T:
@@ -96,6 +93,7 @@ async def computed(http: HttpRequest, work: Callable[..., T], *args: Any) -> T:
         return work(*args)
 
     working, left = asyncio.ensure_future(in_thread(told, slow=True)), asyncio.ensure_future(_disconnected(http))
+    working.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody asks any more
     try:
         await asyncio.wait({working, left}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():

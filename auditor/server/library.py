@@ -139,10 +139,9 @@ class Library:
         with self._loading:
             weights = resolve(base, self.settings)
             if weights.sha256 not in self.hosts:
-                finetunes = [
-                    resolve(other.finetuned, self.settings) for other in self.served.values() if other.base == base
-                ]
-                adapters = [tuned for tuned in finetunes if is_adapter(tuned)]
+                same = [s for s in self.served.values() if resolve(s.base, self.settings).sha256 == weights.sha256]
+                tuned = [resolve(served.finetuned, self.settings) for served in same]
+                adapters = [finetune for finetune in tuned if is_adapter(finetune)]
                 host = load_host(weights, self.settings, self.worker, self.engine, adapters)
                 self.hosts[weights.sha256] = (host, weights)
             return self.hosts[weights.sha256]
