@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+import auditor.models.load
 from auditor.errors import BadModel
+from auditor.models.arch import decoder_of
+from auditor.models.generate import Steering
 from auditor.models.load import load_pair
 from auditor.models.pair import Request, Side
 from tests.conftest import ARCHITECTURES, LAYERS, SENTENCES, WIDTH
@@ -68,6 +72,32 @@ def test_nnsight_and_hooks_agree(folders, settings):
         rows = [[5, 6, 7, 8, 9], [9, 8, 7]]
         a, b = (pair.swapped_nll(side, rows, [[True] * len(r) for r in rows], 1, vectors)[0] for pair in (fast, slow))
         assert relative(a, b) < 1e-4
+
+
+def test_a_model_that_accelerate_has_spread_gives_the_same(folders, settings, monkeypatch):
+    """As `--device balanced` does over several GPUs: accelerate moves every block's tensors to where the block is."""
+    whole, load = load_pair(*folders, settings), auditor.models.load.load_model
+
+    def spread(*args):
+        model, tokenizer = load(*args)
+        path = decoder_of(model).blocks_path
+        blocks = [f"{path}.{i}" for i in range(LAYERS)]
+        others = [n for n, module in model.named_modules() if not (n.startswith(path) or list(module.children()))]
+        return accelerate.dispatch_model(model, dict.fromkeys([*blocks, *others], "cpu"), force_hooks=True), tokenizer
+
+    monkeypatch.setattr(auditor.models.load, "load_model", spread)
+    parts = load_pair(*folders, settings)
+    assert hasattr(parts.models[Side.BASE].host.engine.decoder.blocks[0], "_hf_hook")
+    vectors = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([whole.tokenizer(SENTENCES[2]).input_ids[:8]])
+    asked = [
+        Request(SENTENCES[0], side, 2, 8, steering=push) for side in Side for push in (None, Steering(1, vectors[0]))
+    ]
+    assert parts.generate(asked) == whole.generate(asked)
+    for side in Side:
+        assert torch.equal(parts.residuals(side, ids, [2])[2], whole.residuals(side, ids, [2])[2])
+        for a, b in zip(*(patched(pair, side, vectors) for pair in (parts, whole)), strict=True):
+            assert torch.equal(a, b)
 
 
 def test_patching_replaces_the_last_residual_only(tiny, checkpoints):
