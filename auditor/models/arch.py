@@ -44,21 +44,23 @@ class Decoder:
         return logits
 
 
-def decoder_of(model: nn.Module) -> Decoder:
-    """Find the decoder inside `model`: the outermost ModuleList with one entry per layer.
-
-    Raises BadModel if the model has no such list or no norm beside it.
-    """
-    config: Any = model.config
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+def blocks_of(model: nn.Module, count: int) -> tuple[str, nn.ModuleList]:
+    """Path and list of the decoder's blocks: the outermost ModuleList with one entry per layer. Raises BadModel."""
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == text.num_hidden_layers
+        if isinstance(module, nn.ModuleList) and len(module) == count
     ]
     if not found:
-        raise BadModel(f"{type(model).__name__} has no list of {text.num_hidden_layers} decoder blocks")
-    path, blocks = min(found, key=lambda item: item[0].count("."))
+        raise BadModel(f"{type(model).__name__} has no list of {count} decoder blocks")
+    return min(found, key=lambda item: item[0].count("."))
+
+
+def decoder_of(model: nn.Module) -> Decoder:
+    """Find the decoder inside `model`. Raises BadModel if it has no list of blocks or no norm beside it."""
+    config: Any = model.config
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    path, blocks = blocks_of(model, text.num_hidden_layers)
     parent = model.get_submodule(path.rpartition(".")[0])
     norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
     causal: Any = model

@@ -17,6 +17,7 @@ from vllm.platforms import current_platform
 from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
+from auditor.models.arch import blocks_of
 from auditor.models.sampling import sample, windows
 
 if current_platform.is_cpu():
@@ -43,7 +44,7 @@ class Vectors:
     def __init__(self, runner: Any) -> None:
         self.runner = runner
         config = runner.model_config.hf_text_config
-        blocks = _blocks(runner.model, config.num_hidden_layers)
+        _, blocks = blocks_of(runner.model, config.num_hidden_layers)
         places = runner.max_num_reqs + 1  # the first holds zeros: for tokens that are not steered
         self._tables = torch.zeros(len(blocks), places, config.hidden_size, dtype=runner.dtype, device=runner.device)
         self._place = torch.zeros(runner.max_num_tokens, dtype=torch.long, device=runner.device)  # of each token
@@ -108,18 +109,6 @@ class Vectors:
             numbers = torch.frombuffer(bytearray(vector), dtype=torch.float32)
             self._tables[layer, place] = numbers.to(self._tables)
             self._held[key] = place  # last: it is there now
-
-
-def _blocks(model: nn.Module, count: int) -> nn.ModuleList:
-    """The decoder's blocks: the outermost list of as many modules as there are layers."""
-    found = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
-    if not found:
-        raise ValueError(f"vLLM's {type(model).__name__} has no list of {count} decoder blocks")
-    return min(found, key=lambda item: item[0].count("."))[1]
 
 
 @dataclass(slots=True)
