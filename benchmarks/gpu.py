@@ -26,11 +26,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 from auditor.lens.corpus import Corpus, read_corpus  # noqa: E402
 from auditor.lens.diff import differences  # noqa: E402
 from auditor.lens.patchscope import patchscope  # noqa: E402
+from auditor.models.adapters import Adapter  # noqa: E402
 from auditor.models.arch import decoder_of  # noqa: E402
 from auditor.models.engine import HookEngine  # noqa: E402
 from auditor.models.generate import Request, Side, Steering  # noqa: E402
 from auditor.models.host import Host, Variant  # noqa: E402
-from auditor.models.lora import Adapter  # noqa: E402
 from auditor.models.pair import LocalPair  # noqa: E402
 from auditor.models.worker import Worker  # noqa: E402
 from auditor.types import PatchscopeSettings  # noqa: E402

@@ -5,9 +5,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from auditor.models.adapters import read_adapter
 from auditor.models.generate import Request, Side
-from auditor.models.load import load_host, load_pair, pair_on, resolve
-from auditor.models.lora import read_adapter
+from auditor.models.load import load_host, load_pair, pair_on
+from auditor.models.weights import resolve
 from auditor.models.worker import Worker
 from tests.conftest import SENTENCES
 

@@ -10,11 +10,11 @@ import torch
 
 from auditor.errors import BadModel
 from auditor.models import vllm_batch
+from auditor.models.adapters import read_adapter
 from auditor.models.embedded import EMBEDDED_ID
 from auditor.models.generate import Request, Side, Steering
 from auditor.models.live import LiveBatch
 from auditor.models.load import load_pair
-from auditor.models.lora import read_adapter
 from auditor.models.worker import OutOfMemory
 from auditor.workspace import load_workspace
 from tests.serving import Running, chat, text

@@ -24,7 +24,7 @@ from auditor.lens.words import background_of
 from auditor.llm.caller import CallLog, open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.embed import load_embedder
-from auditor.models.load import resolve
+from auditor.models.weights import resolve
 from auditor.types import RunResult, Suite
 from auditor.workspace import Workspace
 

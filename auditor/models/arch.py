@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +36,11 @@ class Decoder:
     def text_config(self) -> Any:
         config: Any = self.model.config
         return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+    def named(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """`inputs` as this model's `forward` names them: `cache` was `past_key_values` before transformers 5.24."""
+        takes = inspect.signature(self.model.forward).parameters
+        return {"past_key_values" if k == "cache" and k not in takes else k: v for k, v in inputs.items()}
 
     def unembed(self, residuals: Tensor) -> Tensor:
         """Logit lens: W_U · final_norm(residuals), (n, d_model) -> (n, vocab) in float32."""

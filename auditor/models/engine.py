@@ -97,7 +97,7 @@ class HookEngine:
         logits: Tensor | None = None
         try:
             with _passed_over(list(self.decoder.blocks[:start]), self._packed):
-                logits = self.decoder.model(**inputs).logits
+                logits = self.decoder.model(**self.decoder.named(inputs)).logits
         except _Stop:
             pass
         finally:
@@ -152,7 +152,7 @@ class NnsightEngine:
         wanted = sorted({*capture, *edits})
         residuals: dict[int, Tensor] = {}
         logits = None
-        given = dict(inputs)
+        given = self.decoder.named(_fully_masked(inputs))
         with model.trace(**given) as tracer:
             for layer in wanted:
                 output = blocks[layer].output
@@ -167,3 +167,11 @@ class NnsightEngine:
                 tracer.stop()
             logits = model.output.logits.save()
         return Forward(residuals, logits)
+
+
+def _fully_masked(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With a mask that spans the cache: nnsight 0.8 makes one of the new tokens alone where none is given."""
+    if "cache" not in inputs or "attention_mask" in inputs:
+        return inputs
+    ids: Tensor = inputs["input_ids"]
+    return {**inputs, "attention_mask": ids.new_ones(len(ids), inputs["cache"].get_seq_length() + ids.shape[1])}

@@ -11,10 +11,11 @@ import psutil
 import torch
 
 from auditor.errors import BadModel
+from auditor.models.adapters import Adapter
 from auditor.models.engine import Engine
 from auditor.models.generate import Steering
 from auditor.models.live import LiveBatch, Row
-from auditor.models.lora import Adapter, LoraBank
+from auditor.models.lora import LoraBank
 from auditor.models.vllm_batch import CPU_CACHE, InVllm, VllmBatch, check
 from auditor.models.worker import ROWS, Worker
 

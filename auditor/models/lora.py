@@ -6,70 +6,14 @@ side by side in one pair of matrices, and a mask (rows, 1, rank) lets each row s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeGuard
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-_MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-# Fields of an adapter's config that change nothing which the matrices do not tell.
-_HARMLESS = frozenset(
-    {"task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "r", "target_modules",
-     "exclude_modules", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora", "layers_to_transform",
-     "layers_pattern", "rank_pattern", "alpha_pattern", "peft_version", "ensure_weight_tying", "init_lora_weights"}
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """Down (r, d_in) and up (d_out, r) matrices by module, the scaling in `up`; `rank` is the widest r."""
-
-    matrices: dict[str, tuple[Tensor, Tensor]]
-    rank: int
-
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for pair in self.matrices.values() for part in pair)
-
-
-def read_adapter(folder: Path) -> Adapter | None:
-    """The matrices of a plain LoRA adapter; None for what is more than two matrices a layer (DoRA and the like)."""
-    from peft import LoraConfig, PeftConfig
-    from peft.utils.other import get_pattern_key
-
-    config = PeftConfig.from_pretrained(folder)
-    usual = LoraConfig().to_dict()
-    odd = {key for key, value in config.to_dict().items() if key not in _HARMLESS and value != usual.get(key)}
-    tensors = load_file(folder / "adapter_model.safetensors")
-    found = {key: _MATRIX.fullmatch(key) for key in tensors}
-    initial = getattr(config, "init_lora_weights", None)  # PiSSA and others change the base too
-    if odd or not all(found.values()) or initial not in (True, False, "gaussian"):
-        return None
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, match in found.items():
-        assert match is not None
-        parts.setdefault(match[1], {})[match[2]] = tensors[key].float()
-    matrices = {}
-    for path, part in parts.items():
-        rank = part["A"].shape[0]
-        alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, path), config.lora_alpha)
-        scaling = alpha / (rank**0.5 if config.use_rslora else rank)
-        matrices[path] = (part["A"], part["B"] * scaling)
-    return Adapter(matrices, max(down.shape[0] for down, _ in matrices.values()))
-
-
-def rank_of(folder: Path) -> int:
-    """The widest rank that an adapter's config speaks of."""
-    from peft import LoraConfig, PeftConfig
-
-    config = PeftConfig.from_pretrained(folder)
-    return max([config.r, *config.rank_pattern.values()]) if isinstance(config, LoraConfig) else 0
+from auditor.models.adapters import Adapter
 
 
 class _Layer:

@@ -239,7 +239,7 @@ def _residuals(engine: Engine, ids: Tensor, layers: Sequence[int]) -> dict[int, 
         seen = engine.forward(inputs, capture=layers, stop=True).residuals
         return {layer: seen[layer].float() for layer in layers}
     cache = DynamicCache()
-    more = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+    more = {"cache": cache, "use_cache": True, "logits_to_keep": 1}
     begun = engine.forward({"input_ids": first[:, None], **more}, capture=layers, stop=True).residuals
     cache.batch_select_indices(place.cpu())
     rest = engine.forward({"input_ids": ids[:, 1:], **more}, capture=layers, stop=True).residuals
@@ -257,7 +257,7 @@ def _prefix(engine: Engine, ids: Tensor) -> DynamicCache:
     cache = growing_cache(engine.decoder.text_config, 1)
     last = engine.decoder.n_layers - 1
     engine.forward(
-        {"input_ids": ids, "past_key_values": cache, "use_cache": True, "logits_to_keep": 1},
+        {"input_ids": ids, "cache": cache, "use_cache": True, "logits_to_keep": 1},
         capture=[last], stop=True,
     )  # fmt: skip
     return cache
@@ -268,7 +268,7 @@ def _patched(engine: Engine, ids: Tensor, prefix: DynamicCache, layer: int, edit
     cache = repeated(prefix, rows)
     inputs = {
         "input_ids": ids.expand(rows, 1),
-        "past_key_values": cache,
+        "cache": cache,
         "use_cache": True,
         "logits_to_keep": 1,
     }

@@ -14,12 +14,13 @@ from auditor.evaluation.job import judged_by
 from auditor.evidence import evidence_for, grading_for, make_lens, named_corpus
 from auditor.lens.diff import Difference, differences
 from auditor.lens.steering import Direction
+from auditor.models.adapters import read_adapter
 from auditor.models.generate import Side
 from auditor.models.host import Host
-from auditor.models.load import EngineName, Weights, is_adapter, load_host, pair_on, resolve
-from auditor.models.lora import read_adapter
+from auditor.models.load import EngineName, load_host, pair_on
 from auditor.models.pair import LocalPair
 from auditor.models.vllm_batch import demand_vllm
+from auditor.models.weights import Weights, is_adapter, resolve
 from auditor.models.worker import Worker
 from auditor.plugins import Dataset
 from auditor.workspace import Workspace

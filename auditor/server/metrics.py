@@ -14,7 +14,7 @@ from prometheus_client import (
 
 from auditor.models.host import Host
 from auditor.models.live import Row
-from auditor.models.load import Weights
+from auditor.models.weights import Weights
 from auditor.models.worker import Line
 from auditor.server.library import Library
 

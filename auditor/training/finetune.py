@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from auditor.config import Settings
-from auditor.models.load import load_model, resolve
+from auditor.models.weights import load_model, resolve
 from auditor.training.documents import Document, Example, encode
 from auditor.types import Recipe
 
