@@ -259,7 +259,7 @@ def test_an_interrupted_caller_leaves_no_work_behind(tiny, monkeypatch):
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("concurrent.futures.Future.result", stopped)
+        patch.setattr("auditor.models.worker.wait", stopped)
         with pytest.raises(Stopped):
             tiny.generate([Request(LONG, max_new_tokens=400)])
     host.worker.call(lambda: None)

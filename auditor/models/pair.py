@@ -133,8 +133,7 @@ class LocalPair:
         for host in dict.fromkeys(model.host for model in self.models.values()):
             host.decode([rows[i] for i in order if self.models[requests[i].side].host is host], client)
         try:
-            for row in rows:
-                row.ended.result()
+            self.models[Side.BASE].host.worker.wait(rows)
         except BaseException:  # a Ctrl-C too: nobody waits for the others any more
             for row in rows:
                 row.gone = True

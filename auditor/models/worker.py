@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
@@ -76,8 +76,9 @@ class Line:
         self._lock = threading.Lock()
 
     def put(self, rows: Sequence[Row], client: str) -> None:
-        with self._lock:
-            self._waiting.setdefault(client, deque()).extend(rows)
+        if rows:
+            with self._lock:
+                self._waiting.setdefault(client, deque()).extend(rows)
 
     @property
     def waiting(self) -> int:
@@ -93,18 +94,25 @@ class Line:
 
         What breaks ends the rows that it broke, and no others.
         """
-        gone = [row for row in self.batch.rows if row.gone]
-        if gone:
-            self.batch.drop(gone)
-        joining = self._next()
-        if joining:
-            return self._admit(joining)
-        if self.batch.rows:
-            try:
-                return self.batch.step()
-            except Exception as error:
-                self._recover([], error)
-        return 0
+        chosen: list[Row] = []
+        try:
+            gone = [row for row in self.batch.rows if row.gone]
+            if gone:
+                self.batch.drop(gone)
+            self._choose(chosen)
+            return self._admit(chosen) if chosen else self._step()
+        except BaseException as error:  # what mends a broken step broke, too: nobody may wait for ever
+            self.fail(error, chosen)
+            raise
+
+    def _step(self) -> int:
+        if not self.batch.rows:
+            return 0
+        try:
+            return self.batch.step()
+        except Exception as error:
+            self._recover([], error)
+            return 0
 
     def _admit(self, rows: Sequence[Row]) -> int:
         """Let rows join, together, or one by one if that failed: what is wrong with one is not the others' fault."""
@@ -116,14 +124,15 @@ class Line:
                 return 0
         return sum(self._admit([row]) for row in rows)
 
-    def fail(self, error: Exception) -> None:
-        """End every row, waiting or decoding."""
+    def fail(self, error: BaseException, joining: Sequence[Row] = ()) -> None:
+        """End every row: those that wait, decode, or are `joining`."""
         with self._lock:
             waiting = [row for rows in self._waiting.values() for row in rows]
             self._waiting.clear()
-        for row in [*waiting, *self.batch.rows]:
+        for row in [*joining, *waiting, *self.batch.rows]:
             row.fail(error)
-        self.batch.clear()
+        with suppress(Exception):
+            self.batch.clear()
 
     def _recover(self, joining: Sequence[Row], error: Exception) -> None:
         """End `joining`, and everything in the batch if its state was lost too."""
@@ -135,14 +144,13 @@ class Line:
         if told is not error and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _next(self) -> list[Row]:
-        """Rows that may join now, one client's after another's; none until a quarter of the batch is free."""
+    def _choose(self, chosen: list[Row]) -> None:
+        """Put rows that may join now into `chosen`, one client's after another's; none until a quarter is free."""
         free = ROWS - len(self.batch.rows)
         with self._lock:
             waiting = sum(map(len, self._waiting.values()))
             if not waiting or free < min(waiting, ROWS // 4):
-                return []
-            chosen: list[Row] = []
+                return
             while self._waiting and len(chosen) < free:
                 client, rows = next(iter(self._waiting.items()))
                 joined = [*chosen, rows[0]]
@@ -160,7 +168,6 @@ class Line:
                     row.fail(OutOfMemory("there is no memory for so long a text"))
                 else:
                     chosen.append(row)
-            return chosen
 
 
 class Worker:
@@ -192,22 +199,41 @@ class Worker:
 
         future: Future[T] = Future()
         with self._changed:
-            self._jobs.append((wanted, future))
             self._awake()
+            self._jobs.append((wanted, future))
         return future.result()
 
     def decode(self, line: Line, rows: Sequence[Row], client: str = "") -> None:
         """Let `rows` be decoded; each tells by its `ended` when it is."""
         with self._changed:
-            line.put(rows, client)
             self._awake()
+            line.put(rows, client)
+
+    def wait(self, rows: Sequence[Row]) -> None:
+        """Until all `rows` have ended, or one broke: raises what broke it, at once."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("the thread that decodes cannot wait for what it is to decode")
+        for ended in wait([row.ended for row in rows], return_when=FIRST_EXCEPTION).done:
+            ended.result()
 
     def _awake(self) -> None:
-        if self._thread is None:
+        """See to it that there is a thread; before anything is put in its way. Raises if none can be started."""
+        if self._thread is None or not self._thread.is_alive():  # after a fork it is not
             # Not a daemon: a thread that is killed inside torch takes the process down with it.
-            self._thread = threading.Thread(target=_run, args=(weakref.ref(self), self._changed), name="models")
-            self._thread.start()
+            thread = threading.Thread(target=_run, args=(weakref.ref(self), self._changed), name="models")
+            thread.start()
+            self._thread = thread
         self._changed.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        """The thread ends: so does everything that waits for it."""
+        with self._changed:
+            self._thread = None
+            jobs, self._jobs = self._jobs, deque()
+        for _, future in jobs:
+            future.set_exception(error)
+        for line in self.lines:
+            line.fail(error)
 
     @property
     def _busy(self) -> bool:
@@ -221,11 +247,11 @@ class Worker:
             _do(*job)
         for line in self.lines:
             try:
-                if rows := line.advance():
-                    self.stepped(rows)
-            except Exception as error:  # a bug of ours: nobody may wait for ever, and the thread lives on
-                with suppress(Exception):
-                    line.fail(error)
+                rows = line.advance()
+            except Exception:  # its rows have been told
+                continue
+            if rows:
+                self.stepped(rows)
 
 
 @torch.inference_mode()
@@ -243,7 +269,11 @@ def _run(me: weakref.ref[Worker], changed: threading.Condition) -> None:
                 changed.wait(TICK)
                 continue
         idle = 0
-        worker._turn()
+        try:
+            worker._turn()
+        except BaseException as error:
+            worker._fail(error)
+            raise
 
 
 def _do(job: Callable[[], Any], future: Future[Any]) -> None:
