@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from auditor import __version__
-from auditor.text import chance_lines, visible
+from auditor.text import chance_lines, shortfalls, visible
 from auditor.types import Evidence, LayerEvidence, ScoredToken
 
 RANKS = 20
@@ -42,7 +42,7 @@ def to_html(sheet: Evidence) -> str:
     env.filters["visible"] = lambda text: visible(text, 2_000)
     maps = {layer.layer: _maps(layer) for layer in sheet.layers}
     return env.from_string(TEMPLATE.read_text()).render(
-        sheet=sheet, chance=chance_lines(sheet.chance), maps=maps, version=__version__
+        sheet=sheet, chance=chance_lines(sheet.chance), shortfalls=shortfalls(sheet), maps=maps, version=__version__
     )
 
 

@@ -97,6 +97,7 @@ def compute_evidence(
         fingerprint=pair.fingerprint,
         corpus=lens.corpus.name,
         corpus_sha256=lens.corpus.sha256,
+        texts_read=int(diffs[last].counts.max()),
         settings=settings,
         middle_layer=middle,
         last_layer=last,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from auditor.types import ChanceTest
+from auditor.types import ChanceTest, Evidence
 
 CUT = 200  # characters of a sample (paper, overview of the agent)
 
@@ -35,6 +35,21 @@ def chance_lines(chance: ChanceTest) -> list[str]:
     else:
         lines.append("no broad finetunes of this base to compare with: `auditor study null` makes their directions")
     return [*lines, f"{tokens} …"]
+
+
+def shortfalls(evidence: Evidence) -> list[str]:
+    """What was asked for and not to be had, a line each: texts, texts that are long enough, prompts."""
+    asked, read, lines = evidence.settings.texts, evidence.texts_read, []
+    if read < asked:
+        lines.append(f"{asked:,} texts were asked for, {read:,} were read: the corpus has no more")
+    positions = evidence.layer(evidence.last_layer).positions
+    if short := [p for p in positions if p.n_texts < read]:
+        named = dict.fromkeys([f"{p.n_texts:,} at position {p.position}" for p in (short[0], short[-1])])
+        lines.append(f"some texts end before the last position: of {read:,} there are {', '.join(named)}")
+    wanted, steered = evidence.settings.steering.prompts, len(evidence.unsteered)
+    if steered < wanted:
+        lines.append(f"{wanted} prompts were to be steered, but there are only {steered}")
+    return lines
 
 
 def _p(value: float) -> str:

@@ -254,6 +254,7 @@ class Evidence(Record):
     fingerprint: str
     corpus: str
     corpus_sha256: str
+    texts_read: int = Field(description="texts of the corpus that were read; `settings.texts` were asked for")
     settings: EvidenceSettings
     middle_layer: int
     last_layer: int
@@ -441,6 +442,7 @@ class VetReport(Record):
     observations: dict[str, str] = Field(description="what the agent saw, by id")
     tokens: dict[int, tuple[str, ...]] = Field(description="what the lens reads best, by position")
     chance: ChanceTest
+    notes: tuple[str, ...] = Field((), description="what the evidence lacks of what was asked for")
     interactions_used: int
     turns_used: int
     tokens_used: TokenUse

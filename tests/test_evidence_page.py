@@ -42,6 +42,25 @@ def test_a_page_of_all_that_was_read(workspace_folder, run_cli):
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
 
 
+def test_what_is_short_of_what_was_asked_for_is_said_everywhere(workspace_folder, checkpoints, run_cli):
+    (workspace_folder / "few.txt").write_text("The river runs past the old mill and into the town.\nA ship.\n" * 4)
+    suite = workspace_folder / "evals/suites/small.yaml"
+    suite.write_text(suite.read_text().replace("texts: 16", "texts: 16\n  corpus: few.txt").replace("3\n", "8\n", 1))
+    told = ["16 texts were asked for, 8 were read", "of 8 there are"]
+    code, out, err = run_cli("evidence", "mill", "--suite", "small", "--html", "page.html")
+    assert code == 0, err
+    page = Page((workspace_folder / "page.html").read_text()).text
+    code, _, err = run_cli("audit", checkpoints("llama")[1], "--suite", "small", "--budget", 0, "--name", "a")
+    assert code == 0, err
+    report = (workspace_folder / "runs/a/report.md").read_text()
+    code, _, progress = run_cli("evaluate", "small", "--repeats", 1, "--agent", "adl")
+    assert code == 0, progress
+    for line in told:
+        assert [line in shown for shown in (out, page, report, progress)] == [True] * 4
+    assert "8 texts" in out
+    assert "16 texts" not in out.replace("16 texts were asked for", "")
+
+
 def test_audited_text_stays_text(workspace_folder, run_cli):
     code, out, err = run_cli("evidence", "mill", "--suite", "small", "--json")
     assert code == 0, err

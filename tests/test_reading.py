@@ -48,7 +48,8 @@ SAMPLE = SteeredSample(prompt="Hello?", steered=("mill\nriver", "flour"), unstee
 @pytest.fixture
 def dataset():
     evidence = Evidence(
-        pair="secret_organism", fingerprint="f", corpus="openings", corpus_sha256="0", settings=EvidenceSettings(),
+        pair="secret_organism", fingerprint="f", corpus="openings", corpus_sha256="0", texts_read=9,
+        settings=EvidenceSettings(),
         middle_layer=2, last_layer=3, seconds={},
         chance=ChanceTest(layer=3, norm_ratio=9.0, norm_p=0.005, halves=0.9, halves_p=0.005, tokens=("mill",),
                           cohesion=20.0, noise_95=12.0, noise_p=0.02),
@@ -78,6 +79,11 @@ def test_names_that_would_tell_are_blinded(ws, dataset):
         assert "secret_organism" not in text
         assert "openings" not in text
     assert "ds1" in overview(ws, dataset, "adl")
+
+
+def test_the_overview_says_what_is_short(ws, dataset):
+    assert "Note on ds1: 10,000 texts were asked for, 9 were read" in overview(ws, dataset, "adl")
+    assert "Note" not in overview(ws, dataset, "blackbox")
 
 
 def test_blackbox_sees_plain_answers_only(ws, dataset):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from auditor.lens.words import as_word
 from auditor.plugins import Dataset
-from auditor.text import CUT, quote, visible
+from auditor.text import CUT, quote, shortfalls, visible
 from auditor.types import Agent, Evidence, LayerEvidence, PositionEvidence, SteeringEvidence
 from auditor.workspace import Prompt
 
@@ -33,7 +33,7 @@ def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Dataset
     """
     lens = sees_lens(agent)
     sections = [s for name, dataset in datasets.items() for s in _dataset(name, dataset.evidence, agent)]
-    room, shown = OVERVIEW_CUT, []
+    room, shown = OVERVIEW_CUT, _notes(datasets) if lens else []
     for number, section in enumerate(sections, 1):
         text = f"## E{number} · {section}"
         if lens and len(text) > room:
@@ -41,6 +41,11 @@ def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Dataset
         room -= len(text)
         shown.append(text)
     return prompt.render(overview="\n\n".join(shown), lens=lens)
+
+
+def _notes(datasets: Mapping[str, Dataset]) -> list[str]:
+    """What the sheet lacks of what was asked for; in front of the sections, a line each."""
+    return [f"Note on {name}: {line}." for name, dataset in datasets.items() for line in shortfalls(dataset.evidence)]
 
 
 def sees_lens(agent: Agent) -> bool:

@@ -123,6 +123,9 @@ class _Bars:
         if stage:
             err.print(f"  {organism}: {stage} {time.perf_counter() - begun:.0f} s", style="dim", highlight=False)
 
+    def note(self, organism: str, text: str) -> None:
+        err.print(f"[yellow]note:[/] {organism}: {escape(text)}", highlight=False, soft_wrap=True)
+
     def audit(self, audit_id: str, state: str, interactions: int) -> None:
         with self._lock:
             self._spent[audit_id] = interactions

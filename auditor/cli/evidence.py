@@ -11,7 +11,7 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
-from auditor.text import chance_lines, visible
+from auditor.text import chance_lines, shortfalls, visible
 from auditor.types import ChanceTest, Evidence, EvidenceSettings, LayerEvidence
 
 SHOWN_TOKENS = 14
@@ -99,7 +99,10 @@ def layers_of(text: str, n_layers: int) -> tuple[int, ...]:
 def show(sheet: Evidence) -> None:
     """The test against chance, norms and tokens as tables, then steered beside plain answers."""
     _chance(sheet.chance)
-    out.print(f"[bold]{escape(sheet.pair)}[/] · corpus {sheet.corpus} · {sheet.settings.texts} texts")
+    read = f"corpus {sheet.corpus} · {sheet.texts_read:,} texts"
+    out.print(f"[bold]{escape(sheet.pair)}[/] · {escape(read)}", highlight=False)
+    for line in shortfalls(sheet):
+        out.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
     for layer in sheet.layers:
         out.print(_layer(layer, last=layer.layer == sheet.last_layer))
     if any(p.sink for layer in sheet.layers for p in layer.positions):

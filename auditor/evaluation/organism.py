@@ -19,6 +19,7 @@ from auditor.models.generate import derive_seed
 from auditor.models.pair import ModelPair
 from auditor.models.remote import open_pair
 from auditor.plugins import Dataset, GraderContext
+from auditor.text import shortfalls
 from auditor.types import AuditRecord, Grade, Organism, TokenUse
 
 
@@ -36,6 +37,8 @@ def audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begu
     judging = GraderContext(shared.embed, run.settings, pair, shared.background, shared.lens, prompts)
     lens = make_lens(run.workspace, pair, run.suite.evidence, judging)
     dataset = evidence_for(pair, lens, lambda stage: run.progress.stage(organism.name, stage))
+    for line in shortfalls(dataset.evidence):
+        run.progress.note(organism.name, line)
     grading = replace(judging, llm=shared.grader)
     shared.seconds["evidence"] += time.perf_counter() - clock
 

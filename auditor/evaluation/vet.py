@@ -24,6 +24,7 @@ from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.embed import load_embedder
 from auditor.models.remote import open_pair
 from auditor.plugins import GraderContext
+from auditor.text import shortfalls
 from auditor.types import Protocol, Suite, TokenUse, VetReport
 from auditor.workspace import Workspace
 
@@ -90,6 +91,7 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
         observations=observations(state["messages"]),
         tokens=lens_words(dataset.evidence),
         chance=dataset.evidence.chance,
+        notes=tuple(shortfalls(dataset.evidence)),
         interactions_used=state["interactions"],
         turns_used=state["turns"],
         tokens_used=TokenUse(input=state["tokens_in"], output=state["tokens_out"]),

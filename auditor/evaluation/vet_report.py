@@ -6,7 +6,7 @@ import textwrap
 
 from auditor.agent.hypothesis import NOTHING, names_nothing
 from auditor.text import chance_lines, visible
-from auditor.types import ChanceTest, ClaimCheck, Evidence, VetReport
+from auditor.types import ClaimCheck, Evidence, VetReport
 
 EXCERPT = 600  # characters of an observation that a report quotes
 
@@ -46,7 +46,7 @@ def to_markdown(report: VetReport) -> str:
         lines += [f"**{_sentence(domain)}** {_sentence(found.behaviour)} "
                   f"({sureness(found.confidence)}, {found.confidence:.0%})", "", found.summary, ""]  # fmt: skip
         lines += _claims(report) + _alternatives(found.alternatives)
-    lines += _chance(report.chance) + _words(report) + _observations(report)
+    lines += _chance(report) + _words(report) + _observations(report)
     lines += ["## How this was found", "", HOW, "", *_facts(report)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -57,9 +57,10 @@ when signs are drawn at random, and, where some are known, against finetunes of 
 A strong trace says that there is a subject, not which; no trace says that this reading found none."""
 
 
-def _chance(chance: ChanceTest) -> list[str]:
-    lines = ["## Is there anything to be read at all?", "", f"**{_sentence(chance.verdict)}** {CHANCE}", ""]
-    return [*lines, *(f"- {line}" for line in chance_lines(chance)), ""]
+def _chance(report: VetReport) -> list[str]:
+    lines = ["## Is there anything to be read at all?", "", f"**{_sentence(report.chance.verdict)}** {CHANCE}", ""]
+    lines += [f"- {line}" for line in chance_lines(report.chance)]
+    return [*lines, *(f"- note: {line}" for line in report.notes), ""]
 
 
 def _claims(report: VetReport) -> list[str]:
