@@ -21,6 +21,15 @@ EVIDENCE = json.dumps({
 })  # fmt: skip
 
 
+def until(holds, seconds=60):
+    """Returns once `holds()`, and what it gave; fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, "it never came to hold"
+        time.sleep(0.02)
+    return found
+
+
 class Running:
     """A server in a thread of this process."""
 
@@ -30,8 +39,7 @@ class Running:
         config = uvicorn.Config(self.app, "127.0.0.1", 0, log_config=None, lifespan="off")
         self.server = uvicorn.Server(config)
         threading.Thread(target=self.server.run, daemon=True).start()
-        while not self.server.started:
-            time.sleep(0.01)
+        until(lambda: self.server.started)
         self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
 
     def post(self, path, body, **headers):

@@ -10,11 +10,12 @@ from tests.conftest import SENTENCES, WIDTH
 from tests.serving import PROMPT
 
 
-class TestRemotePair:
-    @pytest.fixture(scope="class")
-    def remote(self, served, settings):
-        return connect(served.url, "mill", settings)
+@pytest.fixture(scope="module")
+def remote(served, settings):
+    return connect(served.url, "mill", settings)
 
+
+class TestRemotePair:
     def test_it_is_the_same_pair(self, remote, tiny):
         for name in ("fingerprint", "dtype", "n_layers", "d_model", "note"):
             assert getattr(remote, name) == getattr(tiny, name)

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.serving import until
 
 START = "import sys; sys.argv[0] = 'auditor'; from auditor.cli import main; main()"
 
@@ -25,16 +26,21 @@ def serving(workspace_folder, settings, tmp_path):
             [sys.executable, "-c", START, "serve", "mill", "--port", "0", "--device", "cpu"],
             stderr=written, env=environment, cwd=workspace_folder,
         )  # fmt: skip
-    while not (told := [json.loads(line) for line in log.read_text().splitlines() if '"serving"' in line]):
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.1)
-    url = f"http://127.0.0.1:{told[0]['port']}"
-    assert httpx.get(f"{url}/health/live").status_code == 200  # while the models are loaded
-    while httpx.get(f"{url}/health/ready").status_code != 200:
-        time.sleep(0.1)
-    yield process, url, log
-    process.kill()
-    process.wait()
+    try:
+        url = until(lambda: address(process, log))
+        assert httpx.get(f"{url}/health/live").status_code == 200  # while the models are loaded
+        until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        yield process, url, log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def address(process, log):
+    """Where the server listens, once it says so."""
+    assert process.poll() is None, log.read_text()
+    told = [json.loads(line) for line in log.read_text().splitlines() if '"serving"' in line and line[-1] == "}"]
+    return f"http://127.0.0.1:{told[0]['port']}" if told else None
 
 
 def test_commands_say_the_same_with_a_server_and_without(serving, run_cli, monkeypatch, settings, tmp_path):
@@ -90,8 +96,7 @@ def test_sigterm_lets_what_was_accepted_finish(serving):
     body = {"organism": "mill", "prompts": ["What is a mill?"] * 8, "max_new_tokens": 300, "temperature": 4}
     asking = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/v1/ask", json=body, timeout=60)))
     asking.start()
-    while "auditor_live_rows 0.0" in httpx.get(f"{url}/metrics").text:
-        time.sleep(0.01)
+    until(lambda: "auditor_live_rows 0.0" not in httpx.get(f"{url}/metrics").text)
     process.send_signal(signal.SIGTERM)
     asking.join()
     assert answers[0].status_code == 200

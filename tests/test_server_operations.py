@@ -16,7 +16,7 @@ from auditor.models.load import load_pair
 from auditor.models.remote import connect
 from auditor.server.library import Served
 from auditor.server.run import read_key
-from tests.serving import PROMPT, chat, text
+from tests.serving import PROMPT, chat, text, until
 
 
 class TestOperations:
@@ -32,10 +32,7 @@ class TestOperations:
             else:
                 with pytest.raises(httpx.ReadTimeout):
                     httpx.post(url, json=body, timeout=0.2)
-            deadline = time.monotonic() + 20
-            while served.metric("auditor_live_rows") + served.metric("auditor_queue_rows"):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            until(lambda: not served.metric("auditor_live_rows") + served.metric("auditor_queue_rows"))
         assert served.metric("auditor_generated_tokens_total") - before < 8 * 400
 
     def test_forward_passes_for_a_client_that_leaves_are_not_begun(self, served, monkeypatch):
@@ -61,8 +58,7 @@ class TestOperations:
         body = {"organism": "mill", "prompts": ["a"] * 40, "max_new_tokens": 60}
         waiting = threading.Thread(target=served.post, args=("/v1/ask", body))
         waiting.start()
-        while served.metric("auditor_queue_rows") == 0:
-            time.sleep(0.01)
+        until(lambda: served.metric("auditor_queue_rows"))
         refused = served.post("/v1/ask", body)
         waiting.join()
         assert refused.status_code == 429
@@ -119,11 +115,7 @@ class TestOperations:
     def test_no_prompt_is_logged_unless_asked(self, served, client, caplog):
         with caplog.at_level("INFO", "auditor.server"):
             chat(client, messages=[{"role": "user", "content": "canary"}])
-            for _ in range(500):  # it is written after the answer
-                if caplog.records:
-                    break
-                time.sleep(0.01)
-        assert caplog.records
+            until(lambda: caplog.records)  # it is written after the answer
         assert "canary" not in json.dumps([record.fields for record in caplog.records])
 
     def test_organisms_of_one_base_share_its_weights(self, start_server, checkpoints, settings):

@@ -27,7 +27,8 @@ from auditor.server.library import Full, Library, Unservable
 from auditor.server.metrics import Metrics
 from auditor.server.pairs import pair_routes
 from auditor.server.schema import Answer, Answers, Asked, ChatRequest, Steered, SteeredAnswer, SteeredAnswers
-from auditor.server.serving import NotReady, Serving, Streamed, in_thread
+from auditor.server.serving import NotReady, Serving, Streamed
+from auditor.server.waiting import in_thread
 
 log = logging.getLogger("auditor.server")
 
@@ -82,17 +83,16 @@ def _status_routes(app: FastAPI, serving: Serving) -> None:
         return {"id": f"{organism}/{side}", "object": "model", "created": 0, "owned_by": "auditor"}
 
     @app.get("/v1/evidence/{organism}")
-    async def evidence(organism: str, suite: str = "quickstart") -> Any:
+    async def evidence(organism: str, http: Request, suite: str = "quickstart") -> Any:
         """What the lens reads in the pair's difference; computed at the first call, which takes minutes, then kept."""
         async with serving.pair(organism):
-            found = await in_thread(serving.library.evidence, organism, suite, slow=True)
-        return found.evidence
+            return (await serving.evidence(http, organism, suite)).evidence
 
     @app.get("/v1/evidence/{organism}/deltas")
-    async def deltas(organism: str, suite: str = "quickstart") -> Response:
+    async def deltas(organism: str, http: Request, suite: str = "quickstart") -> Response:
         """δ (k, d_model) for each layer of the evidence, as a safetensors file."""
         async with serving.pair(organism):
-            found = await in_thread(serving.library.evidence, organism, suite, slow=True)
+            found = await serving.evidence(http, organism, suite)
         data = save({str(layer): delta for layer, delta in found.deltas.items()})
         return Response(data, media_type="application/octet-stream")
 
@@ -109,7 +109,10 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
         serving.tell(http, asked, model=asked.model, n=asked.n or 1, stream=bool(asked.stream), steering=steering)
         async with AsyncExitStack() as held:
             pair = await held.enter_async_context(serving.pair(name))
-            made = await in_thread(chat.prepare, asked, Side(which), serving.library, pair)
+            push = None
+            if (along := asked.steering) is not None:
+                push = pushed(await serving.direction(http, name, along.layer, along.position), along)
+            made = await in_thread(chat.prepare, asked, Side(which), pair, push)
             chat.listen(made, serving.metrics)
             start(pair, [(Side(which), row) for row in made.rows], http, serving.metrics, asked.user)
             if asked.stream:
@@ -138,7 +141,7 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
         push = asked.steering
         serving.tell(http, asked, organism=asked.organism, prompts=len(asked.prompts), steering=push.model_dump())
         async with serving.pair(asked.organism) as pair:
-            direction = await in_thread(serving.library.direction, asked.organism, push.layer, push.position)
+            direction = await serving.direction(http, asked.organism, push.layer, push.position)
             steering, proof = pushed(direction, push)
             requests = [
                 _request(asked, i, asked.side, derive_seed(asked.seed, i, sample), steering)

@@ -13,11 +13,10 @@ from typing import Any
 from jinja2 import TemplateError
 
 from auditor.errors import UsageError
-from auditor.models.generate import Sampling, Side, derive_seed
+from auditor.models.generate import Sampling, Side, Steering, derive_seed
 from auditor.models.live import Row
 from auditor.models.pair import LocalPair
-from auditor.server.jobs import CHARACTERS, proven, pushed
-from auditor.server.library import Library
+from auditor.server.jobs import CHARACTERS, proven
 from auditor.server.metrics import Metrics
 from auditor.server.schema import ChatRequest, Proof
 
@@ -121,12 +120,9 @@ class Completion:
         return {**self.head("chat.completion"), "choices": choices, "usage": self.usage(), "auditor": self.auditor()}
 
 
-def prepare(asked: ChatRequest, side: Side, library: Library, pair: LocalPair) -> Completion:
-    """A request's rows, not yet in any queue. Blocking, where δ has to be read first. Raises UsageError."""
-    steering = proof = None
-    if asked.steering is not None:
-        direction = library.direction(pair.name, asked.steering.layer, asked.steering.position)
-        steering, proof = pushed(direction, asked.steering)
+def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steering, Proof] | None) -> Completion:
+    """A request's rows, not yet in any queue. Raises UsageError."""
+    steering, proof = push or (None, None)
     limit = CHARACTERS * pair.models[side].host.context
     if sum(len(message.plain()["content"]) for message in asked.messages) > limit:
         raise UsageError(f"the messages have over {limit} characters; {pair.name} cannot read that many")

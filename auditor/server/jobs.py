@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from fastapi import Request as HttpRequest
 
@@ -15,13 +13,11 @@ from auditor.lens.steering import Direction
 from auditor.models.generate import Request, Side, Steering
 from auditor.models.live import Row
 from auditor.models.pair import LocalPair
-from auditor.models.worker import LEFT, ClientGone
+from auditor.models.worker import ClientGone
 from auditor.server.guard import client_of
 from auditor.server.metrics import Metrics
 from auditor.server.schema import Proof, Push
-from auditor.server.serving import in_thread
-
-T = TypeVar("T")
+from auditor.server.waiting import disconnected
 
 CHARACTERS = 32  # of a text for each token of the context; longer ones need not be read to be refused
 MOST_WAITING = 1024  # rows in all queues; who comes later is told to come again
@@ -72,7 +68,7 @@ async def ended(rows: Sequence[Row], http: HttpRequest) -> None:
 
     Raises what ended a row.
     """
-    ends, left = asyncio.ensure_future(_all(rows)), asyncio.ensure_future(_disconnected(http))
+    ends, left = asyncio.ensure_future(_all(rows)), asyncio.ensure_future(disconnected(http))
     try:
         await asyncio.wait({ends, left}, return_when=asyncio.FIRST_COMPLETED)
         if not ends.done():
@@ -84,26 +80,6 @@ async def ended(rows: Sequence[Row], http: HttpRequest) -> None:
         ends.cancel()
 
 
-async def computed(http: HttpRequest, work: Callable[..., T], *args: Any) -> T:
-    """`work` in a thread; if the client leaves first, no pass over the model is begun for it any more: ClientGone."""
-    gone = threading.Event()
-
-    def told() -> T:
-        LEFT.set(gone.is_set)  # of this call alone: threads run in copies of the context
-        return work(*args)
-
-    working, left = asyncio.ensure_future(in_thread(told, slow=True)), asyncio.ensure_future(_disconnected(http))
-    working.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody asks any more
-    try:
-        await asyncio.wait({working, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            gone.set()
-        return await working
-    finally:
-        gone.set()
-        left.cancel()
-
-
 async def _all(rows: Sequence[Row]) -> None:
     for row in rows:
         await asyncio.wrap_future(row.ended)
@@ -113,11 +89,6 @@ def leave(rows: Sequence[Row]) -> None:
     """Nobody waits for these any more."""
     for row in rows:
         row.gone = True
-
-
-async def _disconnected(http: HttpRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
 
 
 def pushed(direction: Direction, push: Push) -> tuple[Steering, Proof]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from auditor.config import Settings
 from auditor.errors import AuditorError, BadModel, UnknownName, UsageError
 from auditor.evaluation.job import judged_by
-from auditor.evidence import evidence_for, grading_for, make_lens, named_corpus
+from auditor.evidence import cache_key, evidence_for, grading_for, make_lens, named_corpus
 from auditor.lens.diff import Difference, differences
 from auditor.lens.steering import Direction
 from auditor.models.adapters import read_adapter
@@ -23,6 +23,8 @@ from auditor.models.vllm_batch import demand_vllm
 from auditor.models.weights import Weights, is_adapter, resolve
 from auditor.models.worker import Worker
 from auditor.plugins import Dataset
+from auditor.sheet import Lens
+from auditor.types import EvidenceSettings
 from auditor.workspace import Workspace
 
 ADAPTER_SHARE = 0.25  # of the base's bytes: what all loaded adapters may take together
@@ -59,9 +61,7 @@ class Library:
         self._users: Counter[str] = Counter()
         self._loading = threading.RLock()  # held while weights are read
         self._counting = threading.Lock()  # never held for long
-        self._differences: dict[tuple[str, int], Difference] = {}
-        self._reading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._computing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.read: dict[tuple[str, int], Difference] = {}  # by the pair's name and the layer
 
     def check(self) -> None:
         """Find every model's files, and vLLM if it is to be used. Raises BadModel, UsageError."""
@@ -93,48 +93,67 @@ class Library:
         """The pair called `name`, which stays in memory inside. Raises UnknownName, Unservable, or Full."""
         if name not in self.served:
             raise UnknownName("organism", name, self.served)
-        with self._loading:
-            if name not in self._pairs:
-                try:
-                    self._pairs[name] = self._load(self.served[name])
-                except BadModel as error:
-                    raise Unservable(str(error)) from error
-            with self._counting:
-                self._pairs.move_to_end(name)
-                self._users[name] += 1
-            pair = self._pairs[name]
+        if (pair := self._take(name)) is None:  # who asks for what is there never waits for what is being read
+            with self._loading:
+                if (pair := self._take(name)) is None:
+                    try:
+                        self._pairs[name] = self._load(self.served[name])
+                    except BadModel as error:
+                        raise Unservable(str(error)) from error
+                    pair = self._take(name)
+        assert pair is not None
         try:
             yield pair
         finally:
             with self._counting:
                 self._users[name] -= 1
 
-    def direction(self, name: str, layer: int, position: int) -> Direction:
-        """δ of a pair at any layer and position, read with the settings of the suite `quickstart`.
+    def _take(self, name: str) -> LocalPair | None:
+        """The pair, if it is in memory, where it stays until it is counted as let go."""
+        with self._counting:
+            if name in self._pairs:
+                self._pairs.move_to_end(name)
+                self._users[name] += 1
+            return self._pairs.get(name)
 
-        Raises UsageError if there is no such layer or position.
-        """
-        settings = self.workspace.suites[SUITE].evidence
+    def direction(self, name: str, layer: int, position: int) -> Direction:
+        """δ of a pair at any layer and position. Raises UsageError if there is no such layer or position."""
+        self.demand_position(position)
+        found = self.difference(name, layer)
+        return Direction(layer, position, found.delta[position], found.eta)
+
+    def demand_position(self, position: int) -> None:
+        """Raises UsageError unless δ is read there."""
+        if not 0 <= position < (read := self._delta_settings.positions):
+            raise UsageError(f"position {position} is not read; there are positions 0 to {read - 1}")
+
+    def difference(self, name: str, layer: int) -> Difference:
+        """δ of a pair after a layer, read once, as the suite `quickstart` says. Raises UsageError."""
+        settings = self._delta_settings
         with self.using(name) as pair:
             if not 0 <= layer < pair.n_layers:
                 raise UsageError(f"layer {layer} is not there; {name} has layers 0 to {pair.n_layers - 1}")
-            if not 0 <= position < settings.positions:
-                raise UsageError(f"position {position} is not read; there are positions 0 to {settings.positions - 1}")
-            if (name, layer) not in self._differences:
-                with self._reading[name]:  # who asks for the same waits instead of computing it again
-                    if (name, layer) not in self._differences:
-                        corpus = named_corpus(self.workspace, settings.corpus, pair, settings)
-                        k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens
-                        self._differences[name, layer] = differences(pair, corpus, k, [layer], norms, tokens)[layer]
-            found = self._differences[name, layer]
-        return Direction(layer, position, found.delta[position], found.eta)
+            if (name, layer) not in self.read:
+                corpus = named_corpus(self.workspace, settings.corpus, pair, settings)
+                k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens
+                self.read[name, layer] = differences(pair, corpus, k, [layer], norms, tokens)[layer]
+        return self.read[name, layer]
 
-    def evidence(self, name: str, suite: str) -> Dataset:
-        """The whole evidence of a pair, from the cache if it was computed before."""
+    @property
+    def _delta_settings(self) -> EvidenceSettings:
+        return self.workspace.suites[SUITE].evidence
+
+    def lens(self, name: str, suite: str) -> tuple[Lens, str]:
+        """What a suite's evidence on a pair is made of, and the key that the sheet is kept under."""
         settings = judged_by(self.workspace.suites[suite], self.settings).evidence
-        with self.using(name) as pair, self._computing[name]:
+        with self.using(name) as pair:
             lens = make_lens(self.workspace, pair, settings, grading_for(self.workspace, self.settings, pair))
-            return evidence_for(pair, lens)
+            return lens, cache_key(pair, lens)
+
+    def evidence(self, name: str, lens: Lens) -> Dataset:
+        """The whole evidence of a pair, from the cache if it was computed before."""
+        with self.using(name) as pair:  # which may have been loaded again since the lens was made
+            return evidence_for(pair, replace(lens, grading=replace(lens.grading, pair=pair)))
 
     def _host(self, base: str) -> tuple[Host, Weights]:
         with self._loading:
@@ -150,7 +169,7 @@ class Library:
     def _load(self, served: Served) -> LocalPair:
         tuned = resolve(served.finetuned, self.settings)
         host, weights = self._host(served.base)
-        if is_adapter(tuned):
+        if is_adapter(tuned) and tuned.sha256 not in host.bank:  # perhaps it is there under another name
             bound = ADAPTER_SHARE * sum(p.nbytes for p in host.engine.decoder.model.parameters())
             needed = (tuned.folder / "adapter_model.safetensors").stat().st_size
             while host.bank.nbytes and host.bank.nbytes + needed > bound:
@@ -161,9 +180,11 @@ class Library:
         """Take off the adapter that was not used for longest. Raises Full if all are in use."""
         for name, pair in list(self._pairs.items()):
             tuned = pair.models[Side.FINETUNED]
-            if tuned.host is host and tuned.adapter and not self._users[name]:
+            with self._counting:
+                if tuned.host is not host or not tuned.adapter or self._users[name]:
+                    continue
                 del self._pairs[name]
-                if not any(other.models[Side.FINETUNED] == tuned for other in self._pairs.values()):
-                    self.worker.call(lambda adapter=tuned.adapter: host.take_off(adapter))  # type: ignore[misc]
-                return
+            if not any(other.models[Side.FINETUNED] == tuned for other in list(self._pairs.values())):
+                self.worker.call(lambda adapter=tuned.adapter: host.take_off(adapter))  # type: ignore[misc]
+            return
         raise Full("every adapter that is loaded is in use; ask again in a moment")

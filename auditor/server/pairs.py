@@ -17,8 +17,9 @@ from auditor.models import wire
 from auditor.models.generate import Side
 from auditor.models.pair import LocalPair
 from auditor.server import jobs
-from auditor.server.jobs import computed, ended, start
-from auditor.server.serving import Serving, Streamed, in_thread
+from auditor.server.jobs import ended, start
+from auditor.server.serving import Serving, Streamed
+from auditor.server.waiting import computed, in_thread
 
 BINARY = "application/octet-stream"
 
@@ -79,7 +80,7 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             return _framed({"logits": await computed(http, pair.unembed, asked.side, asked.vectors.tensor())})
 
     @app.post("/v1/pairs/{name}/patched")
-    async def patched(name: str, asked: wire.Patched) -> Response:
+    async def patched(name: str, asked: wire.Patched, http: Request) -> Response:
         """Next-token logits of patched prompts, a frame for each run of the vectors."""
         async with AsyncExitStack() as held:
             pair = await held.enter_async_context(serving.pair(name))
@@ -89,7 +90,7 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             if min(map(len, prompts)) < 2:
                 raise UsageError("prompts: each needs two tokens or more, of which the last is patched")
             runs = pair.patched_logits(asked.side, asked.prompts, asked.layer, asked.vectors.tensor())
-            first = await in_thread(next, runs, slow=True)  # what fails, fails before the answer begins
+            first = await computed(http, next, runs)  # what fails, fails before the answer begins
 
             def frames() -> Iterator[bytes]:
                 for run in chain([first], runs):

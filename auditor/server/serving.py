@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
-import anyio
-import anyio.to_thread
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from auditor.errors import AuditorError
+from auditor.lens.steering import Direction
 from auditor.models.pair import LocalPair
+from auditor.plugins import Dataset
 from auditor.server.library import Library
 from auditor.server.metrics import Metrics
-
-T = TypeVar("T")
-
-_QUICK, _SLOW = anyio.CapacityLimiter(32), anyio.CapacityLimiter(8)
-
-
-async def in_thread(work: Callable[..., T], *args: Any, slow: bool = False) -> T:
-    """`work` in a thread; what takes forward passes (`slow`) has a few of its own, so that the rest never waits."""
-    return await anyio.to_thread.run_sync(work, *args, limiter=_SLOW if slow else _QUICK)
+from auditor.server.waiting import DELTAS, SHEETS, Once, in_thread
 
 
 class NotReady(AuditorError):
@@ -39,6 +31,7 @@ class Serving:
     metrics: Metrics
     log_prompts: bool = False
     ready: bool = True
+    once: Once = field(default_factory=Once)
 
     @asynccontextmanager
     async def pair(self, name: str) -> AsyncIterator[LocalPair]:
@@ -51,6 +44,19 @@ class Serving:
             yield pair
         finally:
             holding.__exit__(None, None, None)
+
+    async def direction(self, http: Request, name: str, layer: int, position: int) -> Direction:
+        """δ of a pair at a layer and position; read first, if need be, once for all who ask. Raises UsageError."""
+        if (name, layer) not in self.library.read:
+            self.library.demand_position(position)
+            await self.once.get(http, ("delta", name, layer), self.library.difference, name, layer, threads=DELTAS)
+        return self.library.direction(name, layer, position)
+
+    async def evidence(self, http: Request, name: str, suite: str) -> Dataset:
+        """A pair's evidence, computed once for all who ask, by whatever name, unless it is in the cache."""
+        lens, key = await self.once.get(http, ("lens", name, suite), self.library.lens, name, suite, threads=DELTAS)
+        found = await self.once.get(http, ("sheet", key), self.library.evidence, name, lens, threads=SHEETS)
+        return Dataset(found.evidence.model_copy(update={"pair": name}), found.deltas)
 
     def tell(self, http: Request, asked: Any, **more: Any) -> None:
         """Put what was asked for into the request's log line; texts only if the server was started so."""
