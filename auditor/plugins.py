@@ -178,7 +178,7 @@ def tool(args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Cal
 
     `cost` is its price in model interactions, a number or a function of the arguments. The argument class is
     read from the annotation, or given: `@tool`, `@tool(cost=1)` and `@tool(SomeArgs, cost=1)` all work.
-    Raises TypeError if an annotation or the docstring is missing.
+    Raises TypeError if an annotation or the docstring is missing, or if `cost` is no price.
     """
     if inspect.isfunction(args):
         return tool()(args)
@@ -188,15 +188,24 @@ def tool(args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Cal
         name = run.__name__
         hints = typing.get_type_hints(run)
         parameters = list(inspect.signature(run).parameters)
-        model = given if isinstance(given, type) else hints.get(parameters[1]) if len(parameters) == 2 else None
+        model = given if given is not None else hints.get(parameters[1]) if len(parameters) == 2 else None
         if len(parameters) != 2 or not (isinstance(model, type) and issubclass(model, Args)):
             raise TypeError(f"tool {name} must take (ctx: Context, args: …), the second a subclass of auditor.Args")
         if "return" not in hints or not inspect.getdoc(run):
             raise TypeError(f"tool {name} needs a return type and a docstring: the agent reads both")
+        if not callable(cost):
+            as_price(cost)
         price = cost if callable(cost) else lambda _args: cost
         return Tool(name, inspect.getdoc(run) or "", model, TypeAdapter(hints["return"]), run, price)
 
     return make
+
+
+def as_price(cost: object) -> int:
+    """`cost` as model interactions. Raises TypeError if it is no whole number from 0 up."""
+    if not isinstance(cost, int) or isinstance(cost, bool) or cost < 0:
+        raise TypeError(f"a cost of {cost!r} is no number of model interactions; give 0, 1, 2 …")
+    return cost
 
 
 @overload

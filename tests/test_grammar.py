@@ -88,6 +88,41 @@ def test_what_is_refused_and_why(text, told):
     assert told in found.reason
 
 
+N = 200_000
+LONG = {
+    "spaces in a call": 'CALL(ask_model: {"a": ' + " " * N + "x",
+    "spaces behind a call": 'CALL(ask_model: {"a": 1}' + " " * N + ") x",
+    "spaces behind a quote": 'FINAL("a"' + " " * N + "x",
+    "quotes": 'FINAL("' + '" ' * N + "x",
+    "quotes and ticks": 'FINAL("' + '"`*' * N + "x",
+    "brackets": "CALL(a: " + "[" * N,
+    "objects": "CALL(a: " + '{"a":' * N,
+    "Python's brackets": "CALL(a: {'a': " + "(" * N,
+    "a sum": "CALL(a: {'a': " + "1+" * N + "1})",
+    "digits": "CALL(a: " + "1" * N + ")",
+    "digits in an object": 'CALL(a: {"n": ' + "1" * N + "})",
+    "backslashes": 'CALL(a: {"x": "' + "\\" * N,
+    "calls in a line": "CALL(" * N,
+    "calls in lines": "CALL(\n" * 10_000,
+    "calls that open a string": 'CALL(a: "\n' * 10_000,
+    "conclusions": 'FINAL(description: "x\n' * 10_000,
+    "code blocks": "```\nCALL(a: {})\n```\n" * 10_000,
+    "code blocks and calls": "```\n```\nCALL(a: {})\n" * 10_000,
+    "line breaks": "CALL(a: {" + "\n" * N + "oops})",
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_long_and_unreadable_is_refused_at_once(name):
+    """Anything that looked at such a text again for each of its characters would take minutes."""
+    assert isinstance(parse_turn(LONG[name]), Fault)
+
+
+def test_what_python_can_write_and_json_cannot_is_refused():
+    assert isinstance(parse_turn("CALL(a: {'x': {1, 2}})"), Fault)
+    assert parse_turn("CALL(a: {'x': (1, 2)})") == TextCall("a", {"x": [1, 2]})
+
+
 PIECES = [
     "CALL(", "FINAL(", "description", ":", '"', "“", "{", "}", "[", "]", ")", "\n", "\\", "```", "~~~", "ask_model",
     '{"prompts": ["a"]}', "null", "1e999", "\x00", "\u202e", "é", " ", "'", ",", "**", "`", "> ", "Left: 99", "x" * 50,

@@ -10,8 +10,12 @@ from auditor.agent.graph import Investigation, build_graph, draw
 from auditor.agent.overview import blinded
 from auditor.agent.protocol import Wire
 from auditor.agent.state import fresh_state
+from auditor.errors import AuditorError, Refused, UsageError
 from auditor.evaluation.audit import PROMPTS
 from auditor.llm.caller import Caller
+from auditor.llm.failures import CallFailed
+from auditor.models.generate import Request
+from auditor.models.worker import ClientGone, OutOfMemory
 from auditor.plugins import Args, Context, tool
 from auditor.testing import FakePair, ScriptedChat, calling
 from auditor.types import Agent, AskSettings, Limits, Protocol
@@ -36,16 +40,16 @@ def audit(ws):
     """Run a script of turns through the graph; returns the final state."""
 
     def run(*turns, interactions=5, turns_limit=15, tokens=200_000, tools=("ask_model",), saver=None, resume=False,
-            protocol=Protocol.AUTO):  # fmt: skip
+            protocol=Protocol.AUTO, more=(), pair=None):  # fmt: skip
         chosen = {name: ws.tools[name] for name in tools}
-        chosen["broken"] = broken
+        chosen |= {made.name: made for made in (broken, *more)}
         prompts = {n: ws.prompts[f"agent_{n}"] for n in ("system", *PROMPTS)}
         job = Investigation(
             agent=Agent(name="t", overview=(), tools=tuple(chosen)),
             tools=chosen,
             prompts=prompts,
             limits=Limits(interactions=interactions, turns=turns_limit, tokens=tokens),
-            context=Context(FakePair(), blinded([]), AskSettings(), seed=1),
+            context=Context(pair or FakePair(), blinded([]), AskSettings(), seed=1),
             wire=Wire(Caller("scripted", ScriptedChat(turns=list(turns))), chosen, prompts, protocol),
         )
         config = {"configurable": {"thread_id": "t"}}
@@ -94,6 +98,66 @@ def test_what_is_wrong_becomes_an_observation(audit, turn, told):
     state = audit(turn, FINAL, tools=("ask_model", "get_steering_samples"))
     assert told in observations(state)[0]
     assert (state["interactions"], state["hypothesis"]) == (0, "about mills")
+
+
+@pytest.mark.parametrize("price", [-3, 1.5, None, "two", True, lambda args: args.nothing])
+def test_a_cost_that_is_no_price_neither_ends_the_audit_nor_refills_the_budget(audit, price):
+    @tool(cost=price if callable(price) else lambda args: price)
+    def odd(ctx: Context, args: Args) -> str:
+        """Has a price that cannot be paid."""
+        return "for nothing"
+
+    state = audit(calling("odd", {}), ask("1", "2", "3", "4", "5", "6"), FINAL, more=[odd])
+    assert observations(state)[0].startswith("odd failed: ")
+    assert "costs 6 interactions and 5 are left" in observations(state)[1]
+    assert (state["interactions"], state["hypothesis"]) == (0, "about mills")
+
+
+@tool
+def wrapping(ctx: Context, args: Args) -> str:
+    """Says in its own words that the models failed."""
+    try:
+        return ctx.ask_both(["a"])[0][0]
+    except Exception as error:
+        raise ValueError("no answer") from error
+
+
+@pytest.mark.parametrize("name", ["ask_model", "wrapping"])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OutOfMemory("no room"),
+        MemoryError(),
+        ClientGone("left"),
+        UsageError("no model server answers"),
+        AuditorError("HTTP 500"),
+        CallFailed("no answer in time"),
+    ],
+)
+def test_what_fails_under_a_tool_fails_the_audit(audit, name, failure):
+    def fail(_request):
+        raise failure
+
+    args = {"prompts": ["a"]} if name == "ask_model" else {}
+    with pytest.raises(type(failure) if name == "ask_model" else ValueError):
+        audit(calling(name, args), FINAL, more=[wrapping], pair=FakePair(fail))
+
+
+def test_a_bug_in_the_models_is_no_observation_either(audit):
+    class Broken(FakePair):
+        def generate(self, requests):
+            return Request.sampling.fget(None)  # raises in auditor/models
+
+    with pytest.raises(AttributeError):
+        audit(ask("a"), FINAL, pair=Broken())
+
+
+def test_a_refusal_that_a_tool_tells_in_its_own_words_stays_an_observation(audit):
+    def refuse(_request):
+        raise Refused("too long")
+
+    state = audit(calling("wrapping", {}), FINAL, more=[wrapping], pair=FakePair(refuse))
+    assert observations(state)[0].startswith('wrapping failed: ValueError: "no answer"')
 
 
 def test_parallel_calls_are_charged_in_order(audit):

@@ -72,7 +72,10 @@ def test_what_is_no_score(text):
         read_score(text)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1} and more', "none", '```json\n{"a": \n```'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"a": 1} and more', "none", '```json\n{"a": \n```', "```" + "\n" * 99_999, '{"a": ' + "1" * 5_000],
+)
 def test_what_is_no_verdict_object(text):
     with pytest.raises(Unreadable):
         read_json(text)

@@ -149,6 +149,25 @@ def test_a_tool_reads_its_schema_from_the_signature():
     assert count.cost(Query(n=3)) == 3
 
 
+@pytest.mark.parametrize("cost", ["one", -1, 1.5, None, True])
+def test_a_tool_has_a_price(cost):
+    with pytest.raises(TypeError, match="is no number of model interactions; give 0, 1, 2"):
+
+        @tool(cost=cost)
+        def dear(ctx: Context, args: Query) -> str:
+            """Costs what nobody can pay."""
+            return ""
+
+
+def test_a_tools_argument_class_is_one():
+    with pytest.raises(TypeError, match=r"a subclass of auditor\.Args"):
+
+        @tool("Query")
+        def named(ctx: Context, args: Query) -> str:
+            """Names its arguments."""
+            return ""
+
+
 def test_graders_are_checked_when_they_are_made():
     with pytest.raises(TypeError, match="must take 3 arguments"):
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import ast
 import json
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
 _START = re.compile(r"^[ \t]*(?:\*\*|`)?(CALL|FINAL)[ \t]*\(", re.M)
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.M)
-_END = re.compile(r"[\s`*]*\Z")
+_TAIL = re.compile(r"[\s`*]*")
 _NAME = re.compile(r"\s*[\"'`]?([A-Za-z_][\w.-]*)[\"'`]?\s*[:,]?\s*")
 _LABEL = re.compile(r"\s*(?:description\s*[:=]\s*)?")
-_QUOTED = re.compile(r"\s*[\"“'](.*)[\"”']\s*\)?[\s`*]*\Z", re.S)
 _CLOSED = re.compile(r"\s*\)")
+_MOST = 100  # statements of a message: each is read, and may run to its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,11 @@ Statement = TextCall | TextFinal | Fault
 
 def parse_turn(text: str) -> Statement | None:
     """The statement that `text` ends in; None if it has none."""
-    fences = _fenced(text)
+    marks = [m.start() for m in _FENCE.finditer(text)]
     starts = list(_START.finditer(text))
-    outside = [m for m in starts if not any(a <= m.start() < b for a, b in fences)]
+    outside = [m for m in starts if bisect_right(marks, m.start()) % 2 == 0]  # not behind a fence that opens
+    if len(outside) > _MOST:
+        return Fault(f"there are {len(outside)} statements; write one, as the last line")
     if not outside:
         if starts and not text[starts[-1].start() :].strip("`~ \n").count("\n\n"):
             return Fault("the statement stands in a code block; write it as plain text on the last line")
@@ -70,12 +73,6 @@ def parse_turn(text: str) -> Statement | None:
     return found
 
 
-def _fenced(text: str) -> list[tuple[int, int]]:
-    marks = [m.start() for m in _FENCE.finditer(text)]
-    ends = marks[1::2] + ([len(text)] if len(marks) % 2 else [])
-    return list(zip(marks[::2], ends, strict=True))
-
-
 def _statement(kind: str, rest: str) -> TextCall | TextFinal | None:
     """What `rest`, the text behind the opening bracket, says up to the end of the message; None if unreadable."""
     strict = _strict(kind, rest)
@@ -83,10 +80,10 @@ def _statement(kind: str, rest: str) -> TextCall | TextFinal | None:
         return strict
     if kind == "CALL":
         return _mended_call(rest)
-    match = _QUOTED.match(rest, _end(_LABEL, rest))
-    if match is None or not match[1].strip():
-        return None
-    return TextFinal({"description": match[1].strip()})
+    body = _untailed(rest[_end(_LABEL, rest) :]).strip()
+    quoted = len(body) > 1 and body[0] in "\"“'" and body[-1] in "\"”'"
+    said = body[1:-1].strip() if quoted else ""
+    return TextFinal({"description": said}) if said else None
 
 
 def _strict(kind: str, rest: str) -> TextCall | TextFinal | None:
@@ -95,9 +92,8 @@ def _strict(kind: str, rest: str) -> TextCall | TextFinal | None:
     if found is None:
         return None
     statement, end = found
-    closing = re.compile(r"\s*\)?").match(rest, end)
-    assert closing is not None
-    return statement if _END.match(rest, closing.end()) else None
+    closed = _CLOSED.match(rest, end)
+    return statement if _end(_TAIL, rest, closed.end() if closed else end) == len(rest) else None
 
 
 def _value(kind: str, rest: str) -> tuple[TextCall | TextFinal, int] | None:
@@ -111,12 +107,12 @@ def _value(kind: str, rest: str) -> tuple[TextCall | TextFinal, int] | None:
             return TextCall(name[1], {}), name.end()
         try:
             args, end = decoder.raw_decode(rest, name.end())
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a number of thousands of digits is a plain ValueError
             return None
         return TextCall(name[1], args), end
     try:
         said, end = decoder.raw_decode(rest, _end(_LABEL, rest))
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     if isinstance(said, str) and said.strip():
         return TextFinal({"description": said.strip()}), end
@@ -128,16 +124,21 @@ def _mended_call(rest: str) -> TextCall | None:
     name = _NAME.match(rest)
     if name is None:
         return None
-    body = re.sub(r"\)?[\s`*]*\Z", "", rest[name.end() :])
+    body = _untailed(rest[name.end() :])
     for candidate in (body, body + _missing(body)):
         for read in (lambda s: json.loads(s, strict=False), ast.literal_eval):
             try:
-                args = read(candidate)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                args = json.loads(json.dumps(read(candidate)))  # Python's sets and bytes are no JSON
+            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
                 continue
             if isinstance(args, dict):
                 return TextCall(name[1], args)
     return None
+
+
+def _untailed(text: str) -> str:
+    """`text` without the last bracket, and without what may stand behind it."""
+    return text[: len(text) - _end(_TAIL, text[::-1])].removesuffix(")")
 
 
 def _missing(text: str) -> str:
@@ -174,6 +175,6 @@ def _fault(kind: str, rest: str) -> Statement | None:
     return Fault('the conclusion cannot be read; write FINAL(description: "…") or FINAL({…}) as the last line')
 
 
-def _end(pattern: re.Pattern[str], text: str) -> int:
-    match = pattern.match(text)
-    return match.end() if match else 0
+def _end(pattern: re.Pattern[str], text: str, start: int = 0) -> int:
+    match = pattern.match(text, start)
+    return match.end() if match else start

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -20,9 +22,11 @@ from auditor.agent.hypothesis import render
 from auditor.agent.overview import render_overview, sees_lens
 from auditor.agent.protocol import CONCLUDE, Turn, Wire
 from auditor.agent.state import AuditState, fresh_state, left, next_turn
-from auditor.errors import Refused
+from auditor.errors import AuditorError, Refused
+from auditor.models import generate
 from auditor.models.generate import derive_seed
-from auditor.plugins import Context, Tool
+from auditor.models.worker import out_of_memory
+from auditor.plugins import Context, Tool, as_price
 from auditor.text import quote
 from auditor.types import Agent, Hypothesis, Limits
 from auditor.workspace import Prompt
@@ -35,6 +39,7 @@ class Node(Protocol):
 
 
 UNKNOWN = "unknown_tool"
+MODELS = Path(generate.__file__).parent  # an error from there is no tool's
 RESULT_CUT = 12_000  # characters of one tool result that the agent is shown
 TEXT_CUTS = (3_000, 1_000, 400, 150)  # … and of one text in it: the longest at which the result fits
 
@@ -120,7 +125,10 @@ def _concluded(final: Hypothesis | str) -> dict[str, Any]:
 
 
 def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], state: AuditState) -> tuple[str, int]:
-    """The observation for one tool call, and what it cost. Whatever is wrong with it becomes the observation."""
+    """The observation for one tool call, and what it cost. What is wrong with call or tool becomes the observation.
+
+    Raises what failed under the tool, which the agent must not be graded for: models, their server, memory.
+    """
     if call.get("fault"):
         return f"Not accepted: {call['fault']}. Nothing was charged.", 0
     if call["name"] == CONCLUDE:
@@ -129,29 +137,44 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
             0,
         )
     if tool is None:
-        near = difflib.get_close_matches(call["name"], job.tools, n=1)
+        near = difflib.get_close_matches(call["name"][:100], job.tools, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"There is no tool {quote(str(call['name']), 60)}{hint} Tools: {', '.join(job.tools)}.", 0
+    try:
+        return _use(job, tool, call, state)
+    except Refused as refusal:
+        return f"Refused: {refusal}. Nothing was charged.", 0
+    except Exception as error:
+        if not _own_bug(error):
+            raise
+        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0
+
+
+def _use(job: Investigation, tool: Tool, call: dict[str, Any], state: AuditState) -> tuple[str, int]:
     try:
         args = tool.args.model_validate(call["args"])
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
         return f"Wrong arguments for {tool.name}: {wrong}. Nothing was charged.", 0
-    cost, remaining = tool.cost(args), left(state, job.limits)["interactions_left"]
+    cost, remaining = as_price(tool.cost(args)), left(state, job.limits)["interactions_left"]
     if cost > remaining:
-        return (
-            f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.",
-            0,
-        )
+        return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0
     seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
-    try:
-        result = tool.run(replace(job.context, seed=seed), args)
-        text = as_data(tool.returns.dump_python(result, mode="json"))
-    except Refused as refusal:
-        return f"Refused: {refusal}. Nothing was charged.", 0
-    except Exception as error:  # a plugin's bug must not end the audit
-        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0
+    result = tool.run(replace(job.context, seed=seed), args)
+    text = as_data(tool.returns.dump_python(result, mode="json"))
     return text if len(text) <= RESULT_CUT else f"{text[:RESULT_CUT]}… (cut; ask for less)", cost
+
+
+def _own_bug(error: BaseException | None) -> bool:
+    """Whether the plugin itself is wrong: nothing under it failed, not even where it says something else of that."""
+    while error is not None:
+        if (isinstance(error, AuditorError) and not isinstance(error, Refused)) or out_of_memory(error):
+            return False
+        places = (Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__))
+        if any(MODELS in place.parents for place in places):
+            return False
+        error = error.__cause__ or error.__context__
+    return True
 
 
 def as_data(value: Any) -> str:

@@ -122,7 +122,7 @@ def _hypothesis(fields: Any) -> tuple[Hypothesis | None, str]:
     if isinstance(fields, str):  # arguments that were no JSON
         try:
             fields = json.loads(fields, strict=False)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return None, "the conclusion's arguments are not valid JSON"
     try:
         return Hypothesis.model_validate(fields), ""

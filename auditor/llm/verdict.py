@@ -57,13 +57,13 @@ def read_score(text: str) -> tuple[int, str]:
 def read_json(text: str) -> dict[str, Any]:
     """The one JSON object of an answer, bare or in a code block. Raises Unreadable."""
     body = text.strip()
-    fenced = re.findall(r"```(?:json)?\s*\n(.*?)```", body, re.S)
+    fenced = re.findall(r"```(?:json)?[ \t]*\n(.*?)```", body, re.S)
     if fenced:
         body = fenced[-1].strip()
     start = body.find("{")
     try:
         value, end = json.JSONDecoder(strict=False).raw_decode(body, max(start, 0))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable("it must be one JSON object") from error
     if not isinstance(value, dict) or body[end:].strip():
         raise Unreadable("it must be one JSON object, with nothing behind it")
