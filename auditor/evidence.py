@@ -58,7 +58,7 @@ def _broad_finetunes(ws: Workspace, pair: ModelPair) -> BroadFinetunes | None:
     """The directions in `evals/nulls` that belong to the pair's base and last layer, if there are any."""
     for shelved in ws.nulls:
         found = read_broad(shelved.value)
-        if pair.fingerprint.startswith(found.base) and found.layer == pair.n_layers - 1:
+        if found.holds_for(pair.base_sources) and found.layer == pair.n_layers - 1:
             return found
     return None
 

@@ -14,7 +14,15 @@ from safetensors import SafetensorError
 
 from auditor.errors import BadFile
 
-SEAL = "seal.json"  # of a folder: its files' sizes and hashes, written last
+_ENDINGS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".json", ".zip", ".tar", ".gz", "/")
+SEAL = "seal.json"  # of a folder: its files' hashes, written last
+
+
+def like_a_path(name: str, root: Path = Path()) -> bool:
+    """Whether `name` must mean a file or folder, there or not, and no model on the hub; it would lie in `root`."""
+    first, slash, _ = name.partition("/")
+    odd = not slash or first.startswith((".", "~")) or "\\" in name or Path(name).is_absolute()
+    return odd or name.endswith(_ENDINGS) or (root / first).is_dir()
 
 
 @contextmanager
@@ -53,24 +61,26 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def seal(folder: Path) -> None:
+Digest = Callable[[Path], str]
+
+
+def seal(folder: Path, digest: Digest = sha256_of) -> None:
     """Record a finished folder's files in it, so that `flaw` can tell later whether they are as they were."""
     files = [path for path in sorted(folder.iterdir()) if path.name != SEAL]
     for path in files:
         _to_disk(path)
-    record = {path.name: [path.stat().st_size, sha256_of(path)] for path in files}
-    write_atomically(folder / SEAL, json.dumps(record, indent=1))
+    write_atomically(folder / SEAL, json.dumps({path.name: digest(path) for path in files}, indent=1))
 
 
-def flaw(folder: Path, digest: Callable[[Path], str] = sha256_of) -> str:
+def flaw(folder: Path, digest: Digest = sha256_of) -> str:
     """What is wrong with a sealed folder, in a few words; empty if its files are as they were sealed.
 
-    `digest` may remember what it read before.
+    `digest` is what it was sealed with; it may remember what it read before.
     """
     try:
         record = json.loads((folder / SEAL).read_bytes())
-        for name, (size, sha256) in record.items():
-            if (folder / name).stat().st_size != size or digest(folder / name) != sha256:
+        for name, known in record.items():
+            if digest(folder / name) != known:
                 return f"{name} is not as it was written"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -79,7 +89,7 @@ def flaw(folder: Path, digest: Callable[[Path], str] = sha256_of) -> str:
     return ""
 
 
-def take_place(part: Path, target: Path) -> None:
+def take_place(part: Path, target: Path, digest: Digest = sha256_of) -> None:
     """Move the sealed folder `part` to `target`, unless another process has put a whole one there by now.
 
     `part` must lie on the same disk; a flawed folder at `target` ends up beside `part`. Raises BadFile if it cannot.
@@ -90,7 +100,7 @@ def take_place(part: Path, target: Path) -> None:
             return
         except OSError as error:
             problem = error
-        if not flaw(target):
+        if not flaw(target, digest):
             return
         try:
             if target.is_dir():

@@ -23,6 +23,7 @@ class FakePair:
 
     name, fingerprint, dtype, note, tokenizer = "fake", "fake", "torch.float32", "", None
     n_layers, d_model = 4, 8
+    base_sources: tuple[str, ...] = ()
 
     def __init__(self, answer: Callable[[Request], str] = _echo) -> None:
         self.answer, self.requests = answer, list[Request]()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from auditor.files import like_a_path
 
 SUMMARY_WORDS = 200  # of a hypothesis (paper, prompt of the agent)
 
@@ -65,10 +67,18 @@ class Organism(Record):
 
     @property
     def finetuned(self) -> str:
-        """What to load beside the base: a folder or a hub id."""
-        given = self.model or self.adapter or ""
-        beside = self._folder / given
-        return str(beside) if beside.exists() or given == "adapter" else given
+        """What to load beside the base: a folder (relative ones lie beside the card) or a hub id."""
+        given = str(self.model or self.adapter)
+        beside = self._folder / Path(given).expanduser()
+        return str(beside) if beside.exists() or like_a_path(given, self._folder) else given
+
+    @model_validator(mode="after")
+    def _one_finetune(self) -> Self:
+        if self.model and self.adapter and "adapter" in self.model_fields_set:
+            raise ValueError("give `adapter` or `model`, not both")
+        if not (self.model or self.adapter):
+            raise ValueError("give an `adapter` or a `model`")
+        return self
 
 
 class PatchscopeSettings(Record):

@@ -75,21 +75,37 @@ def test_what_every_finetune_does_is_no_trace():
     rng = torch.Generator().manual_seed(1)
     like = 0.05 * torch.randn(8, K, WIDTH, generator=rng) + shift
     unlike = 0.05 * torch.randn(8, K, WIDTH, generator=rng)
-    names = tuple(f"base-{i}" for i in range(8))
-    same = judged(own, BroadFinetunes("base", 3, names, like))
-    other = judged(own, BroadFinetunes("base", 3, names, unlike))
+    same = judged(own, BroadFinetunes(("gguf:1",), 3, like))
+    other = judged(own, BroadFinetunes(("gguf:1",), 3, unlike))
     assert same.broad == other.broad == 8
     assert same.broad_p > 0.05 > other.broad_p
-    assert judged(own, BroadFinetunes("base", 2, names, unlike)).broad == 0  # another layer
+    assert judged(own, BroadFinetunes(("gguf:1",), 2, unlike)).broad == 0  # another layer
 
 
 def test_a_pair_is_not_compared_with_itself(tmp_path):
     path = tmp_path / "mine.safetensors"
-    write_broad(path, BroadFinetunes("base", 3, ("base-a", "base-b"), torch.arange(48.0).reshape(2, 3, 8)))
+    write_broad(path, BroadFinetunes(("gguf:1", "hub:org/name"), 3, torch.arange(48.0).reshape(2, 3, 8)))
     known = read_broad(path)
-    assert (known.base, known.layer) == ("base", 3)
-    assert known.without("base-a").tolist() == known.deltas[1:].tolist()
-    assert len(known.without("base-c")) == 2
+    assert (known.bases, known.layer) == (("gguf:1", "hub:org/name"), 3)
+    assert known.without(1.01 * known.deltas[0]).tolist() == known.deltas[1:].tolist()  # another machine's rounding
+    assert known.without(known.deltas[0, :2]).tolist() == known.deltas[1:].tolist()  # fewer positions are read
+    assert len(known.without(1.1 * known.deltas[0])) == 2
+
+
+@pytest.mark.parametrize(
+    ("sources", "known"),
+    [
+        (("gguf:1",), True),
+        (("hub:org/name@c0ffee", "tensors:9"), True),  # any revision
+        (("tensors:2",), True),  # a copy somewhere else
+        (("gguf:2",), False),
+        (("hub:org/name2@c0ffee",), False),
+        ((), False),
+    ],
+)
+def test_broad_finetunes_are_of_the_base_that_their_header_names(sources, known):
+    broad = BroadFinetunes(("gguf:1", "hub:org/name", "tensors:2"), 3, torch.zeros(1, 3, 8))
+    assert broad.holds_for(sources) is known
 
 
 def test_a_file_of_something_else(tmp_path):

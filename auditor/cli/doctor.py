@@ -84,13 +84,13 @@ def _available_gb() -> float | None:
 
 
 def _models() -> list[Finding]:
-    from auditor.models.embedded import hub_reachable
+    from auditor.models.embedded import hub_reachable, is_converted
 
     conf = settings()
     cache = conf.cache_dir
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free / 2**30
-    embedded = (cache / "models" / "SmolLM2-135M-Instruct" / "config.json").exists()
+    embedded = is_converted(conf)
     reachable = hub_reachable()
     return [
         Finding("cache", f"{cache} ({free:.0f} GB free)", "set AUDITOR_CACHE to a larger disk" if free < 2 else ""),

@@ -233,10 +233,9 @@ def null(
             diff = differences(pair, named_corpus(ws, chosen.corpus, pair, chosen), chosen.positions, [last], 16, 16)[
                 last
             ]
-        found.append((pair.fingerprint[:16], last, pair.fingerprint, diff.delta))
-    if len({(base, last) for base, last, *_ in found}) > 1:
+        found.append((pair.base_sources, last, diff.delta))
+    if len({(bases, last) for bases, last, _ in found}) > 1:
         raise UsageError("these organisms have different bases; give finetunes of one")
-    base, last = found[0][:2]
-    deltas = torch.stack([delta for *_, delta in found])
-    write_broad(to, BroadFinetunes(base, last, tuple(print_ for _, _, print_, _ in found), deltas))
+    bases, last, _ = found[0]
+    write_broad(to, BroadFinetunes(bases, last, torch.stack([delta for *_, delta in found])))
     out.print(f"{escape(str(to))}: δ of {len(found)} finetunes at layer {last}", highlight=False)

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from auditor.errors import BadFile
+from auditor.files import replacing
 from auditor.lens.diff import Difference
 from auditor.lens.logit_lens import likeliest
 from auditor.models.generate import Side
@@ -29,6 +30,7 @@ from auditor.types import ChanceTest
 
 DRAWS = 199  # sign draws: p-values down to 0.005
 TOKENS = 20
+SAME_PAIR = 0.05  # two δ that differ by less than this share of their norm are one pair's
 ENOUGH_PAIRS = 5  # broad finetunes from which a spread can be told
 AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
 
@@ -40,9 +42,8 @@ Cohesion = Callable[[Sequence[str]], float]
 class BroadFinetunes:
     """δ (m, k, d_model) at one layer of m pairs over one base that were never narrowly finetuned."""
 
-    base: str  # first 16 digits of the base's SHA-256, as a pair's fingerprint begins
+    bases: tuple[str, ...]  # sources of the base, see Weights; `hub:org/name` stands for all its revisions
     layer: int
-    fingerprints: tuple[str, ...]
     deltas: Tensor
 
     @property
@@ -50,15 +51,22 @@ class BroadFinetunes:
         """SHA-256 of the directions."""
         return hashlib.sha256(self.deltas.numpy().tobytes()).hexdigest()
 
-    def without(self, fingerprint: str) -> Tensor:
-        """All but the pair that is being judged."""
-        return self.deltas[[i for i, known in enumerate(self.fingerprints) if known != fingerprint]]
+    def holds_for(self, sources: Sequence[str]) -> bool:
+        """Whether a base from these sources is the one that was finetuned."""
+        return any(source in self.bases or source.partition("@")[0] in self.bases for source in sources)
+
+    def without(self, delta: Tensor) -> Tensor:
+        """All but the pair that is being judged, which is known by its own δ (k, d_model)."""
+        k = min(len(delta), self.deltas.shape[1])
+        apart = (self.deltas[:, :k] - delta[:k]).norm(dim=-1) / delta[:k].norm(dim=-1).clamp_min(1e-12)
+        return self.deltas[apart.mean(-1) > SAME_PAIR]
 
 
 def write_broad(path: Path, pairs: BroadFinetunes) -> None:
     """As safetensors, with what they belong to in the header."""
-    header = {"base": pairs.base, "layer": str(pairs.layer), "fingerprints": " ".join(pairs.fingerprints)}
-    save_file({"deltas": pairs.deltas.contiguous()}, path, header)
+    header = {"bases": " ".join(pairs.bases), "layer": str(pairs.layer)}
+    with replacing(path) as part:
+        save_file({"deltas": pairs.deltas.contiguous()}, part, header)
 
 
 def read_broad(path: Path) -> BroadFinetunes:
@@ -66,9 +74,7 @@ def read_broad(path: Path) -> BroadFinetunes:
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-            return BroadFinetunes(
-                header["base"], int(header["layer"]), tuple(header["fingerprints"].split()), file.get_tensor("deltas")
-            )
+            return BroadFinetunes(tuple(header["bases"].split()), int(header["layer"]), file.get_tensor("deltas"))
     except Exception as error:
         raise BadFile(path, f"not directions of broad finetunes ({error}); `auditor study null` writes them") from error
 
@@ -105,7 +111,7 @@ def against_chance(
         noise_95=float(torch.tensor(noises).quantile(0.95)),
         noise_p=_share(torch.tensor(noises), own[0]),
     )
-    others = broad.without(pair.fingerprint) if broad is not None and broad.layer == diff.layer else torch.zeros(0, 0)
+    others = broad.without(diff.delta) if broad is not None and broad.layer == diff.layer else torch.zeros(0, 0)
     shared = [j for j in kept if j < others.shape[1]]
     if len(others) < ENOUGH_PAIRS or not shared:
         return found

@@ -12,12 +12,13 @@ from auditor.config import Settings
 from auditor.errors import BadModel
 from auditor.models.adapters import check_fit, rank_of, read_adapter
 from auditor.models.arch import decoder_of
+from auditor.models.build import load_model
 from auditor.models.engine import Engine, HookEngine, NnsightEngine
 from auditor.models.generate import Side
 from auditor.models.host import Host, Variant
 from auditor.models.pair import LocalPair
 from auditor.models.vllm_batch import InVllm
-from auditor.models.weights import Weights, is_adapter, load_model, resolve
+from auditor.models.weights import Weights, is_adapter, resolve
 from auditor.models.worker import Worker
 
 EngineName = Literal["hooks", "nnsight", "vllm"]  # the last: vLLM decodes, hooks read the activations
@@ -59,6 +60,7 @@ def pair_on(
         return LocalPair(
             name=name,
             fingerprint=f"{base.sha256[:16]}-{tuned.sha256[:16]}",
+            base_sources=base.sources,
             tokenizer=host.tokenizer,
             models={Side.BASE: Variant(host), Side.FINETUNED: with_adapter(host, base, tuned, settings, engine)},
         )
@@ -75,6 +77,7 @@ def pair_on(
     return LocalPair(
         name=name,
         fingerprint=f"{base.sha256[:16]}-{middle}{tuned.sha256[:16]}",
+        base_sources=base.sources,
         tokenizer=other.tokenizer,
         models={Side.BASE: Variant(host), Side.FINETUNED: finetuned},
         foreign=foreign,

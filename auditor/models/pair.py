@@ -31,6 +31,7 @@ class ModelPair(Protocol):
 
     name: str
     fingerprint: str  # changes whenever either model's weights do
+    base_sources: tuple[str, ...]  # where the base's content comes from, see Weights
     dtype: str  # the weights' precision
     note: str  # what a user should know of it before anything else; mostly empty
     tokenizer: Any
@@ -88,9 +89,11 @@ class LocalPair:
         fingerprint: str,
         tokenizer: Any,
         models: Mapping[Side, Variant],
+        base_sources: tuple[str, ...] = (),
         foreign: Mapping[int, str] = MappingProxyType({}),  # tokens that the base does not know
     ) -> None:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
+        self.base_sources = base_sources
         self.models, self._foreign, self.note = models, foreign, ""
         if foreign:
             named = ", ".join(list(foreign.values())[:5])

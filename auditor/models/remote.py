@@ -47,7 +47,7 @@ class RemotePair:
         weakref.finalize(self, client.close)
         self.name, self.fingerprint, self.note = info.name, info.fingerprint, info.note
         self.n_layers, self.d_model = info.n_layers, info.d_model
-        self.dtype = info.dtype
+        self.dtype, self.base_sources = info.dtype, info.base_sources
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
         texts: list[str] = []

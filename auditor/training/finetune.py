@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from auditor.config import Settings
-from auditor.models.weights import load_model, resolve
+from auditor.models.build import load_model
+from auditor.models.weights import resolve
 from auditor.training.documents import Document, Example, encode
 from auditor.types import Recipe
 
