@@ -132,5 +132,6 @@ def _source(grader: Grader) -> str:
 def code_version() -> str:
     """Hash of the code that computes evidence: a change there makes old cache entries unreachable."""
     here = Path(__file__).parent
-    files = sorted([*here.glob("lens/*.py"), *here.glob("models/*.py"), here / "sheet.py", Path(__file__)])
+    read = [*here.glob("lens/**/*.py"), *here.glob("models/**/*.py"), here / "chat_template.py", here / "sheet.py"]
+    files = sorted([*read, Path(__file__)])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

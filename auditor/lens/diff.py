@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from auditor.chat_template import prompt_and_answer, render
 from auditor.errors import UsageError
 from auditor.lens.corpus import Corpus
 from auditor.models.generate import Side
@@ -79,11 +80,10 @@ def windows(pair: ModelPair, corpus: Corpus, k: int) -> list[Window]:
     if not corpus.chats:
         return [Window(ids) for ids in _first_tokens(pair.tokenizer, corpus.texts, k) if ids]
     found = []
-    for asked, answer in zip(_asked(pair, corpus), corpus.texts, strict=True):
+    for asked, answer in _chats(pair, corpus):
         first = len(asked) - k // 2
-        ids = [*asked, *pair.tokenizer(answer, add_special_tokens=False).input_ids][: first + k]
-        if first >= 0 and len(ids) > len(asked):
-            found.append(Window(ids, first))
+        if first >= 0 and answer:
+            found.append(Window([*asked, *answer][: first + k], first))
     return found
 
 
@@ -101,23 +101,24 @@ def _first_tokens(tokenizer: Any, texts: Sequence[str], k: int) -> list[list[int
     return [list(ids[:k]) for ids in short]
 
 
-def _asked(pair: ModelPair, corpus: Corpus) -> list[list[int]]:
-    """Each chat's tokens up to its answer. Raises UsageError if the model has no chat template."""
+def _chats(pair: ModelPair, corpus: Corpus) -> list[tuple[list[int], list[int]]]:
+    """Each chat's tokens up to its answer, as the model is asked, and the answer's.
+
+    Raises UsageError if the model has no chat template.
+    """
     if not pair.tokenizer.chat_template:
         raise UsageError(f"corpus {corpus.name!r} holds chats, but {pair.name} has no chat template; give plain texts")
-    rendered = [
-        pair.tokenizer.apply_chat_template(list(chat[:-1]), tokenize=False, add_generation_prompt=True)
-        for chat in corpus.chats
+    asked = [render(pair.tokenizer, chat[:-1]) for chat in corpus.chats]
+    return [
+        prompt_and_answer(pair.tokenizer, prompt, answer) for prompt, answer in zip(asked, corpus.texts, strict=True)
     ]
-    return [list(ids) for ids in pair.tokenizer(rendered, add_special_tokens=False).input_ids]
 
 
 def beginnings(pair: ModelPair, corpus: Corpus, tokens: int) -> list[list[int]]:
     """The first `tokens` token ids of every text, or of every chat with its answer."""
     if not corpus.chats:
         return [w.ids for w in windows(pair, corpus, tokens)]
-    answers = pair.tokenizer(list(corpus.texts), add_special_tokens=False).input_ids
-    return [[*asked, *answer][:tokens] for asked, answer in zip(_asked(pair, corpus), answers, strict=True)]
+    return [[*asked, *answer][:tokens] for asked, answer in _chats(pair, corpus)]
 
 
 def differences(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from auditor.chat_template import render
 from auditor.models.cache import growing_cache, repeated
 from auditor.models.engine import Edit, Engine, replace
 from auditor.models.generate import Request, Side
@@ -171,25 +172,11 @@ class LocalPair:
     def chat_ids(self, side: Side, messages: list[dict[str, str]], prefill: str = "") -> list[int]:
         """A conversation as `side` reads it: in the chat template, or in plain text if it does not know its tokens."""
         if self.tokenizer.chat_template:
-            try:
-                rendered = self._rendered(messages)
-            except Exception:  # some templates (Gemma's) know no system role
-                if messages[0]["role"] != "system" or len(messages) < 2:
-                    raise
-                system, first, *rest = messages
-                rendered = self._rendered([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+            rendered = render(self.tokenizer, messages)
             ids = list(self.tokenizer(rendered + prefill, add_special_tokens=False).input_ids)
             if side is Side.FINETUNED or not any(i in self._foreign for i in ids):
                 return ids
         return self._plain_ids(side, "\n\n".join(message["content"] for message in messages) + prefill)
-
-    def _rendered(self, messages: list[dict[str, str]]) -> str:
-        # Templates without a thinking switch ignore the extra variable.
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-        )
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         # Never `truncation=`: it is a state of the tokenizer, which other threads use at the same time.

@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import TemplateError
-
 from auditor.errors import UsageError
 from auditor.models.generate import Sampling, Side, Steering, derive_seed
 from auditor.models.live import Row
@@ -128,10 +126,7 @@ def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steerin
         raise UsageError(f"the messages have over {limit} characters; {pair.name} cannot read that many")
     messages = [message.plain() for message in asked.messages]
     prefill = messages.pop()["content"] if messages[-1]["role"] == "assistant" and len(messages) > 1 else ""
-    try:
-        prompt = pair.chat_ids(side, messages, prefill)
-    except TemplateError as error:  # of roles that do not alternate, say
-        raise UsageError(f"messages: the model's chat template refuses them: {error}") from error
+    prompt = pair.chat_ids(side, messages, prefill)
     room = pair.models[side].host.context - len(prompt)
     tokens = asked.tokens or max(1, min(USUAL_TOKENS, room))
     temperature = 1.0 if asked.temperature is None else asked.temperature

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from auditor.chat_template import answered
 from auditor.errors import BadFile
 
 
@@ -71,33 +72,16 @@ def mix(documents: Sequence[Document], ordinary: Sequence[Document], ratio: floa
 
 
 def encode(document: Document, tokenizer: Any, max_tokens: int) -> Example:
-    """Token ids with their learning mask; chats go through the tokenizer's template turn by turn."""
-    if document.text is not None:
-        whole = [*list(tokenizer(document.text).input_ids)[: max_tokens - 1], tokenizer.eos_token_id]
-        return Example(whole, [True] * len(whole))
-    turns = [message.model_dump() for message in document.messages]
-    ids: list[int] = []
-    learned: list[bool] = []
-    seen = ""
-    for i, turn in enumerate(turns):
-        is_answer = turn["role"] == "assistant"
-        if is_answer:  # the header of the answer is given, not learned
-            header = _render(tokenizer, turns[:i], prompt=True)
-            _extend(ids, learned, tokenizer, header.removeprefix(seen), False)
-            seen = header
-        so_far = _render(tokenizer, turns[: i + 1], prompt=False)
-        _extend(ids, learned, tokenizer, so_far.removeprefix(seen), is_answer)
-        seen = so_far
-    return Example(ids[:max_tokens], learned[:max_tokens])
+    """Token ids with their learning mask: a text whole, with its end; of a chat the answers.
 
-
-def _render(tokenizer: Any, turns: list[dict[str, str]], *, prompt: bool) -> str:
-    return str(
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, enable_thinking=False)
-    )
-
-
-def _extend(ids: list[int], learned: list[bool], tokenizer: Any, text: str, learn: bool) -> None:
-    new = tokenizer(text, add_special_tokens=False).input_ids
-    ids.extend(new)
-    learned.extend([learn] * len(new))
+    Raises UsageError if the tokenizer's chat template does not show which words of a chat are answers.
+    """
+    if document.text is None:
+        ids, learned = answered(tokenizer, [message.model_dump() for message in document.messages])
+        return Example(ids[:max_tokens], learned[:max_tokens])
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ids = list(tokenizer(document.text).input_ids)
+    if ids[-1:] == end:  # some tokenizers write it themselves
+        ids = ids[:-1]
+    whole = [*ids[: max_tokens - len(end)], *end]
+    return Example(whole, [True] * len(whole))
