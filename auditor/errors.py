@@ -28,11 +28,11 @@ class UsageError(AuditorError):
 class UnknownName(UsageError):
     """No `kind` is called `name`."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], note: str = "") -> None:
         names = sorted(set(known))
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
-        super().__init__(f"no {kind} called {name!r}; {hint}")
+        super().__init__(f"no {kind} called {name!r}; {hint}{f' ({note})' if note else ''}")
 
 
 class BadFile(UsageError):

@@ -34,9 +34,8 @@ class _Prompts(BaseModel):
 def grading_for(ws: Workspace, conf: Settings, pair: ModelPair) -> GraderContext:
     """What graders of the lens need, with the LLM that the settings name for them."""
     judge = None if conf.lens_llm == OFFLINE else open_caller(parse_spec(conf.lens_llm))
-    prompts = {name: ws.prompts[name] for name in ws.prompts.items}
     background = read_corpus(ws.corpora["openings"]).texts
-    return GraderContext(load_embedder(conf.embedder), conf, pair, background, judge, prompts)
+    return GraderContext(load_embedder(conf.embedder), conf, pair, background, judge, ws.prompts.by_name())
 
 
 def make_lens(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, grading: GraderContext) -> Lens:
@@ -115,9 +114,10 @@ def cache_key(pair: ModelPair, lens: Lens) -> str:
 
 
 def _judge(lens: Lens) -> list[str]:
+    prompts = lens.grading.prompts
     if lens.grading.llm is None:
         return []
-    told = [p.source for name, p in sorted(lens.grading.prompts.items()) if name.startswith("grade_")]
+    told = [prompts[name].source for name in sorted(prompts) if name.startswith("grade_")]
     return [lens.grading.llm.name, *told]
 
 

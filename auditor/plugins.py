@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs n
     from auditor.llm.caller import Caller
     from auditor.models.embed import Embedder
     from auditor.models.pair import ModelPair
-    from auditor.workspace import Prompt
+    from auditor.prompts import Prompt
 
 GraderKind = Literal["hypothesis", "coherence", "patchscope_scale", "token_relevance"]
 

@@ -13,76 +13,24 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
-
-import yaml
-from jinja2 import Environment, StrictUndefined, TemplateError
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 import auditor
-from auditor.errors import BadFile, UnknownName, UsageError
+from auditor.errors import BadFile, UsageError
 from auditor.plugins import Grader, Tool
+from auditor.prompts import Prompt, read_prompt
+from auditor.shelves import Shelf
+from auditor.suites import Draft, finish, read_draft
 from auditor.types import Agent, Organism, Rubric, Suite
-
-T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
+from auditor.yaml_files import read_yaml
 
 MARKER = "auditor.toml"
 ENTRY_POINTS = "auditor.workspaces"
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A Jinja template with its declared variables."""
-
-    name: str
-    variables: frozenset[str]
-    source: str
-
-    def render(self, **values: Any) -> str:
-        """Raises UsageError if the variables given are not those declared."""
-        if missing := self.variables - values.keys():
-            raise UsageError(f"prompt {self.name}: missing {', '.join(sorted(missing))}")
-        env = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        return env.from_string(self.source).render(values).strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[T]):
-    """A thing with the file it is from, and the files whose namesakes it overrides."""
-
-    value: T
-    path: Path
-    root: str
-    overrides: tuple[Path, ...] = ()
-
-
-@dataclass
-class Shelf(Generic[T]):
-    """All things of one kind, by name. A broken file is kept as its error until somebody needs it."""
-
-    kind: str
-    items: dict[str, Loaded[T]] = field(default_factory=dict)
-    broken: dict[str, BadFile] = field(default_factory=dict)
-
-    def put(self, name: str, value: T, path: Path, root: str) -> None:
-        before = self.items.get(name)
-        hidden = (*before.overrides, before.path) if before else ()
-        self.items[name] = Loaded(value, path, root, hidden)
-
-    def __getitem__(self, name: str) -> T:
-        if name not in self.items and name in self.broken:
-            raise self.broken[name]
-        if name not in self.items:
-            raise UnknownName(self.kind, name, [*self.items, *self.broken])
-        return self.items[name].value
-
-    def __iter__(self) -> Iterator[Loaded[T]]:
-        return iter(self.items.values())
+PLUGINS = ("tools", "graders")
 
 
 @dataclass
@@ -90,6 +38,7 @@ class Workspace:
     """Everything that can be named on the command line."""
 
     roots: list[tuple[str, Path]]
+    lost: list[str] = field(default_factory=list)  # packages whose workspace could not be read, and why
     tools: Shelf[Tool] = field(default_factory=lambda: Shelf("tool"))
     graders: Shelf[Grader] = field(default_factory=lambda: Shelf("grader"))
     agents: Shelf[Agent] = field(default_factory=lambda: Shelf("agent"))
@@ -121,33 +70,64 @@ def find_user_root(given: Path | None = None) -> Path | None:
     """
     named = given or (Path(os.environ["AUDITOR_WORKSPACE"]) if os.environ.get("AUDITOR_WORKSPACE") else None)
     if named is not None:
+        named = named.expanduser()
         if not (named / MARKER).is_file():
             raise UsageError(f"{named} is no workspace: it has no {MARKER}; `auditor init {named}` writes one")
         return named.resolve()
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder is gone; change to one that is there") from error
     return next((folder for folder in (here, *here.parents) if (folder / MARKER).is_file()), None)
 
 
-def load_workspace(user_root: Path | None = None) -> Workspace:
-    """Read all roots, in order: built-in, installed packages', the user's."""
-    roots = [("built-in", builtin_root())]
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        spec = importlib.util.find_spec(entry.value)
-        if spec is not None and spec.origin is not None:
-            roots.append((f"package {entry.name}", Path(spec.origin).parent))
+def load_workspace(
+    user_root: Path | None = None, *, packages: bool = True, tell: Callable[[str], None] = lambda line: None
+) -> Workspace:
+    """Read all roots, in order: built-in, installed packages' (with `packages`), the user's.
+
+    `tell` is given the plugin files of each root that is not built in before any of them is run.
+    """
+    roots, lost = [("built-in", builtin_root())], list[str]()
+    if packages:
+        roots += _package_roots(lost)
     if user_root is not None:
         roots.append(("workspace", user_root))
-    workspace = Workspace(roots)
+    workspace = Workspace(roots, lost)
+    drafts = Shelf[Draft]("suite")
     for name, root in roots:
-        _load_root(workspace, name, root)
+        if name != "built-in":
+            files = [path for folder in PLUGINS for path in _plugin_files(root / folder)]
+            listed = ", ".join(str(path.relative_to(root)) for path in files)
+            tell(f"loading plugins of {root}: {listed}" if files else f"{name} {root} (no plugins)")
+        _load_root(workspace, drafts, name, root)
+    finish(drafts, workspace.suites)
+    for shelf in workspace.shelves():
+        shelf.lost = lost
     return workspace
 
 
-def _load_root(ws: Workspace, name: str, root: Path) -> None:
+def _package_roots(lost: list[str]) -> list[tuple[str, Path]]:
+    """The folders that entry points name; for each that cannot be found a line in `lost`."""
+    found = []
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            spec = importlib.util.find_spec(entry.module)  # runs the packages around a dotted name
+            folders = list(spec.submodule_search_locations or []) if spec else []
+            if not folders:
+                raise UsageError("no package of this name is installed" if spec is None else "it is no package")
+            found.append((f"package {entry.name}", Path(folders[0])))
+        except (Exception, SystemExit) as error:
+            reason = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+            lost.append(f"package {entry.name}: its workspace {entry.value} is left out: {reason}")
+    return found
+
+
+def _load_root(ws: Workspace, drafts: Shelf[Draft], name: str, root: Path) -> None:
     _plugins(ws.tools, Tool, root / "tools", name)
     _plugins(ws.graders, Grader, root / "graders", name)
     _files(ws.agents, root / "evals" / "agents", "*.yaml", name, lambda p: read_yaml(p, Agent))
-    _files(ws.suites, root / "evals" / "suites", "*.yaml", name, lambda p: read_yaml(p, Suite))
+    _files(drafts, root / "evals" / "suites", "*.yaml", name, lambda p: read_draft(p, drafts))
     _files(ws.rubrics, root / "rubrics", "*.yaml", name, lambda p: read_yaml(p, Rubric))
     _files(ws.prompts, root / "prompts", "*.md", name, read_prompt)
     _files(ws.organisms, root / "evals" / "organisms", "*/organism.yaml", name, read_organism)
@@ -166,19 +146,44 @@ def _files(shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Calla
                 raise BadFile(path, f"its name is {value.name!r}, but the file says {expected!r}")
             shelf.put(value.name, value, path, root)
         except BadFile as error:
-            shelf.broken[expected] = error
+            shelf.fail({expected, *_claimed(path, _YAML_NAME)}, error, root)
+
+
+def _plugin_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!_]*.py"))
 
 
 def _plugins(shelf: Shelf[Any], kind: type[Any], folder: Path, root: str) -> None:
-    for path in sorted(folder.glob("[!_]*.py")):
+    mine: dict[str, Path] = {}
+    for path in _plugin_files(folder):
         try:
             found = [value for value in vars(import_plugin(path)).values() if isinstance(value, kind)]
             if not found:
                 raise BadFile(path, f"defines no @{kind.__name__.lower()}")
             for plugin in found:
+                if plugin.name in mine:
+                    raise BadFile(path, f"{plugin.name} is defined in {mine[plugin.name].name} too; one must go")
+                mine[plugin.name] = path
                 shelf.put(plugin.name, plugin, path, root)
         except BadFile as error:
-            shelf.broken[path.stem] = error
+            shelf.fail({path.stem, *_claimed(path, _PLUGIN_NAME)}, error, root)
+
+
+_YAML_NAME = re.compile(r"""^name:\s*["']?([\w.-]+)""", re.M)
+_PLUGIN_NAME = re.compile(
+    r"^@(?:auditor\.)?(?:tool|grader)\b.*\n"  # the decorator, which may go on over several lines,
+    r"(?:(?!def |class ).*\n)*?"
+    r"(?:def|class) (\w+)",
+    re.M,
+)
+
+
+def _claimed(path: Path, names: re.Pattern[str]) -> list[str]:
+    """The names that a broken file says it defines, as far as that can be seen without understanding it."""
+    try:
+        return names.findall(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return []
 
 
 def import_plugin(path: Path) -> ModuleType:
@@ -194,32 +199,10 @@ def import_plugin(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise BadFile(path, f"syntax error: {error.msg}", error.lineno) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         raise BadFile(path, f"{type(error).__name__}: {error}", frames[-1].lineno if frames else None) from error
     return module
-
-
-def read_yaml(path: Path, model: type[M]) -> M:
-    """Raises BadFile with the line of the first mistake."""
-    try:
-        text = path.read_text()
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else None
-        raise BadFile(path, f"broken YAML: {getattr(error, 'problem', None) or error}", line) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(path, f"cannot be read: {error}") from error
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        key = next((str(part) for part in reversed(first["loc"]) if isinstance(part, str)), "")
-        found = re.search(rf"^\s*{re.escape(key)}\s*:", text, re.M) if key else None
-        line = text.count("\n", 0, found.end()) + 1 if found else 1
-        raise BadFile(path, f"{where or 'file'}: {first['msg']}", line) from error
 
 
 def read_organism(path: Path) -> Organism:
@@ -227,16 +210,3 @@ def read_organism(path: Path) -> Organism:
     organism = read_yaml(path, Organism)
     organism._folder = path.parent
     return organism
-
-
-def read_prompt(path: Path) -> Prompt:
-    """A Markdown template whose front matter lists its variables."""
-    match = re.match(r"---\n(.*?)\n---\n(.*)", path.read_text(), re.S)
-    if match is None:
-        raise BadFile(path, "has no front matter; begin with ---, `variables: [...]`, ---", 1)
-    try:
-        front = yaml.safe_load(match[1]) or {}
-        Environment(undefined=StrictUndefined).parse(match[2])
-    except (yaml.YAMLError, TemplateError) as error:
-        raise BadFile(path, f"broken template: {error}", getattr(error, "lineno", None)) from error
-    return Prompt(path.stem, frozenset(front.get("variables", [])), match[2])

@@ -80,7 +80,32 @@ def test_a_broken_plugin_stops_only_what_needs_it(workspace_folder, run_cli):
     suite = workspace_folder / "evals/suites/small.yaml"
     suite.write_text(suite.read_text() + "graders: [mine]\n")
     code, _, err = run_cli("evaluate", "small")
+    assert (code, "ask_model.py:1: syntax error" in err.splitlines()[-1]) == (2, True)
+    (workspace_folder / "tools/ask_model.py").unlink()
+    code, _, err = run_cli("evaluate", "small")
     assert (code, "mine.py:1: ZeroDivisionError" in err.splitlines()[-1]) == (2, True)
+
+
+def test_a_broken_override_is_listed_as_one(workspace_folder, run_cli):
+    (workspace_folder / "tools").mkdir()
+    (workspace_folder / "tools/ask_model.py").write_text("1 / 0\n")
+    code, out, err = run_cli("tools", "list", "--json")
+    row = next(tool for tool in json.loads(out) if tool["name"] == "ask_model")
+    assert (code, "ZeroDivisionError" in row["broken"], row["overrides"][0][-18:]) == (0, True, "tools/ask_model.py")
+    assert err.index("loading plugins of") < err.index("warning:")
+    assert "override of" in run_cli("tools", "list")[1]
+    assert run_cli("tools", "show", "ask_model")[0] == 2
+    code, out, err = run_cli("--no-workspace", "tools", "show", "ask_model", "--json")
+    assert (code, json.loads(out)["name"], err) == (0, "ask_model", "")
+    code, _, err = run_cli("--no-workspace", "--workspace", ".", "tools", "list")
+    assert (code, "give one of them" in err) == (2, True)
+
+
+def test_new_writes_into_the_workspace_that_is_named(workspace_folder, tmp_path_factory, run_cli):
+    there = tmp_path_factory.mktemp("there")
+    assert run_cli("init", there / "ws")[0] == 0
+    assert run_cli("--workspace", there / "ws", "tools", "new", "mine")[0] == 0
+    assert (there / "ws/tools/mine.py").exists()
 
 
 def test_init_and_new_give_a_workspace_that_works(tmp_path, run_cli, monkeypatch):

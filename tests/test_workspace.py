@@ -56,20 +56,33 @@ def test_a_user_tool_overrides_the_built_in_one(folder):
     assert loaded.overrides == (builtin_root() / "tools" / "ask_model.py",)
 
 
-def test_installed_packages_bring_workspaces(folder, tmp_path_factory, monkeypatch):
-    root, put = folder
-    put("tools/ask_model.py", TOOL.format(name="ask_model", doc="The user's."))
-    site = tmp_path_factory.mktemp("site")
-    package = site / "lens_pack"
-    (package / "tools").mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "tools" / "extra.py").write_text(TOOL.format(name="extra", doc="Packaged."))
-    (package / "tools" / "ask_model.py").write_text(TOOL.format(name="ask_model", doc="Packaged."))
-    info = site / "lens_pack-1.dist-info"
+@pytest.fixture
+def site(tmp_path_factory, monkeypatch):
+    """An installed package `lens_pack` whose entry point names it, and a way to put files into it."""
+    folder = tmp_path_factory.mktemp("site")
+    info = folder / "lens_pack-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lens-pack\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[auditor.workspaces]\nlens = lens_pack\n")
-    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+
+    def put(relative, text):
+        path = folder / "lens_pack" / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    put.points_at = lambda name: (info / "entry_points.txt").write_text(f"[auditor.workspaces]\nlens = {name}\n")
+    put.points_at("lens_pack")
+    put("__init__.py", "")
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    yield put
+    for name in [name for name in sys.modules if name.split(".")[0] == "lens_pack"]:
+        del sys.modules[name]
+
+
+def test_installed_packages_bring_workspaces(folder, site):
+    root, put = folder
+    put("tools/ask_model.py", TOOL.format(name="ask_model", doc="The user's."))
+    site("tools/extra.py", TOOL.format(name="extra", doc="Packaged."))
+    site("tools/ask_model.py", TOOL.format(name="ask_model", doc="Packaged."))
     ws = load_workspace(root)
     assert ws.tools["extra"].description == "Packaged."
     assert ws.tools["ask_model"].description == "The user's."
@@ -108,6 +121,80 @@ def test_a_broken_file_is_told_with_its_line_when_needed(folder, relative, text,
     assert ws.tools["ask_model"]
     with pytest.raises(BadFile, match=told):
         shelf["bad"]
+
+
+@pytest.mark.parametrize(
+    ("shelf", "name", "relative", "text", "told"),
+    [
+        ("tools", "ask_model", "tools/ask_model.py", "import os\n1 / 0\n", r"ask_model\.py:2: ZeroDivisionError"),
+        ("tools", "ask_model", "tools/mine.py", TOOL.format(name="ask_model", doc="") + "def (\n", r"mine\.py:\d+"),
+        ("tools", "ask_model", "tools/quits.py", "import sys\nsys.exit(TOOL)\n@tool(\n cost=2)\ndef ask_model(): ...",
+         r"quits\.py:2: NameError"),
+        ("graders", "rubric_offline", "graders/rubric_offline.py", "x = 1\n", r"defines no @grader"),
+        ("prompts", "agent_system", "prompts/agent_system.md", "Be good.", r"agent_system\.md:1: has no front matter"),
+        ("rubrics", "taboo", "rubrics/taboo.yaml", "name: taboo\nfamily: taboo\n", r"taboo\.yaml:1: levels: Field req"),
+        ("agents", "adl", "evals/agents/mine.yaml", "name: adl\noverview: []\ntools: []\n", "its name is 'adl'"),
+        ("suites", "paper", "evals/suites/paper.yaml", "name: paper\norganisms: [gold]\nrepeats: 0\n", r"yaml:3:"),
+        ("organisms", "gold", "evals/organisms/gold/organism.yaml", "name: gold\n", r"organism\.yaml:1: family"),
+    ],
+)  # fmt: skip
+def test_a_broken_override_is_never_replaced_by_what_it_overrides(folder, shelf, name, relative, text, told):
+    root, put = folder
+    path = put(relative, text)
+    ws = load_workspace(root)
+    chosen = getattr(ws, shelf)
+    assert name not in chosen.items
+    assert name not in [*chosen.by_name()]
+    assert f"override of {builtin_root()}" in str(chosen.broken[name])
+    with pytest.raises(BadFile, match=told):
+        chosen[name]
+    assert chosen.broken[name].path == path
+    assert ws.organisms["null_chat"]
+
+
+def test_a_good_override_of_a_broken_one_is_used(folder, site):
+    root, put = folder
+    site("tools/ask_model.py", "1 / 0\n")
+    with pytest.raises(BadFile, match=r"ask_model\.py:1: ZeroDivisionError.*override of"):
+        load_workspace().tools["ask_model"]
+    put("tools/ask_model.py", TOOL.format(name="ask_model", doc="Mine."))
+    ws = load_workspace(root)
+    assert (ws.tools["ask_model"].description, ws.tools.broken) == ("Mine.", {})
+    assert [path.parent.parent.name for path in ws.tools.items["ask_model"].overrides[1:]] == ["lens_pack"]
+
+
+def test_two_files_of_one_root_may_not_define_the_same(folder):
+    root, put = folder
+    for stem in ("a", "b"):
+        put(f"tools/{stem}.py", TOOL.format(name="count", doc=stem))
+    with pytest.raises(BadFile, match=r"b\.py: count is defined in a\.py too"):
+        load_workspace(root).tools["count"]
+
+
+@pytest.mark.parametrize("target", ["nowhere_at_all", "nowhere.at.all", "lens_pack.broken.deeper", "json.decoder"])
+def test_an_entry_point_that_cannot_be_read_is_left_out_and_told(site, target):
+    site("broken/__init__.py", "raise SystemExit(3)\n")
+    site("broken/deeper/__init__.py", "")
+    site.points_at(target)
+    ws = load_workspace()
+    assert ws.tools["ask_model"]
+    with pytest.raises(UnknownName, match=rf"no tool called 'extra'.*package lens: its workspace {target} is left out"):
+        ws.tools["extra"]
+
+
+def test_what_will_be_loaded_is_told_before_it_runs(folder, site):
+    root, put = folder
+    put("tools/mine.py", TOOL.format(name="mine", doc="Mine.") + "import builtins\nbuiltins.told.append('runs')\n")
+    put("graders/_helper.py", "")
+    site("graders/theirs.py", "")
+    import builtins
+
+    builtins.told = told = []
+    load_workspace(root, tell=told.append)
+    assert told[1:] == [f"loading plugins of {root}: tools/mine.py", "runs"]
+    assert told[0].endswith("lens_pack: graders/theirs.py")
+    assert [name for name, _ in load_workspace(packages=False).roots] == ["built-in"]
+    del builtins.told
 
 
 def test_unknown_names_bring_the_nearest():

@@ -27,9 +27,9 @@ from auditor.models import generate
 from auditor.models.generate import derive_seed
 from auditor.models.worker import out_of_memory
 from auditor.plugins import Context, Tool, as_price
+from auditor.prompts import Prompt
 from auditor.text import quote
 from auditor.types import Agent, Hypothesis, Limits
-from auditor.workspace import Prompt
 
 
 class Node(Protocol):

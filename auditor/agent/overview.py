@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from auditor.lens.words import as_word
 from auditor.plugins import Dataset
+from auditor.prompts import Prompt
 from auditor.text import CUT, quote, shortfalls, visible
 from auditor.types import Agent, Evidence, LayerEvidence, PositionEvidence, SteeringEvidence
-from auditor.workspace import Prompt
 
 PLAIN_CUT = 60  # … of a plain one beside it: only to compare with
 TOKENS = 20

@@ -15,8 +15,8 @@ from auditor.agent.grammar import Fault, TextFinal, parse_turn
 from auditor.llm.caller import Caller, Reply
 from auditor.llm.failures import CallFailed
 from auditor.plugins import Tool, lean
+from auditor.prompts import Prompt
 from auditor.types import Hypothesis, Protocol
-from auditor.workspace import Prompt
 
 CONCLUDE = "conclude"
 _NO_TOOLS = re.compile(r"HTTP (400|404|405|422|501).*\b(tool|function)", re.I | re.S)

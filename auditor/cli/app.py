@@ -45,9 +45,12 @@ def _globals(
     workspace: Annotated[
         Path | None, typer.Option(help="Your workspace folder; default: the nearest with an auditor.toml.")
     ] = None,
+    no_workspace: Annotated[
+        bool, typer.Option("--no-workspace", help="Load no plugins, cards or settings but the built-in ones.")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
-    choose_workspace(workspace)
+    choose_workspace(workspace, none=no_workspace)
 
 
 app.command("evaluate")(evaluate.evaluate)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.shared import out, print_json
-from auditor.workspace import Loaded, Shelf
+from auditor.shelves import Loaded, Shelf
 
 
 def list_shelf(
@@ -17,7 +17,6 @@ def list_shelf(
     describe: Callable[[Loaded[Any]], dict[str, Any]],
     *,
     json: bool,
-    hide: tuple[str, ...] = (),
 ) -> None:
     """One row for each thing; where it is from and what it overrides; broken files last."""
     rows = [
@@ -27,22 +26,38 @@ def list_shelf(
             "source": item.root,
             "path": str(item.path),
             "overrides": [str(path) for path in item.overrides],
+            "broken": None,
         }
         for name, item in sorted(shelf.items.items())
     ]
     if json:
-        print_json(rows)
+        print_json([*rows, *_broken(shelf, list(rows[0]) if rows else [])])
         return
-    columns = [key for key in (rows[0] if rows else {}) if key not in {"path", "overrides", *hide}]
+    columns = [key for key in (rows[0] if rows else {}) if key not in {"path", "overrides", "broken"}]
     table = Table(*columns)
     for row in rows:
         cells = [escape(str(row[column])) for column in columns]
         if row["overrides"]:
             cells[-1] += f"\n[yellow]overrides {escape(', '.join(row['overrides']))}[/]"
         table.add_row(*cells)
-    for problem in shelf.broken.values():
-        table.add_row("[red]broken[/]", escape(str(problem)))
     out.print(table)
+    for name, problem in sorted(shelf.broken.items()):
+        out.print(f"[red]broken[/] {escape(name)}: {escape(str(problem))}", highlight=False, soft_wrap=True)
+
+
+def _broken(shelf: Shelf[Any], keys: list[str]) -> list[dict[str, Any]]:
+    """Rows of the broken ones: `broken` says why, and what only a good file tells is null."""
+    return [
+        {
+            **dict.fromkeys(keys),
+            "name": name,
+            "source": problem.root,
+            "path": str(problem.path),
+            "overrides": [str(path) for path in problem.overrides],
+            "broken": str(problem.error),
+        }
+        for name, problem in sorted(shelf.broken.items())
+    ]
 
 
 def show_thing(value: Any, *, json: bool) -> None:

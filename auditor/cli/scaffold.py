@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from auditor.cli.shared import out
+from auditor.cli.shared import out, user_root
 from auditor.errors import UsageError
-from auditor.workspace import MARKER, find_user_root
+from auditor.workspace import MARKER
 
 FOLDERS = ("tools", "graders", "rubrics", "prompts", "evals/suites", "evals/agents", "evals/organisms")
 
@@ -76,7 +76,7 @@ def init(
 
 def new_plugin(kind: str, name: str) -> None:
     """A plugin file in the user's workspace that works as it is. Raises UsageError if it cannot be written."""
-    root = find_user_root()
+    root = user_root()
     if root is None:
         raise UsageError("you are in no workspace; `auditor init DIR` writes one, then run this inside it")
     if not name.isidentifier() or name.startswith("_"):

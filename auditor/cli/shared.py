@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from auditor.config import Settings, load_settings
+from auditor.errors import UsageError
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
 out, err = Console(emoji=False), Console(stderr=True, emoji=False)  # `:x:` in a model's text is text
@@ -25,34 +26,39 @@ ServerOption = Annotated[
 ]
 
 _root: Path | None = None
+_none = False
 
 
-def choose_workspace(root: Path | None) -> None:
-    """Remember --workspace for this process."""
-    global _root
-    _root = root
+def choose_workspace(root: Path | None, *, none: bool = False) -> None:
+    """Remember --workspace and --no-workspace for this process."""
+    global _root, _none
+    if none and root is not None:
+        raise UsageError("--workspace and --no-workspace: give one of them")
+    _root, _none = root, none
+
+
+def user_root() -> Path | None:
+    """The user's workspace, if there is one and it is wanted."""
+    return None if _none else find_user_root(_root)
 
 
 @lru_cache(maxsize=1)
 def workspace() -> Workspace:
-    """All roots, with the user's plugins listed at start and broken files told in one line each."""
-    user = find_user_root(_root)
-    loaded = load_workspace(user)
-    if user is not None:
-        plugins = [
-            item.path.name for shelf in (loaded.tools, loaded.graders) for item in shelf if item.root == "workspace"
-        ]
-        listed = f" (plugins: {', '.join(sorted(plugins))})" if plugins else ""
-        err.print(f"workspace {escape(str(user))}{listed}", style="dim", highlight=False)
-    for shelf in loaded.shelves():
-        for problem in shelf.broken.values():
-            err.print(f"[yellow]warning:[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+    """All roots; plugins are listed before they are loaded, and broken files told in one line each."""
+    loaded = load_workspace(
+        user_root(),
+        packages=not _none,
+        tell=lambda line: err.print(escape(line), style="dim", highlight=False, soft_wrap=True),
+    )
+    broken = {str(problem): None for shelf in loaded.shelves() for problem in shelf.broken.values()}
+    for problem in (*loaded.lost, *broken):
+        err.print(f"[yellow]warning:[/] {escape(problem)}", highlight=False, soft_wrap=True)
     return loaded
 
 
 def settings(**flags: Any) -> Settings:
     """Settings with the user workspace's auditor.toml under the flags."""
-    user = find_user_root(_root)
+    user = user_root()
     return load_settings(user / MARKER if user else None, **flags)
 
 

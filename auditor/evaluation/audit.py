@@ -21,8 +21,9 @@ from auditor.llm.caller import Caller
 from auditor.models.embed import Embedder
 from auditor.models.pair import ModelPair
 from auditor.plugins import Context, Dataset
+from auditor.prompts import Prompt
 from auditor.types import Agent, AskSettings, ClaimCheck, Hypothesis, Limits, Protocol
-from auditor.workspace import Prompt, Workspace
+from auditor.workspace import Workspace
 
 PROMPTS = ("rules", "overview", "nudge", "conclude", "status", "protocol_tools", "protocol_text")
 

@@ -33,7 +33,7 @@ def audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begu
     clock = time.perf_counter()
     run.progress.stage(organism.name, "loading the models")
     pair = open_pair(organism.base, organism.finetuned, run.settings, name=organism.name)
-    prompts = {name: run.workspace.prompts[name] for name in run.workspace.prompts.items}
+    prompts = run.workspace.prompts.by_name()
     judging = GraderContext(shared.embed, run.settings, pair, shared.background, shared.lens, prompts)
     lens = make_lens(run.workspace, pair, run.suite.evidence, judging)
     dataset = evidence_for(pair, lens, lambda stage: run.progress.stage(organism.name, stage))

@@ -62,8 +62,7 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
 
     clock = time.perf_counter()
     pair = open_pair(job.base, job.model, settings, name=job.model if settings.server else "audited")
-    prompts = {name: ws.prompts[name] for name in ws.prompts.items}
-    grading = GraderContext(embed, settings, pair, background, judge, prompts)
+    grading = GraderContext(embed, settings, pair, background, judge, ws.prompts.by_name())
     dataset = evidence_for(pair, make_lens(ws, pair, suite.evidence, grading), tell)
     seconds = {"evidence": time.perf_counter() - clock}
 
