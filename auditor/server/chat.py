@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,47 +17,9 @@ from auditor.models.pair import LocalPair
 from auditor.server.jobs import CHARACTERS, proven
 from auditor.server.metrics import Metrics
 from auditor.server.schema import ChatRequest, Proof
+from auditor.server.speech import Speech
 
 USUAL_TOKENS = 512  # of an answer whose request says nothing
-HELD_BACK = "\ufffd"  # what an unfinished character decodes to
-
-
-@dataclass
-class Speech:
-    """A row's text as it grows: without space at both ends, ended before any stop text."""
-
-    pair: LocalPair
-    stops: Sequence[str]
-    text: str = ""
-    stopped: bool = False
-    sent: int = 0
-
-    def hear(self, row: Row) -> bool:
-        """Read the row so far; True if a stop text ends it."""
-        text = str(self.pair.tokenizer.decode(row.out, skip_special_tokens=True)).lstrip()
-        places = [text.find(stop) for stop in self.stops]
-        found = min((place for place in places if place >= 0), default=None)
-        self.text, self.stopped = text[:found].rstrip() if found is not None else text, found is not None
-        return self.stopped
-
-    def finish(self, row: Row) -> str:
-        """The whole text."""
-        if not self.stopped:
-            self.hear(row)
-        self.text = self.text.rstrip()
-        return self.text
-
-    def more(self, *, last: bool = False) -> str:
-        """What can be said since the last call, holding back what the next tokens may still change."""
-        end = len(self.text)
-        if not last and not self.stopped:
-            text = self.text.rstrip().rstrip(HELD_BACK)
-            tail = text[-200:]  # no stop text is longer
-            begun = max((k for stop in self.stops for k in range(1, len(stop)) if tail.endswith(stop[:k])), default=0)
-            end = len(text) - begun
-        said = self.text[self.sent : max(end, self.sent)]
-        self.sent += len(said)
-        return said
 
 
 @dataclass
@@ -111,7 +73,7 @@ class Completion:
                 "index": i,
                 "message": {"role": "assistant", "content": speech.finish(row), "refusal": None},
                 "logprobs": self.logprobs(row),
-                "finish_reason": row.finish,
+                "finish_reason": speech.reason(row),
             }
             for i, (row, speech) in enumerate(zip(self.rows, self.speeches, strict=True))
         ]
@@ -142,7 +104,7 @@ def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steerin
         )
         for i in range(count)
     ]
-    speeches = [Speech(pair, asked.stops) for _ in rows]
+    speeches = [Speech(pair.tokenizer, asked.stops) for _ in rows]
     name = f"chatcmpl-{secrets.token_hex(12)}"
     return Completion(name, int(time.time()), asked, pair, seed, rows, speeches, proof)
 
@@ -200,7 +162,7 @@ async def stream(made: Completion) -> AsyncIterator[str]:
             yield event([{**_delta(place, {"content": text}), "logprobs": logprobs}])
         if ended:
             unfinished.discard(place)
-            yield event([{**_delta(place, {}), "finish_reason": row.finish}], auditor=made.auditor())
+            yield event([{**_delta(place, {}), "finish_reason": speech.reason(row)}], auditor=made.auditor())
     if (made.asked.stream_options or {}).get("include_usage"):
         yield event([], usage=made.usage())
     yield "data: [DONE]\n\n"
