@@ -7,22 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from auditor.errors import BadModel
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Handles to a causal language model's blocks, final norm and unembedding."""
+    """Handles to a causal language model's blocks and to what reads the last one's output."""
 
     model: nn.Module
     blocks: nn.ModuleList
     blocks_path: str  # dotted path of `blocks` inside `model`
     final_norm: nn.Module
-    unembedding: nn.Module
-    softcap: float | None
 
     @property
     def n_layers(self) -> int:
@@ -41,14 +38,6 @@ class Decoder:
         """`inputs` as this model's `forward` names them: `cache` was `past_key_values` before transformers 5.24."""
         takes = inspect.signature(self.model.forward).parameters
         return {"past_key_values" if k == "cache" and k not in takes else k: v for k, v in inputs.items()}
-
-    def unembed(self, residuals: Tensor) -> Tensor:
-        """Logit lens: W_U · final_norm(residuals), (n, d_model) -> (n, vocab) in float32."""
-        weight = next(self.unembedding.parameters())
-        logits: Tensor = self.unembedding(self.final_norm(residuals.to(weight.device, weight.dtype))).float()
-        if self.softcap:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        return logits
 
 
 def blocks_of(model: nn.Module, count: int) -> tuple[str, nn.ModuleList]:
@@ -69,9 +58,13 @@ def decoder_of(model: nn.Module) -> Decoder:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     path, blocks = blocks_of(model, text.num_hidden_layers)
     parent = model.get_submodule(path.rpartition(".")[0])
-    norms = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
-    causal: Any = model
-    head = causal.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if not norms or not isinstance(head, nn.Module):
-        raise BadModel(f"{type(model).__name__} has no final norm or no unembedding beside its blocks")
-    return Decoder(model, blocks, path, norms[-1], head, getattr(text, "final_logit_softcapping", None))
+    norms = [child for name, child in parent.named_children() if _is_norm(name, child)]
+    if not norms:
+        raise BadModel(f"{type(model).__name__} has no final norm beside its blocks")
+    return Decoder(model, blocks, path, norms[-1])
+
+
+def _is_norm(name: str, child: Any) -> bool:
+    """By its type, inside of what PEFT has wrapped around it, or by its name."""
+    inner = getattr(child, "original_module", getattr(child, "base_layer", child))
+    return "norm" in type(inner).__name__.lower() or "norm" in name.lower()

@@ -16,11 +16,13 @@ from auditor.models.engine import Engine
 from auditor.models.generate import Steering
 from auditor.models.live import LiveBatch, Row
 from auditor.models.lora import LoraBank
+from auditor.models.stream import check_stream
 from auditor.models.vllm_batch import CPU_CACHE, InVllm, VllmBatch, check
 from auditor.models.worker import ROWS, Worker
 
 T = TypeVar("T")
 
+PROBE = "The old mill stands by the river, and the"
 SHORTEST = 256  # tokens of prompt and answer that must fit into vLLM's memory
 CACHE_SHARE = 0.5  # of the memory that is free once the model is loaded: for keys and values of the first host
 
@@ -33,6 +35,7 @@ class Host:
         self.engine, self.tokenizer, self.worker = engine, tokenizer, worker
         weight = next(engine.decoder.model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        worker.call(lambda: check_stream(engine, tokenizer(PROBE).input_ids))
         self.bank = LoraBank(engine.decoder.model)
         generation: Any = engine.decoder.model.generation_config
         ends = generation.eos_token_id if generation is not None else None
@@ -80,7 +83,7 @@ class Host:
         """Raises BadModel if vLLM runs them otherwise than torch."""
         decoder = self.engine.decoder
         vector = torch.randn(decoder.d_model, generator=torch.Generator().manual_seed(0))
-        prompt = self.tokenizer("The old mill stands by the river, and the").input_ids
+        prompt = self.tokenizer(PROBE).input_ids
         plain = LiveBatch(self.engine, self._stops, self.bank)
         check(vllm, plain, prompt, adapters, Steering(decoder.n_layers // 2, vector))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from auditor.models.engine import Engine, replace
+from auditor.models.stream import unembed
 
 UNEMBEDDED_AT_ONCE = 512  # tokens whose logits are in memory together
 
@@ -43,7 +44,7 @@ def token_nll(
     )
     nll = [
         F.cross_entropy(logits, target.to(logits.device), reduction="none")
-        for logits, target in ((engine.decoder.unembed(part), target) for part, target in parts)
+        for logits, target in ((unembed(engine, part), target) for part, target in parts)
     ]
     return list(torch.cat(nll).cpu().split([sum(row[1:]) for row in flags]))
 

@@ -18,6 +18,7 @@ from auditor.models.generate import Request, Side
 from auditor.models.host import Variant
 from auditor.models.likelihood import padded, token_nll
 from auditor.models.live import Row
+from auditor.models.stream import demand_finite, unembed
 
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
@@ -40,7 +41,10 @@ class ModelPair(Protocol):
     d_model: int
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Residual stream after each of `layers` for `ids` (n, k): {layer: (n, k, d_model)}, float32."""
+        """Residual stream after each of `layers` for `ids` (n, k): {layer: (n, k, d_model)}, float32.
+
+        Raises BadModel for NaN and Inf, with the layer and the position.
+        """
         ...
 
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
@@ -107,10 +111,13 @@ class LocalPair:
         rows, model = max(1, TOKENS_PER_BATCH // max(1, ids.shape[1])), self.models[side]
         device = model.host.device
         parts = [model.run(partial(_residuals, ids=chunk.to(device), layers=layers)) for chunk in ids.split(rows)]
-        return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+        seen = {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+        for layer, stream in seen.items():
+            demand_finite(stream, f"the {side} model after layer {layer}", model.host.dtype)
+        return seen
 
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
-        return self.models[side].run(lambda engine: engine.decoder.unembed(vectors))
+        return self.models[side].run(partial(unembed, residuals=vectors))
 
     def patched_logits(
         self, side: Side, prompts: Sequence[str], layer: int, vectors: Tensor
