@@ -1,5 +1,6 @@
 """Every architecture behind one protocol: parts found, engines equal, one copy of the weights, bad files told."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 import auditor.models.load
 from auditor.errors import BadModel
 from auditor.models.arch import decoder_of
+from auditor.models.engine import HookEngine, NnsightEngine
 from auditor.models.generate import Steering
 from auditor.models.load import load_pair
 from auditor.models.pair import Request, Side
@@ -47,6 +49,28 @@ def test_residuals_are_those_of_transformers(folders, settings):
             expected = model(ids, output_hidden_states=True).hidden_states  # [0] is the embedding
         assert relative(seen[0], expected[1]) < 1e-5
         assert relative(seen[2], expected[3]) < 1e-5
+
+
+@pytest.mark.parametrize("known_as", ["cache", "past_key_values"])  # since transformers 5.24, and before
+def test_a_cache_is_given_under_the_name_that_the_model_knows(checkpoints, tokenizer, known_as):
+    model = AutoModelForCausalLM.from_pretrained(checkpoints("llama")[0]).eval()
+    own = model.forward
+    installed = next(name for name in ("cache", "past_key_values") if name in inspect.signature(own).parameters)
+    takers = {
+        "cache": lambda input_ids, cache=None, **more: own(input_ids, **{installed: cache}, **more),
+        "past_key_values": lambda input_ids, past_key_values=None, **more: own(
+            input_ids, **{installed: past_key_values}, **more
+        ),
+    }
+    model.forward = takers[known_as]
+    ids = torch.tensor([tokenizer(SENTENCES[0]).input_ids[:9]])
+    for engine in (HookEngine(decoder_of(model)), NnsightEngine(decoder_of(model), tokenizer)):
+        cache = DynamicCache()
+        with torch.inference_mode():
+            for part in (ids[:, :6], ids[:, 6:]):
+                logits = engine.forward({"input_ids": part, "cache": cache, "use_cache": True}).logits
+            assert cache.get_seq_length() == 9
+            assert relative(logits[0], own(ids).logits[0, 6:]) < 1e-5
 
 
 def test_unembedding_the_last_residual_gives_the_logits(folders, settings):

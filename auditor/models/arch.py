@@ -20,6 +20,7 @@ class Decoder:
     blocks: nn.ModuleList
     blocks_path: str  # dotted path of `blocks` inside `model`
     final_norm: nn.Module
+    cache_name: str  # of `forward`'s parameter: `past_key_values` before transformers 5.24, and in others' code
 
     @property
     def n_layers(self) -> int:
@@ -35,9 +36,8 @@ class Decoder:
         return config.get_text_config() if hasattr(config, "get_text_config") else config
 
     def named(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """`inputs` as this model's `forward` names them: `cache` was `past_key_values` before transformers 5.24."""
-        takes = inspect.signature(self.model.forward).parameters
-        return {"past_key_values" if k == "cache" and k not in takes else k: v for k, v in inputs.items()}
+        """`inputs` as the model's `forward` names them."""
+        return {self.cache_name if name == "cache" else name: value for name, value in inputs.items()}
 
 
 def blocks_of(model: nn.Module, count: int) -> tuple[str, nn.ModuleList]:
@@ -61,7 +61,8 @@ def decoder_of(model: nn.Module) -> Decoder:
     norms = [child for name, child in parent.named_children() if _is_norm(name, child)]
     if not norms:
         raise BadModel(f"{type(model).__name__} has no final norm beside its blocks")
-    return Decoder(model, blocks, path, norms[-1])
+    cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return Decoder(model, blocks, path, norms[-1], cache)
 
 
 def _is_norm(name: str, child: Any) -> bool:
