@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 
+from auditor.memory import usable_cpus
+
 _interrupted = threading.Event()
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc malloc.h
@@ -22,6 +24,8 @@ def tune_process() -> None:
     that sleep at once cost up to half of the speed of small matrix products; a thousand spins avoid both. The
     policy must say "active" all the same: otherwise libgomp spins less once two Python threads use torch.
     """
+    if (share := usable_cpus()) < (os.cpu_count() or 1):  # a container's share of time is nothing that OpenMP knows of
+        os.environ.setdefault("OMP_NUM_THREADS", str(share))
     os.environ.setdefault("OMP_WAIT_POLICY", "active")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, out, print_json, settings
+from auditor.memory import available_memory, usable_cpus
 
 PACKAGES = (
     "torch",
@@ -61,26 +62,17 @@ def _machine() -> list[Finding]:
     import torch
 
     conf = settings()
-    free = _available_gb()
+    free = available_memory() / 2**30
     return [
         Finding("device", conf.device, "" if conf.device != "cpu" else "the CPU is enough for models up to 1B"),
         Finding("dtype", str(conf.torch_dtype).removeprefix("torch.")),
-        Finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores"),
+        Finding("threads", f"{torch.get_num_threads()} of {usable_cpus()} cores that may be used"),
         Finding(
             "memory",
-            f"{free:.1f} GB available" if free else "unknown",
-            f"free some: the embedded default needs {NEEDED_GB:g} GB" if free and free < NEEDED_GB else "",
+            f"{free:.1f} GB available",
+            f"free some: the embedded default needs {NEEDED_GB:g} GB" if free < NEEDED_GB else "",
         ),
     ]
-
-
-def _available_gb() -> float | None:
-    try:
-        with open("/proc/meminfo") as stream:
-            lines = dict(line.split(":") for line in stream)
-        return int(lines["MemAvailable"].split()[0]) / 2**20
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 def _models() -> list[Finding]:

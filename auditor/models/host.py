@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 import torch
 
 from auditor.errors import BadModel
+from auditor.memory import available_memory
 from auditor.models.adapters import Adapter
 from auditor.models.engine import Engine
 from auditor.models.generate import Steering
@@ -92,7 +92,7 @@ class Host:
         weights = list(self.engine.decoder.model.parameters())
         parts = vllm.gpus if vllm is not None else 1
         if self.device.type != "cuda":
-            free = psutil.virtual_memory().available
+            free = available_memory()
         elif vllm is None:
             free = sum(torch.cuda.mem_get_info(device)[0] for device in {w.device for w in weights})
         else:
