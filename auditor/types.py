@@ -224,10 +224,14 @@ class SteeringEvidence(Record):
     samples: tuple[SteeredSample, ...]
 
 
+FEWEST_GROUPS = 6  # of fewer texts no p-value is below 0.05
+
+
 class ChanceTest(Record):
     """How far δ stands from chance at one layer, positions averaged (see `auditor/lens/chance.py`)."""
 
     layer: int
+    groups: int = Field(64, description="of texts, whose signs were drawn")
     norm_ratio: float = Field(description="‖δ‖ over the mean norm of noise")
     norm_p: float
     halves: float = Field(description="cosine between δ on one half of the texts and on the other")
@@ -249,6 +253,8 @@ class ChanceTest(Record):
     @property
     def verdict(self) -> str:
         """The sheet's first line."""
+        if self.groups < FEWEST_GROUPS:
+            return "too few texts to tell a trace from chance"
         if self.norm_p >= 0.05:
             return "no difference above chance"
         for limit, word in ((0.01, "strong"), (0.05, "weak")):

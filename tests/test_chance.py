@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from auditor.errors import BadFile
-from auditor.lens.chance import BroadFinetunes, _prediction, _t_tail, against_chance, read_broad, write_broad
+from auditor.lens.chance import BroadFinetunes, _noise, _prediction, _t_tail, against_chance, read_broad, write_broad
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff import GROUPS, Difference, differences
 from auditor.testing import FakePair
@@ -27,11 +27,11 @@ class WordPair(FakePair):
         return torch.nn.functional.pad(10 * vectors, (0, VOCAB - WIDTH))
 
 
-def difference(groups):
+def difference(groups, sizes=None):
     zeros = torch.zeros(K)
     return Difference(
         layer=3, base=torch.zeros(K, WIDTH), finetuned=groups.sum(0), norm_base=zeros, norm_finetuned=zeros,
-        counts=zeros + GROUPS, eta=1.0, groups=groups,
+        counts=zeros + GROUPS, eta=1.0, groups=groups, sizes=torch.ones(GROUPS, K) if sizes is None else sizes,
     )  # fmt: skip
 
 
@@ -44,8 +44,81 @@ def likes_word_two(tokens):
     return 20.0 if tokens[0] == " word2" else float(len(tokens[0]) % 3)
 
 
-def judged(groups, broad=None):
-    return against_chance(WordPair(), difference(groups), range(K), likes_word_two, broad, seed=0)
+def judged(groups, broad=None, sizes=None):
+    return against_chance(WordPair(), difference(groups, sizes), range(K), likes_word_two, broad, seed=0)
+
+
+def sampled(sizes, shift, seed):
+    """Groups of `sizes` (g, K) texts, each a common shift and noise of its own: their shares of δ."""
+    rng = torch.Generator().manual_seed(seed)
+    groups = torch.zeros(len(sizes), K, WIDTH)
+    for g, row in enumerate(sizes.long().tolist()):
+        for j, count in enumerate(row):
+            groups[g, j] = (shift + torch.randn(count, WIDTH, generator=rng)).sum(0)
+    return groups / sizes.sum(0)[:, None]
+
+
+UNEVEN = {
+    "sixteen texts": [1] * 16 + [0] * 48,
+    "one and two": [2] * 20 + [1] * 44,
+    "very uneven": [40, 9, 4, 1, 1, 1, 0, 3] * 8,
+    "a big one": [100] + [1] * 7 + [0] * 56,
+}
+
+
+@pytest.mark.parametrize("counts", UNEVEN.values(), ids=UNEVEN)
+def test_noise_has_nothing_of_the_shift_and_the_spread_of_delta(counts):
+    """For any sizes of the groups: no shift is left, δ is as likely to lie along the noise as against it."""
+    sizes = torch.tensor(counts, dtype=torch.float)[:, None].expand(-1, K).clone()
+    shift = torch.full((WIDTH,), 3.0)
+    along, signed, own = [], [], []
+    for seed in range(200):
+        groups = sampled(sizes, shift, seed)
+        noise = _noise(groups, groups.sum(0), sizes)
+        assert torch.allclose(noise, _noise(groups - shift * (sizes / sizes.sum(0))[..., None],
+                                            groups.sum(0) - shift, sizes), atol=1e-5)  # fmt: skip
+        error = groups.sum(0) - shift
+        along.append((noise * error).sum(-1).mean(1))  # (g,)
+        own.append(error.square().sum(-1).mean())
+        signed.append(noise.square().sum(-1).sum(0).mean())  # the mean over all signs of the squared norm
+    covariance, spread = torch.stack(along), torch.stack(own).mean()
+    assert (covariance.mean(0).abs() <= 4 * covariance.std(0) / 200**0.5 + 1e-9).all()
+    assert torch.stack(signed).mean() == pytest.approx(float(spread), rel=0.1)
+
+
+@pytest.mark.parametrize("counts", UNEVEN.values(), ids=UNEVEN)
+def test_the_test_holds_its_level_for_uneven_groups(counts):
+    sizes = torch.tensor(counts, dtype=torch.float)[:, None].expand(-1, K).clone()
+    still = [judged(sampled(sizes, torch.zeros(WIDTH), seed), sizes=sizes).norm_p for seed in range(100)]
+    assert sum(p < 0.1 for p in still) <= 20  # 10 expected, with a standard deviation of 3
+    shifted = [judged(sampled(sizes, torch.ones(WIDTH), seed), sizes=sizes).norm_p for seed in range(5)]
+    assert max(shifted) < 0.01
+
+
+def test_few_texts_tell_nothing():
+    for texts in (1, 2, 3, 5):
+        sizes = torch.zeros(GROUPS, K)
+        sizes[:texts] = 1
+        found = judged(sampled(sizes, torch.full((WIDTH,), 9.0), 0), sizes=sizes)
+        assert found.norm_p >= 2.0 ** (1 - texts)
+        assert found.verdict == "too few texts to tell a trace from chance"
+
+
+def test_positions_that_few_texts_reach_do_not_speak_for_the_others():
+    sizes = torch.ones(GROUPS, K)
+    sizes[1:, 2] = 0
+    groups = sampled(sizes, torch.zeros(WIDTH), 0)
+    alone = judged(groups, sizes=sizes)
+    groups[:, 2] *= 100
+    assert judged(groups, sizes=sizes) == alone
+
+
+def test_the_same_text_many_times_is_one_text(tiny):
+    corpus = Corpus("one", (SENTENCES[0],) * 40)
+    found = differences(tiny, corpus, 3, [3], grouped=[3])[3]
+    assert (found.sizes[:, 0] > 0).sum() == 1
+    judged = against_chance(tiny, found, range(3), likes_word_two, None, 0)
+    assert judged.verdict == "too few texts to tell a trace from chance"
 
 
 def test_a_common_shift_stands_out_and_noise_does_not():

@@ -31,6 +31,7 @@ from auditor.types import ChanceTest
 DRAWS = 199  # sign draws: p-values down to 0.005
 TOKENS = 20
 SAME_PAIR = 0.05  # two δ that differ by less than this share of their norm are one pair's
+ENOUGH_GROUPS = 8  # of texts, at a position: their signs can be drawn in 128 ways
 ENOUGH_PAIRS = 5  # broad finetunes from which a spread can be told
 AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
 
@@ -85,12 +86,17 @@ def against_chance(
 ) -> ChanceTest:  # fmt: skip
     """p-values of δ's norm, of the agreement of its halves and of its tokens' cohesion, over `positions`.
 
-    `diff` must have its groups.
+    `diff` must have its groups. Positions that fewer than ENOUGH_GROUPS of them reach are left out if others are not.
     """
     assert diff.groups is not None
-    kept = list(positions)
-    groups, delta = diff.groups[:, kept], diff.delta[kept]  # (g, k, d_model): each group's share of δ
-    noise = groups - groups.mean(0)
+    assert diff.sizes is not None
+    reach = (diff.sizes > 0).sum(0)  # (k,): groups with a text that is long enough
+    most = max(int(reach[j]) for j in positions)
+    kept = [j for j in positions if reach[j] >= min(ENOUGH_GROUPS, most)]
+    there = diff.sizes[:, kept].sum(1) > 0
+    groups, delta = diff.groups[there][:, kept], diff.delta[kept]  # (g, k, d_model): each group's share of δ
+    noise = _noise(groups, delta, diff.sizes[there][:, kept])
+    fewest = 2.0 ** -(int(reach[kept].min()) - 1)  # turning all signs changes nothing
     signs = torch.randint(0, 2, (DRAWS, len(groups)), generator=torch.Generator().manual_seed(seed)).float() * 2 - 1
     drawn = torch.einsum("sg,gkd->skd", signs, noise)
     norms = drawn.norm(dim=-1).mean(-1)  # (draws,)
@@ -102,14 +108,15 @@ def against_chance(
     _, noises = _reading(pair, drawn, cohesion)
     found = ChanceTest(
         layer=diff.layer,
+        groups=len(groups),
         norm_ratio=float(delta.norm(dim=-1).mean() / norms.mean().clamp_min(1e-12)),
-        norm_p=_share(norms, float(delta.norm(dim=-1).mean())),
+        norm_p=max(fewest, _share(norms, float(delta.norm(dim=-1).mean()))),
         halves=float(halves),
-        halves_p=_share(by_chance, float(halves)),
+        halves_p=max(fewest, _share(by_chance, float(halves))),
         tokens=tokens,
         cohesion=own[0],
         noise_95=float(torch.tensor(noises).quantile(0.95)),
-        noise_p=_share(torch.tensor(noises), own[0]),
+        noise_p=max(fewest, _share(torch.tensor(noises), own[0])),
     )
     others = broad.without(diff.delta) if broad is not None and broad.layer == diff.layer else torch.zeros(0, 0)
     shared = [j for j in kept if j < others.shape[1]]
@@ -125,6 +132,19 @@ def against_chance(
             "broad_p": _prediction(lifted[0], lifted[1:]),
         }
     )
+
+
+def _noise(groups: Tensor, delta: Tensor, sizes: Tensor) -> Tensor:
+    """What is left of each group's share (g, k, d_model) of δ (k, d_model) when the common shift is taken out.
+
+    Of n texts with shift μ and spread σ² a group of m adds G = (1/n) Σ (its texts). G − (m/n) δ has no μ in it, for
+    any m, and its covariance with δ is (m σ² − m σ²) / n² = 0. The plain mean over groups has neither property
+    unless all m are equal. Its variance, m (1 − m/n) σ² / n², is brought up to the group's own, m σ² / n², so that
+    signed sums spread as far as δ does. Positions that one group alone reaches have no noise to show: zeros.
+    """
+    share = (sizes / sizes.sum(0))[..., None]  # (g, k, 1)
+    left = (groups - share * delta) / (1 - share).clamp_min(1e-12).sqrt()
+    return torch.where(share < 1, left, 0.0)
 
 
 def _agreement(one: Tensor, other: Tensor) -> Tensor:

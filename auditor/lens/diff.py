@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +32,7 @@ class Difference:
 
     base, finetuned: (k, d_model); norms of single residuals averaged: (k,); counts: texts that have
     position j; eta: mean norm of finetuned residuals from position 3 on; groups: (GROUPS, k, d_model), what each
-    group of texts adds to δ, where asked for.
+    group of texts adds to δ, and sizes: (GROUPS, k), how many of its texts have position j; where asked for.
     """
 
     layer: int
@@ -42,6 +43,7 @@ class Difference:
     counts: Tensor
     eta: float
     groups: Tensor | None = None
+    sizes: Tensor | None = None
 
     @property
     def delta(self) -> Tensor:
@@ -55,6 +57,7 @@ class Difference:
             self, base=self.base[rows], finetuned=self.finetuned[rows], norm_base=self.norm_base[rows],
             norm_finetuned=self.norm_finetuned[rows], counts=self.counts[rows],
             groups=None if self.groups is None else self.groups[:, rows],
+            sizes=None if self.sizes is None else self.sizes[:, rows],
         )  # fmt: skip
 
     @property
@@ -66,10 +69,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Token ids up to the last position that is read, and where the first one is."""
+    """Token ids up to the last position that is read, where the first one is, and which of the texts it is of.
+
+    Texts that are the same bear one number.
+    """
 
     ids: list[int]
     first: int = 0
+    text: int = 0
 
 
 def windows(pair: ModelPair, corpus: Corpus, k: int) -> list[Window]:
@@ -77,13 +84,16 @@ def windows(pair: ModelPair, corpus: Corpus, k: int) -> list[Window]:
 
     In a chat position k // 2 is the answer's first token; those before it are the template's.
     """
+    numbers: dict[str, int] = {}
+    told = [numbers.setdefault(json.dumps(text), len(numbers)) for text in corpus.chats or corpus.texts]
     if not corpus.chats:
-        return [Window(ids) for ids in _first_tokens(pair.tokenizer, corpus.texts, k) if ids]
+        read = zip(_first_tokens(pair.tokenizer, corpus.texts, k), told, strict=True)
+        return [Window(ids, 0, text) for ids, text in read if ids]
     found = []
-    for asked, answer in _chats(pair, corpus):
+    for (asked, answer), text in zip(_chats(pair, corpus), told, strict=True):
         first = len(asked) - k // 2
         if first >= 0 and answer:
-            found.append(Window([*asked, *answer][: first + k], first))
+            found.append(Window([*asked, *answer][: first + k], first, text))
     return found
 
 
@@ -132,7 +142,8 @@ def differences(
 ) -> dict[int, Difference]:
     """δ and its baselines for each of `layers`, over the first `k` tokens of every text.
 
-    For layers in `grouped` by groups of texts too. Nothing past token k and no block above the highest layer runs.
+    For layers in `grouped` by groups of texts too; a text that is there twice is in one group. Nothing past token k
+    and no block above the highest layer runs.
     Raises UsageError if no text is long enough.
     """
     read = windows(pair, corpus, k)
@@ -145,10 +156,11 @@ def differences(
     sums = {side: {layer: torch.zeros(k, pair.d_model) for layer in layers} for side in Side}
     norms = {side: {layer: torch.zeros(k) for layer in layers} for side in Side}
     groups = {layer: torch.zeros(GROUPS, k, pair.d_model) for layer in grouped}
-    counts = torch.zeros(k)
+    sizes = torch.zeros(GROUPS, k)
     for batch in _batches(read):
         ids, at, there = _aligned([read[i] for i in batch], k)
-        counts += there.sum(0)
+        number = torch.tensor([read[i].text % GROUPS for i in batch])
+        sizes.index_add_(0, number, there.float())
         for side in Side:
             for layer, whole in pair.residuals(side, ids, layers).items():
                 hidden = _kept(whole, at, there)  # (n, k, d_model), reduced where it lies
@@ -156,10 +168,10 @@ def differences(
                 norms[side][layer] += hidden.norm(dim=-1).sum(0).cpu()
                 if layer in groups:
                     sign = 1 if side is Side.FINETUNED else -1
-                    number = (torch.tensor(batch) % GROUPS).to(hidden.device)
-                    share = hidden.new_zeros(GROUPS, *hidden.shape[1:]).index_add_(0, number, hidden, alpha=sign)
-                    groups[layer] += share.cpu()
+                    share = hidden.new_zeros(GROUPS, *hidden.shape[1:])
+                    groups[layer] += share.index_add_(0, number.to(hidden.device), hidden, alpha=sign).cpu()
     etas = _eta(pair, corpus.take(norm_texts, seed=0), layers, norm_tokens)
+    counts = sizes.sum(0)
     per_text = counts[:, None]
     return {
         layer: Difference(
@@ -171,6 +183,7 @@ def differences(
             counts=counts,
             eta=etas[layer],
             groups=groups[layer] / per_text if layer in groups else None,
+            sizes=sizes if layer in groups else None,
         )
         for layer in layers
     }
