@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from auditor.lens.chance import BroadFinetunes, read_broad
 from auditor.lens.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.models.blind import BlindPair
 from auditor.models.embed import load_embedder
 from auditor.models.pair import ModelPair
 from auditor.plugins import Dataset, Grader, GraderContext
@@ -48,7 +50,7 @@ def make_lens(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, gradin
         calibration_prompts=prompts.calibration,
         coherence=ws.graders[settings.coherence_grader],
         scale=ws.graders[settings.scale_grader],
-        grading=grading,
+        grading=replace(grading, pair=BlindPair(pair)),
         broad=_broad_finetunes(ws, pair),
     )
 

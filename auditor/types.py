@@ -12,7 +12,7 @@ from auditor.files import like_a_path
 
 SUMMARY_WORDS = 200  # of a hypothesis (paper, prompt of the agent)
 
-Family = Literal["sdf", "em", "subliminal", "taboo", "domain", "null"]
+Family = str
 
 
 class Record(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from auditor.lens.words import as_word
+from auditor.models.blind import NEUTRAL
 from auditor.plugins import Dataset
 from auditor.prompts import Prompt
 from auditor.text import CUT, quote, shortfalls, visible
@@ -21,8 +22,18 @@ MIN_SECTION = 400  # characters that a section gets even so
 
 
 def blinded(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
-    """Names that tell nothing of the corpus: ds1, ds2, …; the tools take the same names."""
-    return {f"ds{i}": dataset for i, dataset in enumerate(datasets, 1)}
+    """Names that tell nothing of the corpus: ds1, ds2, …; the tools take the same names.
+
+    What the sheets say of the pair and the corpus is blanked too: tools hold them.
+    """
+    return {name: _nameless(name, dataset) for name, dataset in ((f"ds{i}", d) for i, d in enumerate(datasets, 1))}
+
+
+def _nameless(name: str, dataset: Dataset) -> Dataset:
+    evidence = dataset.evidence
+    settings = evidence.settings.model_copy(update={"corpus": name})
+    blank = {"pair": NEUTRAL, "fingerprint": "", "corpus": name, "corpus_sha256": "", "settings": settings}
+    return Dataset(evidence.model_copy(update=blank), dataset.deltas)
 
 
 def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Dataset]) -> str:

@@ -18,6 +18,7 @@ from auditor.agent.protocol import Wire
 from auditor.agent.state import AuditState, fresh_state
 from auditor.errors import AuditorError, UsageError
 from auditor.llm.caller import Caller
+from auditor.models.blind import BlindPair
 from auditor.models.embed import Embedder
 from auditor.models.pair import ModelPair
 from auditor.plugins import Context, Dataset
@@ -60,7 +61,7 @@ def plan(
         tools=tools,
         prompts={"system": workspace.prompts[agent.prompt], **prompts},
         limits=limits,
-        context=Context(pair, blinded([dataset]), ask, seed),
+        context=Context(BlindPair(pair), blinded([dataset]), ask, seed),
         wire=Wire(caller, tools, prompts, protocol, name),
     )
 
