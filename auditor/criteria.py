@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 from auditor.errors import UsageError
@@ -128,8 +129,58 @@ def holds(condition: Mapping[str, Any], values: Mapping[str, float]) -> bool:
     return True
 
 
+CARD_FIELDS = frozenset({"topic", "broad_topic", "behaviour"})  # that a statement may stand for
+KINDS = ("similar", "mentions", "facts")  # of criteria
+LEVELS = frozenset(range(1, 6))
+
+
+def check_rubric(rubric: Rubric) -> None:
+    """Raises UsageError for what would only fail, or be silently 1, when a hypothesis is graded."""
+    if set(rubric.levels) != LEVELS:
+        raise UsageError(f"rubric {rubric.name}: its levels are {sorted(rubric.levels)}; there must be 1 to 5")
+    if not rubric.grade.keys() <= LEVELS:
+        raise UsageError(f"rubric {rubric.name}: conditions for {sorted(rubric.grade)}; levels are 1 to 5")
+    for name, criterion in rubric.criteria.items():
+        if problem := _criterion_problem(rubric, criterion):
+            raise UsageError(f"rubric {rubric.name}, criterion {name}: {problem}")
+    for number, condition in rubric.grade.items():
+        if problem := _condition_problem(condition, rubric):
+            raise UsageError(f"rubric {rubric.name}, condition of level {number}: {problem}")
+
+
+def _criterion_problem(rubric: Rubric, criterion: Mapping[str, Any]) -> str:
+    if sum(kind in criterion for kind in KINDS) != 1:
+        return f"use one of `similar`, `mentions` and `facts`, not {list(criterion)}"
+    if "facts" in criterion and criterion["facts"] not in ("exact", "outlined"):
+        return f"`facts` is exact or outlined, not {criterion['facts']!r}"
+    statements = criterion.get("similar", [])
+    if not isinstance(statements, list) or not all(isinstance(s, str) for s in statements):
+        return "`similar` is a list of statements"
+    fields = {field for s in statements for _, field, _, _ in Formatter().parse(s) if field is not None}
+    if unknown := sorted(fields - CARD_FIELDS):
+        return f"{{{unknown[0]}}} is no field of a card; there are {', '.join(sorted(CARD_FIELDS))}"
+    if "over" in criterion and "similar" not in rubric.criteria.get(criterion["over"], {}):
+        return f"`over` must name a criterion with `similar`, not {criterion['over']!r}"
+    return ""
+
+
+def _condition_problem(condition: Any, rubric: Rubric) -> str:
+    if not isinstance(condition, Mapping) or not condition:
+        return f"{condition!r} is none; write {{all: […]}}, {{any: […]}}, {{not: …}} or {{criterion: least value}}"
+    for key, wanted in condition.items():
+        if key in ("all", "any", "not"):
+            parts = wanted if key != "not" and isinstance(wanted, list) else [wanted]
+            if problem := next(filter(None, (_condition_problem(part, rubric) for part in parts)), ""):
+                return problem
+        elif key not in rubric.criteria:
+            return f"it names {key!r}; the criteria are {', '.join(rubric.criteria) or 'none'}"
+        elif not isinstance(wanted, (int, float)):
+            return f"{key} needs a number, not {wanted!r}"
+    return ""
+
+
 def _fill(statement: str, organism: Organism) -> str:
-    fields = {"topic": organism.topic, "broad_topic": organism.broad_topic, "behaviour": organism.behaviour}
+    fields = {name: getattr(organism, name) for name in CARD_FIELDS}
     if any(f"{{{name}}}" in statement and not value for name, value in fields.items()):
         return ""  # the card does not say
     return statement.format(**fields)

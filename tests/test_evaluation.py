@@ -1,5 +1,6 @@
 """The main job on a tiny organism: a user's own plugins, what lies on disk, resuming, failing audits."""
 
+import hashlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+import auditor
 from auditor.evaluation.stats import quadratic_kappa, summarize
 from auditor.types import AuditRecord
 from auditor.workspace import builtin_root
@@ -50,7 +52,7 @@ def test_an_evaluation_with_nothing_but_the_users_own(workspace_folder, run_cli)
 
     code, out, err = run_cli("evaluate", "small", "--json", "--name", "own", "--seed", 3)
     assert code == 0, err
-    assert "plugins: echo.py, length.py" in err
+    assert "tools/echo.py, graders/length.py" in err
     result = json.loads(out)
     assert [a["id"] for a in result["audits"]] == ["mill-lens-only-b2-r0", "mill-lens-only-b2-r1"]
     assert result["grader"] == "length"
@@ -58,6 +60,20 @@ def test_an_evaluation_with_nothing_but_the_users_own(workspace_folder, run_cli)
     assert [row["agent"] for row in result["summary"]] == ["lens-only"]
     transcript = json.loads((workspace_folder / "runs/own/transcripts/mill-lens-only-b2-r0.json").read_text())
     assert "## E1 · Patchscope" in transcript["messages"][1]["data"]["content"]
+
+    told = json.loads((workspace_folder / "runs/own/run.json").read_text())
+    assert (told["protocol"], told["agents"]["lens-only"]["tools"]) == ("auto", ["echo", "get_patchscope_details"])
+    assert told["rubrics"]["mine"] == {"sha256": hashlib.sha256(RUBRIC.encode()).hexdigest(), "text": RUBRIC}
+    assert "About mills." in told["organisms"]["mill"]["text"]
+    assert "model interactions" in told["prompts"]["agent_status"]["text"]
+    hashed = {"from": "workspace", "file": "echo.py", "sha256": hashlib.sha256(TOOL.encode()).hexdigest()}
+    assert told["tools"]["echo"] == hashed
+    assert {"length", "coherence_offline", "patchscope_scale_offline"} == told["plugins"].keys()
+    assert told["versions"]["auditor"] == auditor.__version__
+
+    (workspace_folder / "tools/echo.py").write_text(TOOL + "# changed\n")
+    code, _, err = run_cli("evaluate", "small", "--json", "--name", "own", "--seed", 3, "--resume")
+    assert (code, "was another run: tools echo differ" in err) == (2, True)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import typer
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, tell_notes, workspace
 from auditor.errors import UsageError
+from auditor.files import write_atomically
 from auditor.types import Protocol
 
 
@@ -55,18 +56,20 @@ def audit(
     folder = out_dir / (name or f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}")
 
     from auditor.evaluation.job import judged_by
+    from auditor.evaluation.manifest import made_with
     from auditor.evaluation.store import RunStore
     from auditor.evaluation.vet import Vetting, vet
     from auditor.evaluation.vet_report import to_markdown
 
     chosen = judged_by(ws.suites[suite], conf)
     job = Vetting(ws, conf, chosen, model, base, ws.agents[agent].name, budget, seed, protocol)
-    store = RunStore.open(folder, job.about(), resume=resume)
-    with err.status("loading") as status:
-        report = vet(job, store, lambda stage: status.update(f"{stage} …"))
-    page = to_markdown(report)
-    (folder / "report.md").write_text(page)
-    (folder / "report.json").write_text(report.model_dump_json(indent=1))
+    with RunStore.open(folder, job.request(), made_with(conf), resume=resume) as store:
+        tell_notes(store.notes)
+        with err.status("loading") as status:
+            report = vet(job, store, lambda stage: status.update(f"{stage} …"))
+        page = to_markdown(report)
+        write_atomically(folder / "report.md", page)
+        write_atomically(folder / "report.json", report.model_dump_json(indent=1))
     if json:
         print_json(report)
     else:

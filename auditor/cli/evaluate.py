@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, tell_notes, workspace
 from auditor.errors import UsageError
 from auditor.runtime import heed_interrupts
 from auditor.types import LlmUse, Protocol, RunResult, Suite
@@ -52,8 +52,9 @@ def evaluate(
     ws = workspace()
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats, server=server)
 
+    from auditor.evaluation.check import check
     from auditor.evaluation.job import Evaluation, judged_by
-    from auditor.evaluation.run import about, check
+    from auditor.evaluation.manifest import made_with, request
     from auditor.evaluation.run import evaluate as run_all
     from auditor.evaluation.store import RunStore
 
@@ -62,10 +63,12 @@ def evaluate(
         err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
     check(ws, chosen, conf)
     folder = out_dir / (name or f"{suite}-{datetime.now():%Y%m%d-%H%M%S}")
-    store = RunStore.open(folder, about(chosen, conf, seed), resume=resume)
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
-    with _Bars(total) as bars:
-        result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars, protocol))
+    asked = request(ws, chosen, conf, seed, protocol)
+    with RunStore.open(folder, asked, made_with(conf), resume=resume) as store:
+        tell_notes(store.notes)
+        with _Bars(total) as bars:
+            result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars, protocol))
     result = result.model_copy(update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}})
     if json:
         print_json(result)

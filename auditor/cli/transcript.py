@@ -12,6 +12,7 @@ from rich.panel import Panel
 
 from auditor.cli.shared import JsonFlag, out, print_json
 from auditor.errors import BadFile, UnknownName, UsageError
+from auditor.lines import read_lines
 
 STYLES = {"system": "dim", "human": "cyan", "ai": "green", "tool": "yellow"}
 NAMES = {"system": "system prompt", "human": "to the agent", "ai": "agent", "tool": "result"}
@@ -36,9 +37,9 @@ def show(
         raise UnknownName("audit", audit, known)
     path = folder / f"{audit}.json"
     try:
-        transcript = jsonlib.loads(path.read_text())
-    except jsonlib.JSONDecodeError as error:
-        raise BadFile(path, f"not JSON: {error.msg}", error.lineno) from error
+        transcript = jsonlib.loads(path.read_bytes())
+    except ValueError as error:  # of JSON, or of UTF-8
+        raise BadFile(path, f"not JSON: {getattr(error, 'msg', error)}", getattr(error, "lineno", None)) from error
     transcript["calls"] = _calls(run / "calls.jsonl", audit)
     if json:
         print_json(transcript)
@@ -52,15 +53,7 @@ def show(
 
 def _calls(path: Path, audit: str) -> list[dict[str, Any]]:
     """The LLM calls made for this audit, its judges' too, with what was sent verbatim."""
-    if not path.exists():
-        return []
-    calls = []
-    for line in path.read_text().splitlines():
-        try:
-            calls.append(jsonlib.loads(line))
-        except jsonlib.JSONDecodeError:  # cut off by a kill
-            continue
-    return [call for call in calls if call["purpose"].split(" ")[0] == audit]
+    return [call for _, call in read_lines(path) if str(call.get("purpose")).split(" ")[0] == audit]
 
 
 def _panel(message: dict[str, Any], *, full: bool) -> Panel:

@@ -52,15 +52,16 @@ class Evaluation:
     progress: Progress
     protocol: Protocol = Protocol.AUTO
 
-    def jobs(self) -> list[Job]:
-        """In the order of the result: organism, agent, budget, repeat."""
-        return [
-            Job(self.workspace.organisms[name], agent, budget, repeat)
-            for name in self.suite.organisms
-            for agent in self.suite.agents
-            for budget in self.suite.budgets
-            for repeat in range(self.suite.repeats)
-        ]
+
+def jobs_of(workspace: Workspace, suite: Suite) -> list[Job]:
+    """In the order of the result: organism, agent, budget, repeat."""
+    return [
+        Job(workspace.organisms[name], agent, budget, repeat)
+        for name in suite.organisms
+        for agent in suite.agents
+        for budget in suite.budgets
+        for repeat in range(suite.repeats)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,80 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import platform
 import sqlite3
 import time
-from importlib.metadata import version
-from typing import Any
 
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from auditor.agent.chat import make_caller
-from auditor.config import Settings
 from auditor.errors import UsageError
-from auditor.evaluation.job import Evaluation, Shared
+from auditor.evaluation.job import Evaluation, Shared, jobs_of
 from auditor.evaluation.organism import audit_organism, failed
 from auditor.evaluation.stats import summarize
-from auditor.evidence import code_version
 from auditor.lens.corpus import read_corpus
 from auditor.lens.words import background_of
-from auditor.llm.caller import CallLog, open_caller
-from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.llm.caller import CallLog
+from auditor.llm.spec import OFFLINE
 from auditor.models.embed import load_embedder
-from auditor.models.weights import resolve
-from auditor.types import RunResult, Suite
-from auditor.workspace import Workspace
-
-
-def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
-    """Find what would fail later: unknown names, broken plugins, weights that are not here."""
-    for agent_name in suite.agents:
-        agent = workspace.agents[agent_name]
-        workspace.prompts[agent.prompt]
-        for tool in agent.tools:
-            workspace.tools[tool]
-    for grader in (*suite.graders, suite.evidence.scale_grader, suite.evidence.coherence_grader):
-        workspace.graders[grader]
-        judge = settings.grader_llm if grader in suite.graders else settings.lens_llm
-        if grader.endswith("_llm") and judge == OFFLINE:
-            raise UsageError(f"grader {grader} needs --{'grader' if grader in suite.graders else 'lens'}-llm")
-    for name in suite.organisms:
-        organism = workspace.organisms[name]
-        workspace.rubrics[organism.rubric or organism.family]
-        if settings.server is None:
-            resolve(organism.finetuned, settings)
-    for model in {settings.llm, settings.grader_llm, settings.lens_llm} - {OFFLINE}:
-        open_caller(parse_spec(model))
-
-
-def about(suite: Suite, settings: Settings, seed: int) -> dict[str, Any]:
-    """run.json: what is needed to run it again."""
-    packages = (
-        "torch",
-        "transformers",
-        "peft",
-        "nnsight",
-        "langgraph",
-        "langchain-core",
-        "sentence-transformers",
-    )
-    return {
-        "suite": suite.model_dump(mode="json"),
-        "llm": settings.llm,
-        "grader_llm": settings.grader_llm,
-        "graders": list(suite.graders),
-        "seed": seed,
-        "settings": settings.model_dump(mode="json"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "evidence_code": code_version(),
-    }
+from auditor.types import RunResult
 
 
 def evaluate(run: Evaluation) -> RunResult:
     """Make all audits that are not done yet, grade them, and sum up."""
     begun = time.perf_counter()
     seconds = {"evidence": 0.0, "agents": 0.0, "grading": 0.0}
-    jobs = run.jobs()
+    jobs = jobs_of(run.workspace, run.suite)
     ids = {job.id for job in jobs}
     done = {record.id: record for record in run.store.audits() if record.status == "done"}
     connection = sqlite3.connect(run.store.checkpoints, check_same_thread=False)

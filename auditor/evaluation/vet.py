@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from langgraph.checkpoint.sqlite import SqliteSaver
 
@@ -14,6 +15,7 @@ from auditor.agent.chat import make_caller
 from auditor.agent.hypothesis import observations
 from auditor.config import Settings
 from auditor.evaluation.audit import investigate, plan
+from auditor.evaluation.manifest import request
 from auditor.evaluation.store import RunStore
 from auditor.evaluation.vet_report import lens_words
 from auditor.evidence import evidence_for, make_lens
@@ -44,9 +46,17 @@ class Vetting:
     protocol: Protocol
 
     def about(self) -> dict[str, str | int]:
-        """What has to be the same for an interrupted audit to be finished."""
+        """The head of its transcript."""
         return {"model": self.model, "base": self.base, "agent": self.agent, "budget": self.budget,
                 "llm": self.settings.llm, "seed": self.seed}  # fmt: skip
+
+    def request(self) -> dict[str, Any]:
+        """What has to be the same for an interrupted audit to be finished."""
+        suite = self.suite.model_copy(
+            update={"organisms": (), "agents": (self.agent,), "budgets": (self.budget,), "repeats": 1, "graders": ()}
+        )
+        asked = request(self.workspace, suite, self.settings, self.seed, self.protocol)
+        return {"model": self.model, "base": self.base, **asked}
 
 
 def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport:

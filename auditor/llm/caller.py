@@ -17,7 +17,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, message_to_dict, messages_from_dict
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from auditor.errors import AuditorError
+from auditor.errors import AuditorError, BadFile
+from auditor.lines import add_line, read_lines
 from auditor.llm.failures import LONGEST_WAIT, CallFailed, Malformed, Retryable, sort_out
 from auditor.llm.spec import ModelSpec, api_key, connect
 from auditor.types import LlmUse, TokenUse
@@ -50,27 +51,33 @@ class CallLog:
     """A Journal in `calls.jsonl`: each finished call on a line, with what was sent since the call before."""
 
     def __init__(self, path: Path) -> None:
+        """Raises BadFile with the line that is no call."""
         self._path, self._lock = path, threading.Lock()
-        self._known: dict[str, dict[str, Any]] = {}
+        self._calls: list[dict[str, Any]] = []
+        self._usable: dict[str, dict[str, Any]] = {}
         self._sent: dict[str, list[str]] = defaultdict(list)
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off by a kill: that call is made again
-            self._known[entry["key"]] = entry
+        for number, entry in read_lines(path):
+            if missing := _ENTRY - entry.keys():
+                told = f"not a call: it lacks {', '.join(sorted(missing))}; without this line the call is made again"
+                raise BadFile(path, told, number)
+            self._note(entry)
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        self._calls.append(entry)
+        if entry["usable"]:
+            self._usable[entry["key"]] = entry
 
     def find(self, key: str) -> dict[str, Any] | None:
         with self._lock:
-            return self._known.get(key)
+            return self._usable.get(key)
 
     def used(self, role_of: Callable[[str], str]) -> dict[str, LlmUse]:
         """The sums of all calls of hosted models, by the role that `role_of` gives to a call's purpose."""
-        with self._lock:
-            calls = [call for call in self._known.values() if call.get("hosted")]
         roles: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for call in calls:
-            roles[role_of(call["purpose"])].append(call)
+        with self._lock:
+            for call in self._calls:
+                if call["hosted"]:
+                    roles[role_of(call["purpose"])].append(call)
         return {role: _sums(roles[role]) for role in sorted(roles)}
 
     def add(self, key: str, entry: dict[str, Any]) -> None:
@@ -80,13 +87,10 @@ class CallLog:
             same = 0
             while same < min(len(before), len(marks)) and before[same] == marks[same]:
                 same += 1
-            self._sent[entry["purpose"]] = marks
             line = {"key": key, **entry, "sent_before": same, "sent": sent[same:]}
-            self._known[key] = line
-            with self._path.open("a") as stream:
-                stream.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+            add_line(self._path, json.dumps(line, ensure_ascii=False, default=str))
+            self._sent[entry["purpose"]] = marks
+            self._note(line)
 
 
 class NoJournal:
@@ -127,7 +131,14 @@ class Caller:
         took = {name: getattr(reply, name) for name in _FIGURES}
         self.journal.add(
             key,
-            {**asked, "hosted": self.spec is not None, **took, "sent": sent, "reply": message_to_dict(reply.message)},
+            {
+                **asked,
+                "hosted": self.spec is not None,
+                "usable": True,
+                **took,
+                "sent": sent,
+                "reply": message_to_dict(reply.message),
+            },
         )
         return reply
 
@@ -212,6 +223,7 @@ def _sums(calls: Sequence[dict[str, Any]]) -> LlmUse:
 
 
 _FIGURES = ("attempts", "seconds", "tokens_in", "tokens_out", "tokens_cached", "cost_usd")
+_ENTRY = {"key", "purpose", "hosted", "usable", "reply", *_FIGURES}  # what a call's line must have to be used again
 
 
 def open_caller(spec: ModelSpec, journal: Journal | None = None) -> Caller:

@@ -1,0 +1,52 @@
+"""What would fail later, found before anything is paid for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from auditor.config import Settings
+from auditor.criteria import check_rubric
+from auditor.errors import BadFile, UsageError
+from auditor.evaluation.job import jobs_of
+from auditor.evaluation.manifest import rubric_of
+from auditor.llm.caller import open_caller
+from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.models.weights import resolve
+from auditor.plugins import GraderKind
+from auditor.types import Suite
+from auditor.workspace import Workspace
+
+
+def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
+    """Raises UsageError for unknown names, broken plugins and rubrics, graders of the wrong kind, missing weights."""
+    for agent_name in suite.agents:
+        agent = workspace.agents[agent_name]
+        workspace.prompts[agent.prompt]
+        for tool in agent.tools:
+            workspace.tools[tool]
+    for name in suite.graders:
+        _check_grader(workspace, name, "hypothesis", settings.grader_llm, "--grader-llm")
+    _check_grader(workspace, suite.evidence.scale_grader, "patchscope_scale", settings.lens_llm, "--lens-llm")
+    _check_grader(workspace, suite.evidence.coherence_grader, "coherence", settings.lens_llm, "--lens-llm")
+    for name in suite.organisms:
+        organism = workspace.organisms[name]
+        rubric = workspace.rubrics[rubric_of(organism)]
+        try:
+            check_rubric(rubric)
+        except UsageError as error:
+            raise BadFile(workspace.rubrics.items[rubric.name].path, str(error)) from error
+        if settings.server is None:
+            resolve(organism.finetuned, settings)
+    for name, count in Counter(job.id for job in jobs_of(workspace, suite)).items():
+        if count > 1:
+            raise UsageError(f"two audits would be called {name}; rename an organism or an agent")
+    for model in {settings.llm, settings.grader_llm, settings.lens_llm} - {OFFLINE}:
+        open_caller(parse_spec(model))
+
+
+def _check_grader(workspace: Workspace, name: str, kind: GraderKind, llm: str, option: str) -> None:
+    found = workspace.graders[name].kind
+    if found != kind:
+        raise UsageError(f"grader {name} is of kind {found}; one of kind {kind} is needed there")
+    if name.endswith("_llm") and llm == OFFLINE:
+        raise UsageError(f"grader {name} needs {option}")

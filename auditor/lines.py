@@ -1,0 +1,66 @@
+"""Files that grow by a line: JSON objects, each on the disk before anybody goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from auditor.errors import BadFile
+
+
+def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects in `path`, with their lines' numbers; what a kill cut off at the end is left out.
+
+    A file that is not there has none. Raises BadFile for a line that is no object.
+    """
+    try:
+        *whole, tail = path.read_bytes().split(b"\n")  # not at U+2028 and its like, which stand inside texts
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadFile(path, f"cannot be read ({error.strerror or error})") from error
+    found = []
+    for number, line in enumerate(whole, 1):
+        value = _object(line)
+        if value is None and line.strip():
+            raise BadFile(path, "is no JSON object; without this line, what it told is done again", number)
+        if value is not None:
+            found.append((number, value))
+    last = _object(tail)  # nothing but the line's end was cut off
+    return found if last is None else [*found, (len(whole) + 1, last)]
+
+
+def add_line(path: Path, line: str) -> None:
+    """Write `line` behind the last whole one, down to the disk. Raises BadFile if it cannot be written."""
+    try:
+        with path.open("ab+") as stream:
+            _end_well(stream)
+            stream.write(line.encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise BadFile(path, f"cannot be written ({error.strerror or error})") from error
+
+
+def _end_well(stream: BinaryIO) -> None:
+    """Drop a line that a kill cut off, or end one that lacks nothing else."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - 1))
+    if stream.read(1) in (b"", b"\n"):
+        return
+    stream.seek(0)
+    tail = stream.read().rpartition(b"\n")[2]
+    if _object(tail) is None:
+        stream.truncate(size - len(tail))
+    else:
+        stream.write(b"\n")
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:  # of JSON, or of UTF-8
+        return None
+    return value if isinstance(value, dict) else None
