@@ -57,16 +57,33 @@ def fetch(name: HubName, *, code: bool = False) -> Fetched:
     except BadModel:
         raise
     except Exception as error:
-        try:
-            where = Path(snapshot_download(name.repo, revision=name.revision, local_files_only=True))
-        except Exception:
-            raise refusal(name, error) from error
-        if not (where / name.folder).is_dir():
-            raise refusal(name, error) from error
-        return Fetched(where / name.folder, where.name)
+        return _cached(name, patterns, error)
     try:
         where = Path(snapshot_download(name.repo, revision=name.revision, allow_patterns=[*map(escape, wanted)]))
     except Exception as error:
+        raise refusal(name, error) from error
+    return Fetched(where / name.folder, where.name)
+
+
+def _cached(name: HubName, patterns: Sequence[str], error: Exception) -> Fetched:
+    """What the hub's cache holds, now that the hub itself gave `error`. Raises BadModel if it lacks anything."""
+    from huggingface_hub import snapshot_download
+
+    prefix = f"{escape(name.folder)}/" if name.folder else ""
+    try:
+        where = Path(
+            snapshot_download(
+                name.repo, revision=name.revision, local_files_only=True,
+                allow_patterns=[prefix + pattern for pattern in patterns],
+                ignore_patterns=[f"{prefix}*/*", f"{prefix}consolidated*"],
+            )
+        )  # fmt: skip
+    except Exception as local:
+        if type(local).__name__ == "IncompleteSnapshotError":  # of newer clients
+            why = refusal(name, error)
+            raise BadModel(f"the hub's cache holds {name} in part, and the rest is not to be had: {why}") from error
+        raise refusal(name, error) from error
+    if not (where / name.folder).is_dir():
         raise refusal(name, error) from error
     return Fetched(where / name.folder, where.name)
 
