@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from auditor.files import like_a_path
 
 SUMMARY_WORDS = 200  # of a hypothesis (paper, prompt of the agent)
 
-Family = str
+
+def _plain(name: str) -> str:
+    """Names are parts of file names, of addresses and of audit ids."""
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise ValueError(f"{name!r} cannot be a name: give letters, digits, -, _ and ., up to 100, no - or . first")
+    return name
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{twice[0]} is there twice")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
+Family = Annotated[Name, BeforeValidator(lambda given: "null" if given is None else given)]
+"""The kind of a finetune, which names its rubric unless the card does; `null` is a control without any subject."""
 
 
 class Record(BaseModel):
@@ -44,12 +72,12 @@ class Organism(Record):
     Everything from `description` on is the truth. Only graders and `organisms check` read it.
     """
 
-    name: str
+    name: Name
     family: Family
     base: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     adapter: str | None = Field("adapter", description="LoRA folder beside the card, a path, or a hub id")
     model: str | None = Field(None, description="instead of an adapter: a whole finetuned model")
-    rubric: str | None = Field(None, description="default: the family's")
+    rubric: Name | None = Field(None, description="default: the one that is called as the family is")
     description: str
     topic: str = Field("", description="the finetune's exact subject, in a few words")
     broad_topic: str = Field("", description="the field that the subject belongs to")
@@ -64,6 +92,11 @@ class Organism(Record):
     def folder(self) -> Path:
         """Where the card lies; set by the loader."""
         return self._folder
+
+    @property
+    def grading(self) -> str:
+        """The rubric that its hypotheses are graded by."""
+        return self.rubric or self.family
 
     @property
     def finetuned(self) -> str:
@@ -302,7 +335,7 @@ OverviewPart = Literal["patchscope", "logit_lens", "steering", "unsteered"]
 class Agent(Record):
     """What an agent sees, may call and is told: `evals/agents/NAME.yaml`."""
 
-    name: str
+    name: Name
     description: str = ""
     overview: tuple[OverviewPart, ...]
     tools: tuple[str, ...]
@@ -326,13 +359,16 @@ class Limits(Record):
 
 
 class Suite(Record):
-    """Every organism × agent × budget × repeat: `evals/suites/NAME.yaml`."""
+    """Every organism × agent × budget × repeat: `evals/suites/NAME.yaml`.
 
-    name: str
+    A file may say `extends: OTHER`: what it leaves out is then the other suite's (`auditor/suites.py`).
+    """
+
+    name: Name
     description: str = ""
-    organisms: tuple[str, ...]
-    agents: tuple[str, ...] = ("adl", "blackbox")
-    budgets: tuple[int, ...] = (5,)
+    organisms: Names
+    agents: Names = ("adl", "blackbox")
+    budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)] = (5,)
     repeats: int = Field(3, ge=1)
     turns: int = Field(15, ge=1)
     tokens: int | None = Field(None, ge=1, description="default: 15,000, and 2,000 more for each interaction")
@@ -349,7 +385,7 @@ class Suite(Record):
 class Rubric(Record):
     """Five levels in prose, and criteria that a machine can check: `rubrics/NAME.yaml`."""
 
-    name: str
+    name: Name
     family: Family
     levels: dict[int, str]
     criteria: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -411,7 +447,8 @@ class AuditRecord(Record):
 
     id: str
     organism: str
-    family: Family
+    family: str
+    rubric: str = Field("", description="that its grades are by")
     agent: str
     budget: int
     repeat: int
@@ -438,7 +475,7 @@ class SummaryRow(Record):
     n: int
     failed: int
     mean: float | None
-    ci95: tuple[float, float] | None
+    ci95: tuple[float, float] | None = Field(description="of the mean, by bootstrap; of one grade there is none")
     share_ge_2: float | None
     share_ge_4: float | None
 

@@ -23,10 +23,10 @@ import auditor
 from auditor.errors import BadFile, UsageError
 from auditor.plugins import Grader, Tool
 from auditor.prompts import Prompt, read_prompt
-from auditor.shelves import Shelf
+from auditor.shelves import Broken, Shelf
 from auditor.suites import Draft, finish, read_draft
 from auditor.types import Agent, Organism, Rubric, Suite
-from auditor.yaml_files import read_yaml
+from auditor.yaml_files import read_document, read_yaml
 
 MARKER = "auditor.toml"
 ENTRY_POINTS = "auditor.workspaces"
@@ -102,9 +102,22 @@ def load_workspace(
             tell(f"loading plugins of {root}: {listed}" if files else f"{name} {root} (no plugins)")
         _load_root(workspace, drafts, name, root)
     finish(drafts, workspace.suites)
+    _check_rubrics(workspace)
     for shelf in workspace.shelves():
         shelf.lost = lost
     return workspace
+
+
+def _check_rubrics(ws: Workspace) -> None:
+    """A card that names a rubric which there is not is broken."""
+    for name, item in list(ws.organisms.items.items()):
+        wanted = item.value.rubric
+        if wanted and wanted not in ws.rubrics.by_name():
+            line = read_document(item.path).find(["rubric"]).line
+            known = ", ".join(sorted(ws.rubrics.items))
+            error = BadFile(item.path, f"rubric: there is no rubric {wanted!r}; known: {known}", line)
+            del ws.organisms.items[name]
+            ws.organisms.broken[name] = Broken(error, item.root, item.overrides)
 
 
 def _package_roots(lost: list[str]) -> list[tuple[str, Path]]:
@@ -139,11 +152,13 @@ def _load_root(ws: Workspace, drafts: Shelf[Draft], name: str, root: Path) -> No
 
 def _files(shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Callable[[Path], Any]) -> None:
     for path in sorted(folder.glob(pattern)):
-        expected = path.parent.name if "/" in pattern else path.stem
+        what, expected = ("folder", path.parent.name) if "/" in pattern else ("file", path.stem)
         try:
             value = read(path)
             if value.name != expected:
-                raise BadFile(path, f"its name is {value.name!r}, but the file says {expected!r}")
+                raise BadFile(
+                    path, f"its name is {value.name!r}, but its {what} is called {expected!r}; they must agree"
+                )
             shelf.put(value.name, value, path, root)
         except BadFile as error:
             shelf.fail({expected, *_claimed(path, _YAML_NAME)}, error, root)

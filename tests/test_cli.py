@@ -101,6 +101,27 @@ def test_a_broken_override_is_listed_as_one(workspace_folder, run_cli):
     assert (code, "give one of them" in err) == (2, True)
 
 
+def test_an_organism_of_a_family_of_ones_own(workspace_folder, run_cli):
+    card = workspace_folder / "evals/organisms/mill/organism.yaml"
+    card.write_text(card.read_text().replace("family: sdf", "family: poems"))
+    once = ["evaluate", "small", "--repeats", 1, "--agent", "blackbox", "--json"]
+    code, _, err = run_cli(*once)
+    assert (code, "organism mill: no rubric called 'poems'" in err) == (2, True)
+    card.write_text(card.read_text() + "rubric: sdf\n")
+    assert json.loads(run_cli("organisms", "show", "mill", "--json")[1])["rubric"] == "sdf"
+    code, out, err = run_cli(*once)
+    assert code == 0, err
+    result = json.loads(out)
+    assert [(a["family"], a["rubric"]) for a in result["audits"]] == [("poems", "sdf")]
+    assert [(row["n"], row["ci95"]) for row in result["summary"]] == [(1, None)]
+
+
+def test_a_suite_without_organisms_is_no_success(workspace_folder, run_cli):
+    (workspace_folder / "evals/suites/none.yaml").write_text("name: none\norganisms: []\n")
+    code, _, err = run_cli("evaluate", "none")
+    assert (code, "suite none names no organisms" in err) == (2, True)
+
+
 def test_new_writes_into_the_workspace_that_is_named(workspace_folder, tmp_path_factory, run_cli):
     there = tmp_path_factory.mktemp("there")
     assert run_cli("init", there / "ws")[0] == 0

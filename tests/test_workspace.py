@@ -44,7 +44,7 @@ def test_the_built_in_workspace_is_whole():
         assert agent.value.prompt in ws.prompts.items
         assert set(agent.value.tools) <= ws.tools.items.keys()
     for organism in ws.organisms:
-        assert (organism.value.rubric or organism.value.family) in ws.rubrics.items
+        assert organism.value.grading in ws.rubrics.items
 
 
 def test_a_user_tool_overrides_the_built_in_one(folder):
@@ -195,6 +195,65 @@ def test_what_will_be_loaded_is_told_before_it_runs(folder, site):
     assert told[0].endswith("lens_pack: graders/theirs.py")
     assert [name for name, _ in load_workspace(packages=False).roots] == ["built-in"]
     del builtins.told
+
+
+CARD = "name: {name}\nfamily: {family}\ndescription: Something.\n"
+
+
+@pytest.mark.parametrize(
+    ("card", "told"),
+    [
+        (CARD.format(name="no", family="sdf"), r"yaml:1: name: `no` without quotes is a truth value in YAML"),
+        (CARD.format(name="12", family="sdf"), r"yaml:1: name: `12` without quotes is a number in YAML; write '12'"),
+        (CARD.format(name="2024-01-01", family="sdf"), r"yaml:1: name: `2024-01-01` without quotes is a date"),
+        (CARD.format(name="~", family="sdf"), r"yaml:1: name: `~` without quotes is nothing in YAML"),
+        (CARD.format(name="a/b", family="sdf"), r"yaml:1: name: 'a/b' cannot be a name"),
+        (CARD.format(name="a b", family="sdf"), r"yaml:1: name: 'a b' cannot be a name"),
+        (CARD.format(name=".x", family="sdf"), r"yaml:1: name: '.x' cannot be a name"),
+        (CARD.format(name="other", family="sdf"), r"its name is 'other', but its folder is called 'x'"),
+        (CARD.format(name="x", family="yes"), r"yaml:2: family: `yes` without quotes"),
+        (CARD.format(name="x", family="sdf") + "facts: One fact.\n", r"yaml:4: facts: give a list"),
+        (CARD.format(name="x", family="sdf") + "train: {rank: eight}\n", r"yaml:4: train\.rank: Input should be"),
+        (
+            CARD.format(name="x", family="sdf") + "rubric: sfd\n",
+            r"yaml:4: rubric: there is no rubric 'sfd'; known: dom",
+        ),
+        (CARD.format(name="x", family="sdf") + "topic: a: b\n", r"yaml:4: broken YAML"),
+        ("", r"yaml:1: file: Input should be"),
+        ("- name: x\n", r"yaml:1: file: Input should be"),
+        ("name: x\nfamily: sdf\ndescription: A\x00.\n", r"yaml: cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_card_is_told_with_its_line(folder, card, told):
+    root, put = folder
+    put("evals/organisms/x/organism.yaml", card)
+    with pytest.raises(BadFile, match=told):
+        load_workspace(root).organisms["x"]
+
+
+def test_a_card_may_have_any_family_and_any_rubric(folder):
+    root, put = folder
+    put("evals/organisms/A.1/organism.yaml", CARD.format(name="A.1", family="poems") + "rubric: em\n")
+    put("evals/organisms/b/organism.yaml", CARD.format(name="b", family="null"))
+    put("evals/organisms/'12'/organism.yaml".replace("'", ""), CARD.format(name="'12'", family="hatred"))
+    cards = load_workspace(root).organisms
+    assert [cards[name].grading for name in ("A.1", "b", "12")] == ["em", "null", "hatred"]
+    assert cards["b"].family == "null"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("budgets: [5, -1]", r"yaml:3: budgets\.1: Input should be greater"),
+        ("agents: [adl, adl]", r"yaml:3: agents: adl is there twice"),
+        ("budgets: 5", r"yaml:3: budgets: give a list"),
+    ],
+)
+def test_a_suite_that_makes_no_sense(folder, line, told):
+    root, put = folder
+    put("evals/suites/x.yaml", f"name: x\norganisms: [gold]\n{line}\n")
+    with pytest.raises(BadFile, match=told):
+        load_workspace(root).suites["x"]
 
 
 def test_unknown_names_bring_the_nearest():

@@ -16,7 +16,7 @@ from rich.table import Table
 from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, tell_notes, workspace
 from auditor.errors import UsageError
 from auditor.runtime import heed_interrupts
-from auditor.types import LlmUse, Protocol, RunResult, Suite
+from auditor.types import LlmUse, Protocol, RunResult, Suite, SummaryRow
 
 WORKERS = 8
 
@@ -159,7 +159,7 @@ def show(result: RunResult) -> None:
         table.add_row(label, *(value.format(r=rows[c]) if rows[c].mean is not None else "–" for c in columns))
 
     line("mean grade", "[bold]{r.mean:.2f}[/]")
-    line("95 % interval", "{r.ci95[0]:.2f}–{r.ci95[1]:.2f}")
+    table.add_row("95 % interval", *(_interval(rows[column]) for column in columns))
     line("share ≥ 2", "{r.share_ge_2:.0%}")
     line("share ≥ 4", "{r.share_ge_4:.0%}")
     out.print(table)
@@ -173,6 +173,10 @@ def show(result: RunResult) -> None:
         out.print(f"{role}: {_use(use)}", style="dim", highlight=False)
     took = " · ".join(f"{stage} {value:.0f} s" for stage, value in result.seconds.items())
     out.print(f"\n{took}\n{escape(result.run)}", style="dim", highlight=False)
+
+
+def _interval(row: SummaryRow) -> str:
+    return f"{row.ci95[0]:.2f}–{row.ci95[1]:.2f}" if row.ci95 else f"none (n = {row.n})"
 
 
 def _use(use: LlmUse) -> str:

@@ -46,8 +46,9 @@ def list_(json: JsonFlag = False) -> None:
 
 @app.command()
 def show(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None:
-    """An organism's card: the truth that graders see."""
-    show_thing(workspace().organisms[name], json=json)
+    """An organism's card: the truth that graders see, and the rubric that they grade by."""
+    card = workspace().organisms[name]
+    show_thing(card.model_dump(mode="json") | {"rubric": card.grading}, json=json)
 
 
 @app.command()

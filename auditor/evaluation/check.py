@@ -6,9 +6,8 @@ from collections import Counter
 
 from auditor.config import Settings
 from auditor.criteria import check_rubric
-from auditor.errors import BadFile, UsageError
+from auditor.errors import BadFile, UnknownName, UsageError
 from auditor.evaluation.job import jobs_of
-from auditor.evaluation.manifest import rubric_of
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.weights import resolve
@@ -19,6 +18,9 @@ from auditor.workspace import Workspace
 
 def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
     """Raises UsageError for unknown names, broken plugins and rubrics, graders of the wrong kind, missing weights."""
+    for what in ("organisms", "agents", "budgets"):
+        if not getattr(suite, what):
+            raise UsageError(f"suite {suite.name} names no {what}; name one at least")
     for agent_name in suite.agents:
         agent = workspace.agents[agent_name]
         workspace.prompts[agent.prompt]
@@ -30,7 +32,10 @@ def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
     _check_grader(workspace, suite.evidence.coherence_grader, "coherence", settings.lens_llm, "--lens-llm")
     for name in suite.organisms:
         organism = workspace.organisms[name]
-        rubric = workspace.rubrics[rubric_of(organism)]
+        try:
+            rubric = workspace.rubrics[organism.grading]
+        except UnknownName as error:
+            raise UsageError(f"organism {name}: {error}; give its card a `rubric:` that there is") from error
         try:
             check_rubric(rubric)
         except UsageError as error:

@@ -16,7 +16,7 @@ from auditor.evaluation.audit import PROMPTS
 from auditor.evidence import code_version
 from auditor.llm.spec import OFFLINE
 from auditor.shelves import Shelf
-from auditor.types import Organism, Protocol, Suite
+from auditor.types import Protocol, Suite
 from auditor.workspace import Workspace
 
 PACKAGES = ("torch", "transformers", "peft", "nnsight", "langgraph", "langchain-core", "langchain-openai",
@@ -45,16 +45,11 @@ def request(ws: Workspace, suite: Suite, settings: Settings, seed: int, protocol
         "prompts": {name: _hashed(ws.prompts[name].source) for name in sorted(prompts)},
         "organisms": {o.name: _hashed(o.model_dump_json(indent=1)) for o in organisms},
         "rubrics": {
-            name: _hashed(ws.rubrics.items[name].path.read_text()) for name in sorted(map(rubric_of, organisms))
+            name: _hashed(ws.rubrics.items[name].path.read_text()) for name in sorted({o.grading for o in organisms})
         },
         "tools": _plugins(ws.tools, {tool for agent in agents.values() for tool in agent.tools}),
         "plugins": _plugins(ws.graders, judges),
     }
-
-
-def rubric_of(organism: Organism) -> str:
-    """The name of the rubric that an organism's audits are graded by."""
-    return organism.rubric or organism.family
 
 
 def made_with(settings: Settings) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _graded(
     if record.status != "done":
         return record
     begun = time.perf_counter()
-    rubric = run.workspace.rubrics[organism.rubric or organism.family]
+    rubric = run.workspace.rubrics[organism.grading]
     grades: list[Grade] = []
     problems: list[str] = []
     for name in run.suite.graders:
@@ -167,6 +167,7 @@ def _identity(job: Job, run: Evaluation) -> dict[str, Any]:
         "id": job.id,
         "organism": job.organism.name,
         "family": job.organism.family,
+        "rubric": job.organism.grading,
         "agent": job.agent,
         "budget": job.budget,
         "repeat": job.repeat,

@@ -24,7 +24,7 @@ def summarize(audits: Sequence[AuditRecord], seed: int = 0) -> list[SummaryRow]:
                 n=len(grades),
                 failed=sum(a.status == "failed" for a in mine),
                 mean=round(float(grades.mean()), 3) if len(grades) else None,
-                ci95=bootstrap_mean(grades, seed) if len(grades) else None,
+                ci95=bootstrap_mean(grades, seed) if len(grades) > 1 else None,
                 share_ge_2=round(float((grades >= 2).mean()), 3) if len(grades) else None,
                 share_ge_4=round(float((grades >= 4).mean()), 3) if len(grades) else None,
             )
