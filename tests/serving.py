@@ -38,7 +38,8 @@ class Running:
         self.app = create_app(self.serving, key)
         config = uvicorn.Config(self.app, "127.0.0.1", 0, log_config=None, lifespan="off")
         self.server = uvicorn.Server(config)
-        threading.Thread(target=self.server.run, daemon=True).start()
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
         until(lambda: self.server.started)
         self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
 

@@ -71,12 +71,6 @@ class TestRemotePair:
     def test_malformed_bodies_are_refused(self, served, method, body):
         assert served.post(f"/v1/pairs/mill/{method}", body).status_code == 400
 
-    def test_no_server_is_one_clear_line(self, settings):
-        with pytest.raises(UsageError, match="no model server answers"):
-            connect("http://127.0.0.1:9", "mill", settings)
-        with pytest.raises(UsageError, match="give its address"):
-            connect("localhost:8000", "mill", settings)
-
     def test_an_unknown_organism_is_named(self, served, settings):
         with pytest.raises(UsageError, match="did you mean mill"):
             connect(served.url, "mil", settings)

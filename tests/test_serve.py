@@ -11,6 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from auditor.errors import UsageError
+from auditor.models.generate import Request
+from auditor.models.remote import connect
 from tests.serving import until
 
 START = "import sys; sys.argv[0] = 'auditor'; from auditor.cli import main; main()"
@@ -105,6 +108,24 @@ def test_sigterm_lets_what_was_accepted_finish(serving):
     assert '"stopped"' in log.read_text()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health")
+
+
+def test_a_server_that_is_killed_in_the_middle_of_an_answer_is_one_line(serving, settings):
+    process, url, _ = serving
+    remote, said = connect(url, "mill", settings), []
+
+    def ask():
+        try:
+            remote.generate([Request("What is a mill?", max_new_tokens=450, temperature=4, seed=i) for i in range(64)])
+        except UsageError as error:
+            said.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: "auditor_live_rows 0.0" not in httpx.get(f"{url}/metrics").text)
+    process.kill()
+    asking.join(60)
+    assert said == [line for line in said if "no model server answers" in line and "\n" not in line] != []
 
 
 def test_what_cannot_be_served_is_one_line(run_cli, workspace_folder, checkpoints):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import tempfile
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,36 +12,24 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 from torch import Tensor
 
 from auditor.config import Settings
-from auditor.errors import AuditorError, UnknownName, UsageError
+from auditor.errors import UnknownName, UsageError
 from auditor.models import wire
 from auditor.models.generate import Request, Side
+from auditor.models.http import Client
 from auditor.models.load import load_pair
 from auditor.models.pair import ModelPair
 
-PATIENCE = 900.0  # seconds for which a busy server is asked again
-LONGEST_WAIT = 30.0  # seconds between two attempts
-TIMEOUT = httpx.Timeout(None, connect=10)  # nothing is said before the last text is there
 REQUESTS_AT_ONCE = 128  # of one call: what a batch holds
-
-
-class _Busy(Exception):
-    """The server cannot do it now; `wait` seconds later it may."""
-
-    def __init__(self, reason: str, wait: float) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 class RemotePair:
     """A `ModelPair` whose weights are on a model server."""
 
-    def __init__(self, client: httpx.Client, info: wire.PairInfo, tokenizer: Any) -> None:
+    def __init__(self, client: Client, info: wire.PairInfo, tokenizer: Any) -> None:
         self._client, self.tokenizer = client, tokenizer
-        weakref.finalize(self, client.close)
         self.name, self.fingerprint, self.note = info.name, info.fingerprint, info.note
         self.n_layers, self.d_model = info.n_layers, info.d_model
         self.dtype, self.base_sources = info.dtype, info.base_sources
@@ -52,8 +37,8 @@ class RemotePair:
     def generate(self, requests: Sequence[Request]) -> list[str]:
         texts: list[str] = []
         for start in range(0, len(requests), REQUESTS_AT_ONCE):
-            said = self._post("generate", wire.Generate.of(requests[start : start + REQUESTS_AT_ONCE])).read()
-            texts += wire.Generated.model_validate_json(said).texts
+            said = self._post("generate", wire.Generate.of(requests[start : start + REQUESTS_AT_ONCE]))
+            texts += self._client.parsed(wire.Generated, said).texts
         return texts
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
@@ -73,12 +58,8 @@ class RemotePair:
         self, side: Side, prompts: Sequence[str], layer: int, vectors: Tensor
     ) -> Iterator[tuple[Tensor, ...]]:
         body = wire.Patched(side=side, prompts=list(prompts), layer=layer, vectors=wire.Array.of(vectors))
-        with closing(self._post("patched", body, stream=True)) as response:
-            try:
-                for run in wire.unframed(response.iter_bytes()):
-                    yield tuple(run[str(number)] for number in range(len(prompts)))
-            except (httpx.TransportError, ValueError) as error:
-                raise AuditorError(f"the model server broke off its answer: {error!r}") from error
+        for run in self._client.parts(self._path("patched"), body, wire.unframed):
+            yield tuple(run[str(number)] for number in range(len(prompts)))
 
     def swapped_nll(
         self,
@@ -98,12 +79,11 @@ class RemotePair:
     def _tensors(self, method: str, body: BaseModel) -> dict[str, Tensor]:
         return next(wire.unframed(self._post(method, body).iter_bytes()))
 
-    def _post(self, method: str, body: BaseModel, *, stream: bool = False) -> httpx.Response:
-        asked = self._client.build_request(
-            "POST", f"/v1/pairs/{quote(self.name)}/{method}", content=body.model_dump_json(),
-            headers={"content-type": "application/json"},
-        )  # fmt: skip
-        return _patiently(lambda: self._client.send(asked, stream=stream))
+    def _post(self, method: str, body: BaseModel) -> httpx.Response:
+        return self._client.post(self._path(method), body)
+
+    def _path(self, method: str) -> str:
+        return f"/v1/pairs/{quote(self.name)}/{method}"
 
 
 def connect(server: str, name: str, settings: Settings) -> RemotePair:
@@ -111,10 +91,9 @@ def connect(server: str, name: str, settings: Settings) -> RemotePair:
 
     Raises UsageError if the server cannot be reached, wants another key, or has no such pair.
     """
-    client = open_client(server)
+    client = Client(server)
     try:
-        said = _patiently(lambda: client.get(f"/v1/pairs/{quote(name)}")).read()
-        info = wire.PairInfo.model_validate_json(said)
+        info = client.parsed(wire.PairInfo, client.get(f"/v1/pairs/{quote(name)}"))
         return RemotePair(client, info, _tokenizer(info, settings))
     except BaseException:
         client.close()
@@ -123,11 +102,11 @@ def connect(server: str, name: str, settings: Settings) -> RemotePair:
 
 def base_on(server: str, name: str) -> str:
     """What the model server at `server` calls the base of its pair `name`. Raises UsageError as `connect` does."""
-    with open_client(server) as client:
-        served = {pair["name"]: pair["base"] for pair in _patiently(lambda: client.get("/v1/pairs")).json()}
+    with closing(Client(server)) as client:
+        served = {pair.name: pair.base for pair in client.parsed(wire.Pairs, client.get("/v1/pairs")).root}
     if name not in served:
         raise UnknownName("organism", name, served)
-    return str(served[name])
+    return served[name]
 
 
 def open_pair(
@@ -137,56 +116,6 @@ def open_pair(
     if settings.server is not None:
         return connect(settings.server, name, settings)
     return load_pair(base, finetuned, settings, name=name, adapter_base=adapter_base)
-
-
-def open_client(server: str) -> httpx.Client:
-    """A client of the model server at `server`. Raises UsageError if that is no address."""
-    address = server.rstrip("/").removesuffix("/v1")
-    if not address.startswith(("http://", "https://")):
-        raise UsageError(f"--server {server}: give its address, such as http://127.0.0.1:8000")
-    headers = {"x-client": secrets.token_hex(8)}
-    if key := os.environ.get("AUDITOR_API_KEY"):
-        headers["authorization"] = f"Bearer {key}"
-    return httpx.Client(base_url=address, headers=headers, timeout=TIMEOUT, trust_env=False)
-
-
-def _patiently(send: Callable[[], httpx.Response]) -> httpx.Response:
-    """The answer, asked for again while the server is busy or away for a moment. Raises UsageError or AuditorError."""
-    retrying = Retrying(
-        retry=retry_if_exception_type(_Busy),
-        stop=stop_after_delay(PATIENCE),
-        wait=lambda state: min(LONGEST_WAIT, getattr(state.outcome.exception(), "wait", 1.0)) if state.outcome else 0,
-        reraise=True,
-    )
-    try:
-        return retrying(_once, send)
-    except _Busy as error:
-        raise UsageError(str(error)) from error
-
-
-def _once(send: Callable[[], httpx.Response]) -> httpx.Response:
-    try:
-        response = send()
-    except httpx.ConnectError as error:
-        raise UsageError(f"no model server answers at {error.request.url.copy_with(path='/')}: {error}") from error
-    except httpx.TransportError as error:
-        raise _Busy(f"the model server went away: {error!r}", 1.0) from error
-    if response.is_success:
-        return response
-    response.read()
-    try:
-        reason = response.json()["error"]["message"]
-    except (ValueError, LookupError, TypeError):
-        reason = response.text[:200]
-    said = f"the model server says: {reason} (HTTP {response.status_code})"
-    if response.status_code in (429, 503):
-        after = response.headers.get("retry-after", "1")
-        raise _Busy(said, float(after) if after.isdigit() else 1.0)
-    if response.status_code == 401:
-        raise UsageError(f"{said}; put its key into AUDITOR_API_KEY")
-    if response.status_code in (400, 404, 413, 422):
-        raise UsageError(said)
-    raise AuditorError(said)
 
 
 def _tokenizer(info: wire.PairInfo, settings: Settings) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -143,6 +143,18 @@ class Swapped(Body):
     learned: list[list[bool]] = Texts
     layer: int = Field(ge=0)
     vectors: Array
+
+
+class PairNamed(BaseModel):
+    """A pair that is served, and what it is made of."""
+
+    name: str
+    base: str
+    finetuned: str
+
+
+class Pairs(RootModel[list[PairNamed]]):
+    """All of them."""
 
 
 class PairInfo(BaseModel):

@@ -26,12 +26,10 @@ BINARY = "application/octet-stream"
 
 def pair_routes(app: FastAPI, serving: Serving) -> None:
     @app.get("/v1/pairs")
-    def pairs() -> list[dict[str, str]]:
+    async def pairs() -> wire.Pairs:
         """The pairs that are served, and what they are made of."""
-        return [
-            {"name": served.name, "base": served.base, "finetuned": served.finetuned}
-            for served in serving.library.served.values()
-        ]
+        served = serving.library.served.values()
+        return wire.Pairs([wire.PairNamed(name=s.name, base=s.base, finetuned=s.finetuned) for s in served])
 
     @app.get("/v1/pairs/{name}")
     async def info(name: str) -> wire.PairInfo:
