@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ ENVIRONMENT = {
     "embedder": "AUDITOR_EMBEDDER",
     "server": "AUDITOR_SERVER",
 }
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+SPREAD = ("balanced", "balanced_low_0", "sequential")  # over all GPUs, as accelerate does it
 
 
 class Settings(BaseModel):
@@ -50,16 +53,17 @@ class Settings(BaseModel):
 
         if self.dtype == "auto":
             return torch.float32 if self.device == "cpu" else torch.bfloat16
-        chosen = getattr(torch, self.dtype, None)
-        if not isinstance(chosen, torch.dtype):
-            raise UsageError(f"dtype {self.dtype!r} is not known; use auto, float32, bfloat16 or float16")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"dtype {self.dtype!r} is not known; use auto, {', '.join(DTYPES)}")
+        chosen: torch.dtype = getattr(torch, self.dtype)
         return chosen
 
 
 def load_settings(workspace_toml: Path | None = None, **flags: Any) -> Settings:
-    """Settings from `flags` that are not None, the environment, then `[settings]` in auditor.toml."""
-    from auditor.models.load import pick_device
+    """Settings from `flags` that are not None, the environment, then `[settings]` in auditor.toml.
 
+    Raises UsageError for values that cannot hold here: a device that is not there, a cache that cannot be written.
+    """
     values: dict[str, Any] = {"device": "auto"}
     if workspace_toml is not None:
         try:
@@ -68,11 +72,46 @@ def load_settings(workspace_toml: Path | None = None, **flags: Any) -> Settings:
             raise BadFile(workspace_toml, f"broken TOML: {error}") from error
     values |= {key: os.environ[name] for key, name in ENVIRONMENT.items() if os.environ.get(name)}
     values |= {key: value for key, value in flags.items() if value is not None}
-    values["device"] = pick_device(values["device"])
-    if "cache_dir" in values:
-        values["cache_dir"] = Path(values["cache_dir"]).expanduser()
     try:
-        return Settings(**values)
+        found = Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    cache = found.cache_dir.expanduser()
+    _check_cache(cache)
+    found = found.model_copy(update={"device": _device(found.device), "cache_dir": cache})
+    _ = found.torch_dtype
+    return found
+
+
+def _check_cache(folder: Path) -> None:
+    """Raises UsageError unless files can be written there; makes nothing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    reason = "" if there.is_dir() else f"{there} is a file"
+    if not reason and not os.access(there, os.W_OK | os.X_OK):
+        reason = f"{there} cannot be written"
+    if reason:
+        raise UsageError(f"cache folder {folder}: {reason}; set AUDITOR_CACHE to a folder that can be written")
+
+
+def _device(name: str) -> str:
+    """`auto` becomes cuda, mps or cpu, whatever is there. Raises UsageError for what torch cannot use here."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name in SPREAD:
+        kind, number = "cuda", None
+    else:
+        try:
+            kind, number = torch.device(name).type, torch.device(name).index
+        except RuntimeError as error:
+            known = "auto, cpu, cuda, cuda:N, mps or balanced (over all GPUs)"
+            raise UsageError(f"device {name!r} is not known; use {known}") from error
+    count = 1 if kind == "cpu" else 0
+    with suppress(RuntimeError):  # a kind that this build of torch has no module for
+        count = count or torch.get_device_module(kind).device_count()
+    if (number or 0) >= count:
+        there = f"there are {count} of this kind" if count else "torch finds none here (see `auditor doctor`)"
+        raise UsageError(f"device {name!r}: {there}; use auto, or cpu")
+    return name

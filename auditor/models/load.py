@@ -145,12 +145,3 @@ def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:
             "subtracted token by token; name the base that it was finetuned from"
         )
     return {i: token for token, i in theirs.items() if token not in ours}
-
-
-def pick_device(device: str) -> str:
-    """`auto` becomes cuda, mps or cpu, whatever is there."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
