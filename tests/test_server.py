@@ -1,5 +1,7 @@
 """The model server over real HTTP: any OpenAI client, steering with proof, evidence."""
 
+import re
+
 import httpx
 import openai
 import pytest
@@ -173,4 +175,14 @@ def test_the_openapi_page_describes_every_route(served):
     described = httpx.get(f"{served.url}/openapi.json").json()
     assert {"/v1/chat/completions", "/v1/steer", "/v1/evidence/{organism}", "/metrics"} <= set(described["paths"])
     assert "alpha" in described["components"]["schemas"]["Push"]["properties"]
-    assert httpx.get(f"{served.url}/docs").status_code == 200
+
+
+def test_the_page_of_routes_needs_nothing_from_elsewhere(served):
+    page = httpx.get(f"{served.url}/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "POST /v1/chat/completions" in page.text
+    for part in ("<script", "<link", "src=", "http://", "https://"):
+        assert part not in page.text
+    links = set(re.findall(r'href="#(\w+)"', page.text))
+    assert {"ChatRequest", "Steered", "Swapped"} <= links <= set(re.findall(r'id="(\w+)"', page.text))
+    assert "number, ≥ -1,000, ≤ 1,000" in page.text

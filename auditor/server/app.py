@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from safetensors.torch import save
 from starlette.exceptions import HTTPException
@@ -21,6 +21,7 @@ from auditor.models.generate import Request as TextRequest
 from auditor.models.generate import Side, derive_seed
 from auditor.models.worker import ClientGone, OutOfMemory
 from auditor.server import chat, jobs
+from auditor.server.docs import routes_page
 from auditor.server.guard import Guard
 from auditor.server.jobs import QueueFull, ended, proven, pushed, start
 from auditor.server.library import Full, Library, Unservable
@@ -34,11 +35,12 @@ log = logging.getLogger("auditor.server")
 
 
 def create_app(serving: Serving, key: str | None = None) -> Guard:
-    """The ASGI application. With a `key`, every route but /health demands it."""
+    """The ASGI application. With a `key`, every route demands it, but /health and the description."""
     serving.library.worker.stepped = serving.metrics.stepped
     app = FastAPI(
         title="auditor model server", version=auditor.__version__,
         description="Base and finetuned models of several organisms, in shared batches; steering is a request field.",
+        docs_url=None, redoc_url=None,
     )  # fmt: skip
     _handle_errors(app, serving.metrics)
     _status_routes(app, serving)
@@ -48,6 +50,11 @@ def create_app(serving: Serving, key: str | None = None) -> Guard:
 
 
 def _status_routes(app: FastAPI, serving: Serving) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """The routes, for people."""
+        return HTMLResponse(routes_page(app.openapi()))
+
     @app.get("/health")
     @app.get("/health/live")
     async def live() -> dict[str, str]:

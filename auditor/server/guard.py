@@ -18,7 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OPEN_ROUTES = ("/health", "/health/live", "/health/ready")
+OPEN_ROUTES = ("/health", "/health/live", "/health/ready", "/docs", "/openapi.json")  # they tell nothing of the models
 MOST_BYTES = 64 << 20  # of a body: 1,000 residuals of a 70B model are 33 MB, a third more in base64
 
 log = logging.getLogger("auditor.server")
@@ -78,7 +78,10 @@ class Guard:
 
 def _is_local(host: bytes) -> bool:
     """Whether a browser's page that calls itself something else (DNS rebinding) is kept out."""
-    return urlsplit(f"//{host.decode('latin-1')}").hostname in LOOPBACK
+    try:
+        return urlsplit(f"//{host.decode('latin-1')}").hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 def client_of(scope: Scope) -> str:
