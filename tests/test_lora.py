@@ -105,7 +105,7 @@ def test_an_adapter_that_is_taken_off_leaves_the_others_as_they_were(shared):
 @pytest.mark.parametrize("kind", ODD)
 def test_what_is_more_than_two_matrices_gets_weights_of_its_own(kind, base, tmp_path, settings):
     folder = trained(base, tmp_path / "odd", ODD[kind], 7)
-    assert read_adapter(folder) is None
+    assert read_adapter(folder, AutoModelForCausalLM.from_pretrained(base), "the base") is None
     pair = load_pair(str(base), str(folder), settings)
     assert pair.models[Side.BASE].host is not pair.models[Side.FINETUNED].host
     ids = torch.tensor([pair.tokenizer(SENTENCES[0]).input_ids])

@@ -151,7 +151,7 @@ def test_a_pass_that_breaks_ends_its_rows_and_leaves_nothing_behind(pairs, monke
 def test_a_check_that_breaks_off_is_told_to_its_neighbours_and_serves_nobody(pairs, monkeypatch):
     """vLLM has lost the state of all rows in the middle of a step; the adapter is not there afterwards."""
     host, name = pairs.vllm.models[Side.BASE].host, pairs.vllm.models[Side.FINETUNED].adapter
-    adapter = read_adapter(Path(ADAPTERS[0]))
+    adapter = read_adapter(Path(ADAPTERS[0]), host.engine.decoder.model, "the base")
     beside, late = (pairs.vllm.row(Request(LONG, Side.BASE, max_new_tokens=n)) for n in (400, 6))
 
     def again_while_vllm_is_broken():

@@ -102,8 +102,9 @@ def remembered_sha256(path: Path, settings: Settings) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's first words, in one line of at most 200 characters."""
+    """An exception's first words that are no heading, in one line of at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.endswith(":")] or lines
     return (lines[0] if lines else type(error).__name__)[:200]
 
 

@@ -10,12 +10,12 @@ import torch
 
 from auditor.config import Settings
 from auditor.errors import BadModel
-from auditor.models.adapters import check_fit, rank_of, read_adapter
+from auditor.models.adapters import Adapter, demand_same, rank_of, read_adapter, with_peft
 from auditor.models.arch import decoder_of
 from auditor.models.build import load_model
 from auditor.models.engine import Engine, HookEngine, NnsightEngine
 from auditor.models.generate import Side
-from auditor.models.host import Host, Variant
+from auditor.models.host import PROBE, Host, Variant
 from auditor.models.pair import LocalPair
 from auditor.models.vllm_batch import InVllm
 from auditor.models.weights import Weights, is_adapter, resolve
@@ -110,21 +110,26 @@ def with_adapter(host: Host, base: Weights, tuned: Weights, settings: Settings, 
 
     Raises BadModel if the adapter's tensors do not fit.
     """
-    check_fit(host.engine.decoder.model, tuned, base.id)
-    adapter = read_adapter(tuned.folder)
-    if host.bank.takes(adapter):
+    adapter = plain_adapter(host, base, tuned)
+    if adapter is not None:
         if tuned.sha256 not in host.bank:
             host.worker.call(lambda: host.put_on(tuned.sha256, adapter, tuned.folder))
         return Variant(host, tuned.sha256)
     if engine == "vllm":
         raise BadModel(f"{tuned.folder} is more than plain LoRA, which vLLM cannot run; merge it into its base first")
     model, tokenizer = load_model(base, settings)
-    from peft import PeftModel
+    adapted = with_peft(model, tuned.folder)
+    own = Host(_engine(adapted.get_base_model(), tokenizer, engine), tokenizer, host.worker)
+    ids = torch.tensor([tokenizer(PROBE).input_ids], device=own.device)
+    host.worker.call(lambda: demand_same(adapted, ids))
+    return Variant(own)
 
-    adapted = PeftModel.from_pretrained(
-        model, tuned.folder, torch_device=str(model.device), autocast_adapter_dtype=False
-    ).eval()
-    return Variant(Host(_engine(adapted.get_base_model(), tokenizer, engine), tokenizer, host.worker))
+
+def plain_adapter(host: Host, base: Weights, tuned: Weights) -> Adapter | None:
+    """An adapter that can share `host`'s weights with others, or None. Raises BadModel if it does not fit."""
+    model = host.engine.decoder.model  # nobody computes while a copy of its modules is made
+    adapter = host.worker.call(lambda: read_adapter(tuned.folder, model, base.id))
+    return adapter if host.bank.takes(adapter) else None
 
 
 def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:

@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from auditor.errors import AuditorError, BadModel
 from auditor.models.arch import Decoder
 from auditor.models.engine import Engine, replace
+from auditor.models.identity import first_line
 
 GROSS = 0.2  # of the logits: what is missed when a state is, and what no rounding does, not even at a router's tie
 
@@ -50,8 +51,7 @@ def check_stream(engine: Engine, tokens: Sequence[int]) -> None:
     except (AuditorError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")[:200]
-        raise BadModel(f"{who} cannot be read block by block: {type(error).__name__}: {said}") from error
+        raise BadModel(f"{who} cannot be read block by block: {first_line(error)}") from error
 
 
 def _compare(engine: Engine, ids: Tensor, who: str) -> None:

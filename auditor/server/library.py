@@ -14,10 +14,9 @@ from auditor.evaluation.job import judged_by
 from auditor.evidence import cache_key, evidence_for, grading_for, make_lens, named_corpus
 from auditor.lens.diff import Difference, differences
 from auditor.lens.steering import Direction
-from auditor.models.adapters import read_adapter
 from auditor.models.generate import Side
 from auditor.models.host import Host
-from auditor.models.load import EngineName, load_host, pair_on
+from auditor.models.load import EngineName, load_host, pair_on, plain_adapter
 from auditor.models.pair import LocalPair
 from auditor.models.vllm_batch import demand_vllm
 from auditor.models.weights import Weights, is_adapter, resolve
@@ -78,9 +77,9 @@ class Library:
         """
         with self._loading:
             for name, served in self.served.items():
-                host, _ = self._host(served.base)
+                host, base = self._host(served.base)
                 tuned = resolve(served.finetuned, self.settings)
-                if not (is_adapter(tuned) and host.bank.takes(read_adapter(tuned.folder))):
+                if not is_adapter(tuned) or plain_adapter(host, base, tuned) is None:
                     self._pairs[name] = self._load(served)
 
     @property
