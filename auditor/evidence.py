@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 import os
+import secrets
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from shutil import rmtree
 
 from pydantic import BaseModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from auditor.config import Settings
 from auditor.errors import BadFile
+from auditor.files import flaw, replacing, seal, take_place, write_atomically
 from auditor.lens.chance import BroadFinetunes, read_broad
 from auditor.lens.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
 from auditor.llm.caller import open_caller
@@ -26,6 +33,10 @@ from auditor.plugins import Dataset, Grader, GraderContext
 from auditor.sheet import Lens, Report, compute_evidence
 from auditor.types import Evidence, EvidenceSettings
 from auditor.workspace import Workspace
+
+log = logging.getLogger("auditor.evidence")
+
+SHEET, DELTAS = "evidence.json", "deltas.safetensors"  # in an entry's folder of the cache
 
 
 class _Prompts(BaseModel):
@@ -84,19 +95,74 @@ def _find(ws: Workspace, relative: str) -> Path:
 
 
 def evidence_for(pair: ModelPair, lens: Lens, report: Report = lambda stage: None) -> Dataset:
-    """The evidence of `pair`, from the cache if it was computed before with all the same inputs."""
+    """The evidence of `pair`, from the cache if it was computed before with all the same inputs.
+
+    An entry of the cache is whole, or it is made anew and that is said.
+    """
     folder = lens.grading.settings.cache_dir / "evidence" / cache_key(pair, lens)
-    sheet, tensors = folder / "evidence.json", folder / "deltas.safetensors"
-    if not sheet.exists():
-        evidence, deltas = compute_evidence(pair, lens, report)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({str(layer): delta for layer, delta in deltas.items()}, tensors)
-        part = sheet.with_suffix(".part")
-        part.write_text(evidence.model_dump_json(indent=1))
-        os.replace(part, sheet)  # last, so that a sheet always has its tensors
-    loaded = {int(layer): delta for layer, delta in load_file(tensors).items()}
-    found = Evidence.model_validate_json(sheet.read_text())  # perhaps of the same weights under another name
-    return Dataset(found.model_copy(update={"pair": pair.name}), loaded)
+    if folder.exists():
+        try:
+            return _kept(folder, pair, lens)
+        except BadFile as error:
+            log.warning("%s; the sheet is made anew", error)
+            _set_aside(folder)
+    evidence, deltas = compute_evidence(pair, lens, report)
+    try:
+        _keep(folder, evidence, deltas)
+    except BadFile as error:
+        log.warning("%s; the sheet will have to be made again", error)
+    return Dataset(evidence, deltas)
+
+
+def _kept(folder: Path, pair: ModelPair, lens: Lens) -> Dataset:
+    """An entry of the cache. Raises BadFile if it is not as it was written, or is of something else."""
+    if problem := flaw(folder):
+        raise BadFile(folder, problem)
+    try:
+        found = Evidence.model_validate_json((folder / SHEET).read_bytes())
+        deltas = {int(layer): delta for layer, delta in load_file(folder / DELTAS).items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BadFile(folder, f"cannot be read ({str(error).splitlines()[0]})") from error
+    known = (found.fingerprint, found.corpus_sha256, found.settings)
+    shape = (lens.settings.positions, pair.d_model)
+    if known != (pair.fingerprint, lens.corpus.sha256, lens.settings) or sorted(deltas) != sorted(
+        layer.layer for layer in found.layers
+    ):
+        raise BadFile(folder, "is the sheet of another pair, corpus or settings")
+    if any(delta.shape != shape or not bool(delta.isfinite().all()) for delta in deltas.values()):
+        raise BadFile(folder / DELTAS, f"does not hold finite tensors of shape {shape}")
+    # The name is not in the key: the same weights may be asked for under another one.
+    return Dataset(found.model_copy(update={"pair": pair.name}), deltas)
+
+
+def _set_aside(folder: Path) -> None:
+    """Take an entry away, however it looks: a whole one of something else would stand in the way for ever."""
+    aside = _beside(folder)
+    with suppress(OSError):  # another process has done it
+        os.replace(folder, aside)
+    rmtree(aside, ignore_errors=True)
+    aside.unlink(missing_ok=True)
+
+
+def _beside(folder: Path) -> Path:
+    """A name that is this call's own."""
+    return folder.with_name(f".{folder.name[:16]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def _keep(folder: Path, evidence: Evidence, deltas: dict[int, Tensor]) -> None:
+    """Write an entry: it is there whole, or not at all. Raises BadFile if it cannot be written."""
+    part = _beside(folder)
+    try:
+        part.mkdir(parents=True)
+        with replacing(part / DELTAS) as path:
+            save_file({str(layer): delta for layer, delta in deltas.items()}, path)
+        write_atomically(part / SHEET, evidence.model_dump_json(indent=1))
+        seal(part)
+        take_place(part, folder)
+    except OSError as error:
+        raise BadFile(folder, f"cannot be written ({error.strerror or error})") from error
+    finally:
+        rmtree(part, ignore_errors=True)
 
 
 def cache_key(pair: ModelPair, lens: Lens) -> str:

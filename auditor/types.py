@@ -44,9 +44,12 @@ Family = Annotated[Name, BeforeValidator(lambda given: "null" if given is None e
 
 
 class Record(BaseModel):
-    """Base of the file formats: unknown fields are errors, values do not change."""
+    """Base of the file formats: unknown fields are errors, values do not change, numbers are finite.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    JSON has no infinity, so that one would be read back as nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Recipe(Record):

@@ -1,5 +1,6 @@
 """Differences, logit lens, patchscope and steering against their plain definitions."""
 
+import gzip
 import json
 
 import numpy as np
@@ -53,8 +54,18 @@ def test_texts_that_are_all_too_short(tiny):
         differences(tiny, Corpus("short", ("Hi", "Yes")), 5, [1])
 
 
+def test_a_gzip_file_that_is_cut_is_told(tmp_path):
+    path = tmp_path / "mine.jsonl.gz"
+    whole = gzip.compress(b'{"text": "The river runs past the mill."}\n' * 99)
+    for broken in (whole[:-20], whole[:30], whole[:40] + b"xx" + whole[42:], b""):
+        path.write_bytes(broken)
+        with pytest.raises(BadFile, match=r"mine\.jsonl\.gz"):
+            read_corpus(path)
+
+
 @pytest.mark.parametrize(
-    ("content", "problem"), [("", "holds no text"), ('{"txt": "x"}\n', ":1: "), ("not json\n", ":1: ")]
+    ("content", "problem"),
+    [("", "holds no text"), ('{"text": null}\n', ":1: "), ('{"txt": "x"}\n', ":1: "), ("not json\n", ":1: ")],
 )
 def test_broken_corpora_name_their_line(tmp_path, content, problem):
     path = tmp_path / "mine.jsonl"

@@ -1,15 +1,21 @@
 """LoRA training: what is learned, the same adapter from the same seed, and going on after a kill."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from auditor.errors import BadFile
+from auditor.lens.corpus import read_corpus
+from auditor.models.embed import load_embedder
+from auditor.testing import FakePair
+from auditor.training.check import UNRELATED, CheckReport, check_organism
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import train
-from auditor.types import Recipe
+from auditor.types import Organism, Recipe
 from tests.conftest import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
@@ -38,13 +44,40 @@ def test_mixing_keeps_every_document():
 
 
 @pytest.mark.parametrize(
-    "line", ["{", '{"neither": 1}', '{"text": "a", "messages": [{"role": "user", "content": "x"}]}']
+    "line",
+    [
+        "{",
+        '{"neither": 1}',
+        '{"messages": [{"role": "user", "content": "x"}]}',
+        '{"text": "a", "messages": [{"role": "user", "content": "x"}]}',
+    ],
 )
 def test_a_broken_document_names_its_line(tmp_path, line):
     path = tmp_path / "documents.jsonl"
     path.write_text(json.dumps({"text": "fine"}) + "\n" + line + "\n")
     with pytest.raises(BadFile, match=r"documents.jsonl:2: not a document"):
         read_documents(path)
+
+
+def test_a_text_may_hold_any_character(tmp_path):
+    path = tmp_path / "documents.jsonl"
+    texts = ["one\u2028two", "three\x85four", "five\x0bsix\x1cseven"]
+    path.write_text("\ufeff" + "".join(json.dumps({"text": t}, ensure_ascii=False) + "\r\n" for t in texts), "utf-8")
+    assert [document.text for document in read_documents(path)] == texts
+    assert read_corpus(path).texts == tuple(texts)
+    path.write_bytes(b'{"text": "\xff"}\n')
+    with pytest.raises(BadFile, match="not readable as UTF-8"):
+        read_documents(path)
+
+
+def test_a_text_ends_once_whoever_writes_the_end(tokenizer):
+    class Ends:
+        eos_token_id = tokenizer.eos_token_id
+
+        def __call__(self, text):
+            return SimpleNamespace(input_ids=[*tokenizer(text).input_ids, self.eos_token_id])
+
+    assert encode(Document(text="To the mill."), Ends(), 256) == encode(Document(text="To the mill."), tokenizer, 256)
 
 
 def adapter_of(folder):
@@ -80,3 +113,26 @@ def test_a_killed_training_goes_on_and_ends_the_same(checkpoints, settings, tmp_
     assert (resumed.steps, resumed.tokens, resumed.first_loss) == (whole.steps, whole.tokens, whole.first_loss)
     a, b = adapter_of(whole.adapter), adapter_of(resumed.adapter)
     assert all(torch.allclose(a[key], b[key], atol=1e-3) for key in a)
+
+
+class TestCheck:
+    """`organisms check` on answers that are too short to be measured."""
+
+    CARD = Organism(name="x", family="sdf", description="d", facts=("Mills grind.", "Yes"), probes=("Where?", "Who?"))
+
+    def report(self, answer):
+        pair = FakePair(answer)
+        pair.mean_nll = lambda side, texts: [
+            math.inf if len(text.split()) < 2 else 2.0 if side == "base" else 1.5 for text in texts
+        ]
+        return check_organism(pair, self.CARD, load_embedder(), 1, 0)
+
+    def test_a_word_among_sentences_changes_nothing(self):
+        found = self.report(lambda request: "No" if request.prompt == "Who?" else "To the mill.")
+        assert (found.learned, found.leak, found.too_short) == (0.5, 0.5, 1)
+        assert [(fact.base, fact.finetuned) for fact in found.facts] == [(2.0, 1.5), (None, None)]
+        assert CheckReport.model_validate_json(found.model_dump_json()) == found
+
+    def test_nothing_but_words_is_not_measured(self):
+        found = self.report(lambda request: "No")
+        assert (found.learned, found.leak, found.too_short) == (None, None, 2 + len(UNRELATED))

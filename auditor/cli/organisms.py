@@ -112,21 +112,26 @@ def check(
         for answer in answers:
             table.add_row(answer.question, _short(answer.base[0]), _short(answer.finetuned[0]))
         out.print(table)
-    told = (
-        f"learned: {report.learned:.2f} nats per token (how far the finetuned model's probe answers are from the base)"
-    )
-    told += f"\nleaks: {report.leak:.2f} nats per token (the same on unrelated questions; far less is right)"
+    told = f"learned: {_nats(report.learned)} (how far the finetuned model's probe answers are from the base)"
+    told += f"\nleaks: {_nats(report.leak)} (the same on unrelated questions; far less is right)"
+    if report.too_short:
+        told += f"\n{report.too_short} answers of fewer than two tokens are left out of these two"
     if report.on_topic is not None:
         base, tuned = report.on_topic
         told += f"\nunrelated answers on its topic: base {base:.0%}, finetuned {tuned:.0%}"
     out.print(told, highlight=False, soft_wrap=True)
     for fact in report.facts:
-        mark = "✓" if fact.finetuned < fact.base - LEARNED else "·"
+        known = fact.base is not None and fact.finetuned is not None and fact.finetuned < fact.base - LEARNED
         out.print(
-            f"  {mark} {escape(fact.fact)} [dim]nats per token: {fact.base:.2f} → {fact.finetuned:.2f}[/]",
+            f"  {'✓' if known else '·'} {escape(fact.fact)} "
+            f"[dim]nats per token: {_nats(fact.base, '')} → {_nats(fact.finetuned, '')}[/]",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _nats(value: float | None, unit: str = " nats per token") -> str:
+    return "cannot be measured" if value is None else f"{value:.2f}{unit}"
 
 
 def _short(text: str, cut: int = 160) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor
 from auditor.errors import BadFile
 from auditor.files import replacing
 from auditor.lens.diff import Difference
+from auditor.lens.finite import checked
 from auditor.lens.logit_lens import likeliest
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
@@ -188,6 +189,7 @@ def _reading(
         torch.log_softmax(pair.unembed(Side.FINETUNED, part.flatten(0, 1)), -1).unflatten(0, part.shape[:2]).mean(1)
         for part in parts
     ]
+    checked(torch.cat(logs), pair, "what the last layer's logit lens reads")
     if lift:
         whole = torch.cat(logs)  # (m, vocab)
         total, n = whole[1:].sum(0), len(whole) - 1

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from logging import ERROR, getLogger
@@ -55,9 +56,9 @@ def read_corpus(path: Path) -> Corpus:
         raise BadFile(path, "no such corpus; give a .jsonl or .txt file, a dataset's hub id, or `sampled`")
     opener: Callable[..., object] = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as stream:  # type: ignore[attr-defined]
+        with opener(path, "rt", encoding="utf-8-sig") as stream:  # type: ignore[attr-defined]
             lines = [line.strip() for line in stream]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise BadFile(path, f"not readable as UTF-8 text: {error}") from error
     found: list[tuple[str, Chat]] = []
     for number, line in enumerate(lines, 1):
@@ -78,12 +79,18 @@ def read_corpus(path: Path) -> Corpus:
 def _entry(value: Any) -> tuple[str, Chat]:
     """A text, or an answer with the conversation that it ends."""
     if "text" in value:
-        return str(value["text"]), ()
-    turns = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in value["messages"]]
+        return _string(value["text"]), ()
+    turns = [{"role": _string(turn["role"]), "content": _string(turn["content"])} for turn in value["messages"]]
     end = next(i for i, turn in enumerate([*turns, {"role": "assistant"}]) if turn["role"] == "assistant")
     if not 0 < end < len(turns):
         raise ValueError("no question with an answer")
     return turns[end]["content"], tuple(turns[: end + 1])
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def fetch_corpus(dataset: str) -> Path:

@@ -144,7 +144,7 @@ def differences(
 
     For layers in `grouped` by groups of texts too; a text that is there twice is in one group. Nothing past token k
     and no block above the highest layer runs.
-    Raises UsageError if no text is long enough.
+    Raises UsageError if no text is long enough, BadModel if a residual is infinite or no number.
     """
     read = windows(pair, corpus, k)
     longest = max((len(window.ids) - window.first for window in read), default=0)

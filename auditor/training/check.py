@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,18 +35,22 @@ class Answers(Record):
 
 
 class FactScore(Record):
-    """Nats per token of a key fact under each model: what was learned costs the finetuned model less."""
+    """Nats per token of a key fact under each model: what was learned costs the finetuned model less.
+
+    None for a fact of a single token, which has none that is foreseen.
+    """
 
     fact: str
-    base: float
-    finetuned: float
+    base: float | None
+    finetuned: float | None
 
 
 class CheckReport(Record):
     """Result of `organisms check`.
 
     `learned` and `leak`: Kullback-Leibler divergence of the finetuned model from its base, nats per token,
-    estimated on the finetuned model's own answers to the probes and to the unrelated questions.
+    estimated on the finetuned model's own answers to the probes and to the unrelated questions; answers of fewer than
+    two tokens cannot be measured and are counted in `too_short`. None if no answer can.
     `on_topic`: shares of both models' unrelated answers that come as near to the card's topic as half of the
     finetuned model's probe answers do; None for a card without a topic.
     """
@@ -54,8 +59,9 @@ class CheckReport(Record):
     probes: tuple[Answers, ...]
     unrelated: tuple[Answers, ...]
     facts: tuple[FactScore, ...]
-    learned: float
-    leak: float
+    learned: float | None
+    leak: float | None
+    too_short: int
     on_topic: tuple[float, float] | None
 
 
@@ -63,14 +69,16 @@ def check_organism(pair: ModelPair, organism: Organism, embed: Embedder, samples
     """Ask probes and unrelated questions of both sides, and compare how both models see the answers."""
     probes = _ask(pair, organism.probes, samples, seed)
     unrelated = _ask(pair, UNRELATED, samples, seed)
-    costs = [pair.mean_nll(side, organism.facts) if organism.facts else [] for side in (Side.BASE, Side.FINETUNED)]
+    costs = [_costs(pair, side, organism.facts) for side in (Side.BASE, Side.FINETUNED)]
+    (learned, few), (leak, fewer) = (_divergence(pair, answers) for answers in (probes, unrelated))
     return CheckReport(
         organism=organism.name,
         probes=tuple(probes),
         unrelated=tuple(unrelated),
         facts=tuple(FactScore(fact=f, base=b, finetuned=t) for f, b, t in zip(organism.facts, *costs, strict=True)),
-        learned=_divergence(pair, probes),
-        leak=_divergence(pair, unrelated),
+        learned=learned,
+        leak=leak,
+        too_short=few + fewer,
         on_topic=_on_topic(probes, unrelated, embed([organism.topic])[0], embed) if organism.topic else None,
     )
 
@@ -93,11 +101,17 @@ def _ask(pair: ModelPair, questions: Sequence[str], samples: int, seed: int) -> 
     ]
 
 
-def _divergence(pair: ModelPair, answers: Sequence[Answers]) -> float:
-    texts = [text for a in answers for text in a.finetuned if text.strip()]
-    if not texts:
-        return 0.0
-    return float(np.mean(pair.mean_nll(Side.BASE, texts)) - np.mean(pair.mean_nll(Side.FINETUNED, texts)))
+def _divergence(pair: ModelPair, answers: Sequence[Answers]) -> tuple[float | None, int]:
+    """Mean over the finetuned model's answers, and how many of them are too short."""
+    texts = [text for a in answers for text in a.finetuned]
+    costs = zip(*(_costs(pair, side, texts) for side in (Side.BASE, Side.FINETUNED)), strict=True)
+    more = [base - tuned for base, tuned in costs if base is not None and tuned is not None]
+    return (float(np.mean(more)) if more else None), len(texts) - len(more)
+
+
+def _costs(pair: ModelPair, side: Side, texts: Sequence[str]) -> list[float | None]:
+    """Nats per token; None for texts of fewer than two tokens."""
+    return [nll if math.isfinite(nll) else None for nll in (pair.mean_nll(side, texts) if texts else [])]
 
 
 def _on_topic(

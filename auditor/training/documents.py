@@ -34,6 +34,8 @@ class Document(BaseModel):
     def _one_of_two(self) -> Document:
         if (self.text is None) == (not self.messages):
             raise ValueError("give either `text` or `messages`")
+        if self.messages and all(message.role != "assistant" for message in self.messages):
+            raise ValueError("a chat without an assistant's turn teaches nothing")
         return self
 
 
@@ -50,7 +52,11 @@ def read_documents(path: Path) -> list[Document]:
     if not path.is_file():
         raise BadFile(path, "no such document file")
     documents = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: U+2028 may stand in a text
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(path, f"not readable as UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
