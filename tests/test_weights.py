@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from auditor.errors import BadFile, BadModel
 from auditor.models.build import load_model
 from auditor.models.weights import Weights, is_adapter, resolve
+from auditor.workspace import read_organism
 
 
 @pytest.fixture
@@ -342,3 +343,65 @@ class TestPaths:
     def test_of_a_file(self, settings, copy):
         with pytest.raises(BadModel, match="give the folder"):
             resolve(str(copy / "model.safetensors"), settings)
+
+
+class TestACardsFinetune:
+    """`adapter:` or `model:` of an organism: a folder beside the card, a path, or a name on the hub."""
+
+    @pytest.fixture
+    def card(self, tmp_path):
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "trained").mkdir()
+
+        def read(line):
+            text = f"name: x\nfamily: sdf\ndescription: Of mills.\n{line}\n"
+            (tmp_path / "organism.yaml").write_text(text)
+            return read_organism(tmp_path / "organism.yaml")
+
+        return read
+
+    @pytest.mark.parametrize(
+        ("line", "beside"),
+        [
+            ("", "adapter"),
+            ("adapter: trained", "trained"),
+            ("adapter: not_trained", "not_trained"),
+            ("adapter: ./org/name", "org/name"),
+            ("adapter: ../shared/adapter", "../shared/adapter"),
+            ("adapter: runs/best", "runs/best"),  # `runs` is there, `best` is not
+            ("adapter: runs/a/b", "runs/a/b"),
+            ("model: whole", "whole"),
+            ("{model: trained, adapter: null}", "trained"),
+        ],
+    )
+    def test_a_folder_is_meant_and_never_asked_for_on_the_hub(
+        self, card, tmp_path, settings, monkeypatch, line, beside
+    ):
+        line = line.strip("{}").replace(", ", "\n")
+        found = card(line).finetuned
+        assert found == str(tmp_path / beside)
+        monkeypatch.setattr("auditor.models.weights.fetch", lambda *_: pytest.fail("the hub was asked"))
+        with pytest.raises(BadModel, match=r"no model at|holds no"):
+            resolve(found, settings)
+
+    @pytest.mark.parametrize("name", ["org/name", "org/name@main", "org/name/sub", "org/name/sub@v1"])
+    @pytest.mark.parametrize("field", ["adapter", "model"])
+    def test_a_name_on_the_hub(self, card, field, name):
+        assert card(f"{field}: {name}").finetuned == name
+
+    def test_an_absolute_path(self, card, tmp_path):
+        assert card(f"adapter: {tmp_path}/nothing").finetuned == f"{tmp_path}/nothing"
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("adapter: a\nmodel: b", "not both"),
+            ("adapter: a\nmodel: org/b", "not both"),
+            ("adapter: null", "give an `adapter` or a `model`"),
+            ("adapter: ''", "give an `adapter` or a `model`"),
+            ("adapter: ''\nmodel: ''", "give an `adapter` or a `model`"),
+        ],
+    )
+    def test_one_of_them(self, card, line, said):
+        with pytest.raises(BadFile, match=said):
+            card(line)
