@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
 import threading
+import warnings
+from pathlib import Path
+from typing import Any
 
 from auditor.memory import usable_cpus
 
@@ -56,12 +60,62 @@ def heed_interrupts() -> None:
         raise KeyboardInterrupt
 
 
+LIBRARIES = ("transformers", "peft", "huggingface_hub", "nnsight", "httpx", "accelerate", "sentence_transformers")
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
+
+
 def quiet_libraries() -> None:
-    """No bars and no advice on stderr from the libraries that load models: our own progress says enough."""
-    import warnings
+    """No bars, advice and warnings on stderr from libraries, loaded already or not yet, in any thread.
 
-    from transformers.utils import logging
+    Warnings of our own modules and of plugins stay, and so does what libraries log as an error.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for library in LIBRARIES:
+        logging.getLogger(library).setLevel(logging.ERROR)
+    if logging.lastResort is not None:  # what all other loggers without a handler write through
+        logging.lastResort.setLevel(logging.ERROR)
+    warnings.showwarning = _show_ours
+    _bars(shown=False)
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
+
+def show_libraries() -> None:
+    """The opposite, for a process that was quiet before; what the user's environment says stays."""
+    for name, value in QUIET.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
+    for library in LIBRARIES:
+        logging.getLogger(library).setLevel(logging.NOTSET)
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.WARNING)
+    warnings.showwarning = _show_all
+    _bars(shown=True)
+
+
+_show_all = warnings.showwarning
+
+
+def _show_ours(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    ours = Path(__file__).parent in Path(filename).parents or any(
+        name.startswith("_auditor_plugin") and getattr(module, "__file__", None) == filename
+        for name, module in list(sys.modules.items())
+    )
+    if ours and issubclass(category, UserWarning):  # a FutureWarning at our line is a library's word to us
+        _show_all(message, category, filename, lineno, file, line)
+
+
+def _bars(*, shown: bool) -> None:
+    """Bars of libraries that are loaded already, and so do not read the environment any more."""
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as told
+
+        (told.enable_progress_bar if shown else told.disable_progress_bar)()
+        (told.set_verbosity_warning if shown else told.set_verbosity_error)()

@@ -15,7 +15,7 @@ WRONG = {
     "unknown grader": (["graders", "show", "rubric"], "rubric_offline?"),
     "negative budget": (["evaluate", "--budget", "-1"], "--budget -1: a budget is 0 or more"),
     "no repeats": (["evaluate", "--repeats", "0"], "--repeats 0: at least 1"),
-    "server": (["evaluate", "--server", "http://x"], "no model server answers at http://x/"),
+    "server": (["evaluate", "--server", "http://x"], "no model server answers at http://x"),
     "ray": (["evaluate", "--engine", "ray"], "--engine ray: only `local`"),
     "resume without name": (["evaluate", "--resume"], "--resume needs the --name"),
     "unknown provider": (["evaluate", "--llm", "nobody:x"], "nobody:x: Unable to infer"),

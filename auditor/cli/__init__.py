@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import sqlite3
 import sys
+from typing import TYPE_CHECKING, NoReturn
 
-INTERRUPTED = 130  # what typer makes of a Ctrl-C
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WRONG, INTERRUPTED, NO_READER = 2, 130, 141  # as the shell has it for Ctrl-C and for SIGPIPE
 
 
 def main() -> None:
@@ -14,31 +21,82 @@ def main() -> None:
 
     tune_process()
     remember_interrupts()
-    from rich.console import Console
+    _write_anything()
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave(NO_READER)
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED)
+    except OSError as error:  # a full disk behind stdout
+        _leave(WRONG, f"error: cannot write: {error.strerror or error}\n")
+    if code == INTERRUPTED:
+        _leave(INTERRUPTED)  # a decoding thread may still hold the models
+    sys.exit(code)
 
+
+def _run() -> int:
+    """The command's exit code; what the user can mend is told in one line."""
     from auditor.cli.app import app
+    from auditor.cli.shared import err, verbose
     from auditor.errors import AuditorError
 
-    errors = Console(stderr=True, emoji=False)
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:
+            err.print("interrupted; `--resume` with the same --name goes on from here")
+        return code if isinstance(code, int) else 0
     except AuditorError as error:
-        errors.print(f"[red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        return _told(err, str(error))
+    except SystemExit as left:  # how typer ends when nobody reads any more
+        if isinstance(left.__context__, OSError):
+            raise BrokenPipeError from left
+        raise
+    except BrokenPipeError:
+        raise
+    except (OSError, sqlite3.Error) as error:
+        if verbose():
+            raise
+        return _told(err, _reason(error))
     except Exception as error:
         # Typer brings its own copy of click, whose usage errors are not the public click's.
         if not hasattr(error, "format_message"):
             raise
-        errors.print(f"[red]error:[/] {_plain(error.format_message())}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    if code == INTERRUPTED:
-        errors.print("interrupted; `--resume` with the same --name goes on from here")
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)  # a decoding thread may still hold the models
-    sys.exit(code if isinstance(code, int) else 0)
+        said = error.format_message()
+        return _told(err, said) if said else 0  # nothing to say: no arguments were given, and help was printed
 
 
-def _plain(text: str) -> str:
+def _told(err: Console, text: str) -> int:
     from rich.markup import escape
 
-    return escape(text)
+    err.print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    return WRONG
+
+
+def _reason(error: OSError | sqlite3.Error) -> str:
+    """What the machine does not allow, and where."""
+    if isinstance(error, sqlite3.Error):
+        return f"the run's checkpoints.sqlite cannot be used: {error}"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error or type(error).__name__}"
+
+
+def _write_anything() -> None:
+    """What a stream's encoding does not have is written as an escape; nothing is raised over a letter."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (as long as the process lives)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _leave(code: int, last_words: str = "") -> NoReturn:
+    """End the process now, whatever threads are at work and whoever has stopped to read."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(last_words)
+        sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)

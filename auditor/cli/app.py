@@ -23,7 +23,7 @@ from auditor.cli import (
     tools,
     transcript,
 )
-from auditor.cli.shared import choose_workspace
+from auditor.cli.shared import choose_verbosity, choose_workspace
 
 app = typer.Typer(
     name="auditor",
@@ -48,8 +48,12 @@ def _globals(
     no_workspace: Annotated[
         bool, typer.Option("--no-workspace", help="Load no plugins, cards or settings but the built-in ones.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show the libraries' warnings and bars, and tracebacks.")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
+    choose_verbosity(verbose)
     choose_workspace(workspace, none=no_workspace)
 
 

@@ -15,9 +15,16 @@ from rich.markup import escape
 
 from auditor.config import Settings, load_settings
 from auditor.errors import UsageError
+from auditor.runtime import quiet_libraries, show_libraries
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
-out, err = Console(emoji=False), Console(stderr=True, emoji=False)  # `:x:` in a model's text is text
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process, as if audits had failed
+
+
+out, err = _Console(emoji=False), _Console(stderr=True, emoji=False)  # `:x:` in a model's text is text
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 
@@ -27,6 +34,7 @@ ServerOption = Annotated[
 
 _root: Path | None = None
 _none = False
+_verbose = False
 
 
 def choose_workspace(root: Path | None, *, none: bool = False) -> None:
@@ -35,6 +43,17 @@ def choose_workspace(root: Path | None, *, none: bool = False) -> None:
     if none and root is not None:
         raise UsageError("--workspace and --no-workspace: give one of them")
     _root, _none = root, none
+
+
+def choose_verbosity(wanted: bool) -> None:
+    """Remember --verbose for this process; without it the libraries' warnings and bars are not shown."""
+    global _verbose
+    _verbose = wanted
+    (show_libraries if wanted else quiet_libraries)()
+
+
+def verbose() -> bool:
+    return _verbose
 
 
 def user_root() -> Path | None:
@@ -66,7 +85,12 @@ def print_json(value: Any) -> None:
     """One document on stdout."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # JSON has escapes of its own
+        text = json.dumps(value, indent=1)
+    sys.stdout.write(text + "\n")
 
 
 def tell_notes(notes: list[str]) -> None:

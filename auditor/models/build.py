@@ -17,7 +17,6 @@ from auditor.config import Settings
 from auditor.errors import BadModel
 from auditor.models.identity import first_line, some_of, tensor_files
 from auditor.models.weights import Weights
-from auditor.runtime import quiet_libraries
 
 log = logging.getLogger("auditor.models")
 
@@ -36,7 +35,6 @@ def load_model(weights: Weights, settings: Settings) -> tuple[Any, Any]:
     """
     from transformers import AutoTokenizer
 
-    quiet_libraries()
     _check_config(weights.folder, settings)
     try:
         tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=settings.trust_remote_code)

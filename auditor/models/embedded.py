@@ -28,7 +28,6 @@ from auditor.models.identity import (
     remembered_sha256,
     tensor_files,
 )
-from auditor.runtime import quiet_libraries
 
 log = logging.getLogger("auditor.models")
 
@@ -182,7 +181,6 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    quiet_libraries()
     tokenizer = AutoTokenizer.from_pretrained(**where)
     model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     # The weights are plain floats now; with these left, save_pretrained asks for a GGUF writer.
