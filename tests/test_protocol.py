@@ -15,7 +15,7 @@ from auditor.agent.protocol import CONCLUDE, Wire, as_text, described
 from auditor.agent.state import fresh_state
 from auditor.evaluation.audit import PROMPTS
 from auditor.llm.caller import Caller
-from auditor.llm.failures import CallFailed
+from auditor.llm.failures import CallFailed, NoTools
 from auditor.plugins import Context
 from auditor.testing import FakePair, ScriptedChat, calling
 from auditor.text import quote
@@ -75,12 +75,14 @@ def test_an_audit_in_words(audit):
 
 
 def test_an_endpoint_without_tools_is_spoken_to_in_words(ws, audit):
-    class NoTools(ScriptedChat):
+    class WithoutTools(ScriptedChat):
         def bind_tools(self, tools, **_kwargs):
-            raise CallFailed("HTTP 400: this model does not support tools")
+            raise NoTools("HTTP 400: this model does not support tools")
 
     prompts = {name: ws.prompts[f"agent_{name}"] for name in PROMPTS}
-    wire = Wire(Caller("m", NoTools(turns=["FINAL(description: mills)", 'FINAL("mills")'])), {}, prompts, Protocol.AUTO)
+    wire = Wire(
+        Caller("m", WithoutTools(turns=["FINAL(description: mills)", 'FINAL("mills")'])), {}, prompts, Protocol.AUTO
+    )
     asked = [SystemMessage("s"), HumanMessage("o")]
     assert wire.ask(asked).fault.startswith("the conclusion cannot be read")
     assert wire.ask(asked).final == "mills"

@@ -90,6 +90,7 @@ def _spent(state: AuditState, turn: Turn) -> dict[str, Any]:
     """The message, with what it took beside it, and the sums so far."""
     reply = turn.reply
     took = {
+        "protocol": turn.protocol.value,
         "attempts": reply.attempts,
         "seconds": round(reply.seconds, 3),
         "tokens": [reply.tokens_in, reply.tokens_out],

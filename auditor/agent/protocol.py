@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -13,13 +12,12 @@ from pydantic import ValidationError
 
 from auditor.agent.grammar import Fault, TextFinal, parse_turn
 from auditor.llm.caller import Caller, Reply
-from auditor.llm.failures import CallFailed
+from auditor.llm.failures import CallFailed, EndpointUnusable, NoTools
 from auditor.plugins import Tool, lean
 from auditor.prompts import Prompt
 from auditor.types import Hypothesis, Protocol
 
 CONCLUDE = "conclude"
-_NO_TOOLS = re.compile(r"HTTP (400|404|405|422|501).*\b(tool|function)", re.I | re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,7 @@ class Turn:
     calls: tuple[dict[str, Any], ...] = ()  # {"name", "args", "id"}, in the order made; "fault" if it is known
     final: Hypothesis | str | None = None
     fault: str = ""
+    protocol: Protocol = Protocol.TOOLS  # that it was asked in
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +40,41 @@ class Wire:
     prompts: Mapping[str, Prompt]  # protocol_tools, protocol_text
     protocol: Protocol
     purpose: str = "agent"
-    _state: dict[str, bool] = field(default_factory=dict)  # {"text": True} once the endpoint refused tools
 
     def ask(self, messages: Sequence[AnyMessage], *, last: bool = False) -> Turn:
         """Send the conversation; in the `last` turn nothing but the conclusion can be called.
 
         Raises what `Caller.call` raises.
         """
-        if self.protocol is not Protocol.TEXT and not self._state.get("text"):
-            offered = [] if last else [tool.schema() for tool in self.tools.values()]
+        refused: CallFailed | EndpointUnusable | None = None
+        if self.protocol is Protocol.TOOLS or (self.protocol is Protocol.AUTO and self.caller.takes_tools is not False):
             try:
-                reply = self.caller.call(
-                    self._with_help(messages, "protocol_tools"),
-                    purpose=self.purpose,
-                    tools=[*offered, conclude_schema()],
-                )
-                return read_turn(reply, len(messages))
-            except CallFailed as error:
-                if self.protocol is Protocol.TOOLS or not _NO_TOOLS.search(str(error)):
+                return self._ask_with_tools(messages, last=last)
+            except (CallFailed, EndpointUnusable) as error:
+                if self.protocol is Protocol.TOOLS or not self._may_be_the_tools(error):
                     raise
-                self._state["text"] = True
+                refused = error
         sent = as_text(self._with_help(messages, "protocol_text"))
-        return read_turn(self.caller.call(sent, purpose=self.purpose), len(messages))
+        try:
+            reply = self.caller.call(sent, purpose=self.purpose)
+        except (CallFailed, EndpointUnusable):
+            if refused is None or isinstance(refused, NoTools):
+                raise
+            raise refused from None  # it was not the tools
+        if refused is not None:
+            self.caller.takes_tools = False
+        return replace(read_turn(reply, len(messages)), protocol=Protocol.TEXT)
+
+    def _ask_with_tools(self, messages: Sequence[AnyMessage], *, last: bool) -> Turn:
+        offered = [] if last else [tool.schema() for tool in self.tools.values()]
+        asked = self._with_help(messages, "protocol_tools")
+        reply = self.caller.call(asked, purpose=self.purpose, tools=[*offered, conclude_schema()])
+        self.caller.takes_tools = True
+        return read_turn(reply, len(messages))
+
+    def _may_be_the_tools(self, error: CallFailed | EndpointUnusable) -> bool:
+        """Whether words may do: surely, or perhaps if no call with tools was ever answered."""
+        return isinstance(error, NoTools) or (error.perhaps_tools and self.caller.takes_tools is None)
 
     def _with_help(self, messages: Sequence[AnyMessage], name: str) -> list[BaseMessage]:
         system, *rest = messages

@@ -100,6 +100,8 @@ def _models() -> list[Finding]:
 
 
 def _keys() -> list[Finding]:
+    from auditor.llm.proxies import missing_socks
+
     conf = settings()
     base = os.environ.get("OPENAI_BASE_URL")
     found = [
@@ -111,5 +113,7 @@ def _keys() -> list[Finding]:
         for name in KEYS
     ]
     found.append(Finding("OPENAI_BASE_URL", base or "not set (OpenAI's own)"))
+    if problem := missing_socks():
+        found.append(Finding("proxy", "cannot be used", problem))
     todo = "" if conf.llm != "offline" else "AUDITOR_LLM or --llm names a chat model; offline needs none"
     return [*found, Finding("agent's model", conf.llm, todo)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections import defaultdict
@@ -19,7 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from auditor.errors import AuditorError, BadFile
 from auditor.lines import add_line, read_lines
-from auditor.llm.failures import LONGEST_WAIT, CallFailed, Malformed, Retryable, sort_out
+from auditor.llm.failures import LONGEST_WAIT, CallFailed, EndpointUnusable, Malformed, Retryable, sort_out
 from auditor.llm.spec import ModelSpec, api_key, connect
 from auditor.types import LlmUse, TokenUse
 
@@ -113,6 +114,8 @@ class Caller:
     journal: Journal = field(default_factory=NoJournal)
     sleep: Callable[[float], None] = time.sleep
     answered: bool = False  # whether the endpoint ever answered
+    takes_tools: bool | None = None  # None: not known yet
+    unusable: EndpointUnusable | None = None  # why no call can succeed: the others need not try
 
     def call(
         self, messages: Sequence[BaseMessage], *, purpose: str, tools: Sequence[dict[str, Any]] = (), repeat: int = 0
@@ -127,7 +130,9 @@ class Caller:
         key = hashlib.sha256(content.encode()).hexdigest()
         if known := self.journal.find(key):
             return _restore(known)
-        reply = self._attempts(*self._hinted(messages, tools, purpose))
+        if self.unusable:
+            raise self.unusable
+        reply = self._attempts(*self._hinted(messages, tools, purpose), tools=bool(tools))
         took = {name: getattr(reply, name) for name in _FIGURES}
         self.journal.add(
             key,
@@ -155,7 +160,7 @@ class Caller:
             return chat, cache_marked(messages)
         return chat, messages
 
-    def _attempts(self, chat: Any, messages: Sequence[BaseMessage]) -> Reply:
+    def _attempts(self, chat: Any, messages: Sequence[BaseMessage], *, tools: bool) -> Reply:
         limit = self.spec.attempts if self.spec else 1
         retrying = Retrying(
             retry=retry_if_exception_type(Retryable),
@@ -168,27 +173,31 @@ class Caller:
         try:
             for attempt in retrying:
                 with attempt, self._slot():
-                    message = self._once(chat, messages)
+                    message = self._once(chat, messages, tools=tools)
         except Retryable as error:
             tried = f"{limit} attempts" if limit > 1 else "one attempt"
-            raise CallFailed(f"{self.name}: {error} ({tried})") from None
+            failed = CallFailed(f"{self.name}: {error} ({tried})")
+            failed.perhaps_tools = error.perhaps_tools
+            raise failed from None
+        except EndpointUnusable as error:
+            if not error.perhaps_tools:
+                self.unusable = error
+            raise
         number = retrying.statistics.get("attempt_number", 1)
         return self._counted(message, number, time.perf_counter() - begun)
 
-    def _once(self, chat: Any, messages: Sequence[BaseMessage]) -> AIMessage:
+    def _once(self, chat: Any, messages: Sequence[BaseMessage], *, tools: bool) -> AIMessage:
         try:
             message = chat.invoke(list(messages))
             if not isinstance(message, AIMessage):
                 raise Malformed(f"a {type(message).__name__}")
-        except AuditorError:
-            raise
         except Exception as error:
-            if self.spec is None:  # a model in this process: a bug is a bug
-                raise
-            known = sort_out(error, self.spec, answered_before=self.answered)
+            if self.spec is None or (isinstance(error, AuditorError) and not isinstance(error, Malformed)):
+                raise  # of a model in this process: a bug is a bug
+            known = sort_out(error, self.spec, answered_before=self.answered, tools=tools)
             raise self._scrubbed(known) from None  # the client's own error may hold the key
         self.answered = True
-        return message
+        return _whole(message)
 
     def _slot(self) -> threading.BoundedSemaphore:
         name, limit = (self.spec.endpoint, self.spec.concurrency) if self.spec else (f"in process {id(self)}", 64)
@@ -266,6 +275,19 @@ def _essence(message: dict[str, Any]) -> dict[str, Any]:
     """What the endpoint is sent of a message: not its id, nor what an earlier call was told about it."""
     data = message["data"]
     return {"type": message["type"], **{k: data.get(k) for k in ("content", "tool_calls", "tool_call_id", "name")}}
+
+
+def _whole(message: AIMessage) -> AIMessage:
+    """The message without halves of characters, which no file and no endpoint takes."""
+    told = json.dumps(message_to_dict(message), ensure_ascii=False, default=str)
+    if told.isascii() or not _HALF.search(told):
+        return message
+    (mended,) = messages_from_dict([json.loads(_HALF.sub("\ufffd", told))])
+    assert isinstance(mended, AIMessage)
+    return mended
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def _restore(entry: dict[str, Any]) -> Reply:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from auditor.errors import UsageError
+from auditor.llm.proxies import missing_socks
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -72,15 +73,35 @@ def api_key(spec: ModelSpec) -> SecretStr | None:
     """The key that was named, else OPENROUTER_API_KEY for OpenRouter; None leaves it to the provider's package."""
     if spec.key_file is not None:
         try:
-            return SecretStr(spec.key_file.expanduser().read_text().strip())
+            return _sound_key(spec.key_file.expanduser().read_text().strip(), spec)
         except OSError as error:
             raise UsageError(f"cannot read the key file {spec.key_file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the key file {spec.key_file} is no text") from error
     name = spec.key_env or ("OPENROUTER_API_KEY" if spec.provider == "openrouter" else None)
     if name is None:
         return None
     if not os.environ.get(name):
         raise UsageError(f"{spec.name} needs {name} in the environment")
-    return SecretStr(os.environ[name])
+    return _sound_key(os.environ[name], spec)
+
+
+def _sound_key(key: str, spec: ModelSpec) -> SecretStr:
+    """`key`, if it can be sent. Raises UsageError that does not show it."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        wrong = "is empty" if not key else "holds a line break, a space, or a character that no key has"
+        raise UsageError(f"the key in {spec.key_name} {wrong}; give nothing but the key")
+    return SecretStr(key)
+
+
+def _check_address(spec: ModelSpec) -> None:
+    url = spec.base_url or (os.environ.get("OPENAI_BASE_URL") if spec.provider == "openai" else None)
+    if url is None:
+        return
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"base_url {url}: begin it with http:// or https://")
+    if url.rstrip("/").endswith("/chat/completions"):
+        raise UsageError(f"base_url {url}: leave off /chat/completions")
 
 
 def connect(spec: ModelSpec) -> BaseChatModel:
@@ -90,6 +111,13 @@ def connect(spec: ModelSpec) -> BaseChatModel:
     """
     from langchain.chat_models import init_chat_model
 
+    from auditor.llm.compatible import CompatibleChat
+
+    _check_address(spec)
+    if problem := missing_socks():
+        raise UsageError(problem)
+    if key := os.environ.get(spec.key_name):  # which the provider's package takes as it is
+        _sound_key(key, spec)
     given: dict[str, Any] = {
         "temperature": spec.temperature,
         "max_tokens": spec.max_tokens,
@@ -98,12 +126,13 @@ def connect(spec: ModelSpec) -> BaseChatModel:
         "reasoning_effort": spec.effort,
     }
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    name = spec.name
     if spec.provider == "openrouter":
-        name = "openai:" + name.removeprefix("openrouter:")
         options = {"base_url": OPENROUTER, "extra_body": {"usage": {"include": True}}, **options}
+    options |= {"max_retries": 0, "timeout": spec.timeout}
     try:
-        chat: BaseChatModel = init_chat_model(name, max_retries=0, timeout=spec.timeout, **options)
+        if spec.provider in ("openai", "openrouter"):
+            return CompatibleChat(model=spec.name.partition(":")[2], **options)
+        chat: BaseChatModel = init_chat_model(spec.name, **options)
         return chat
     except ImportError as error:
         raise UsageError(f"{spec.name}: {error}") from error

@@ -1,0 +1,71 @@
+"""A client for endpoints that speak OpenAI's protocol more or less."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from langchain_core.outputs import ChatResult
+from langchain_openai import ChatOpenAI
+
+from auditor.llm.failures import Malformed
+
+
+class ToldInside(Exception):
+    """An error that stood where the answer should be, in a reply of HTTP 200."""
+
+    def __init__(self, error: Any) -> None:
+        super().__init__(str(error))
+        self.body = error if isinstance(error, dict) else {"message": str(error)}
+        code = str(self.body.get("code") or self.body.get("status") or self.body.get("type"))
+        self.status_code = int(code) if code.isdecimal() else _STATUS.get(code, 502)
+
+
+_STATUS = {
+    "rate_limit_exceeded": 429, "insufficient_quota": 429, "invalid_request_error": 400, "authentication_error": 401,
+    "permission_error": 403, "not_found_error": 404, "invalid_api_key": 401, "model_not_found": 404,
+    "context_length_exceeded": 400, "content_filter": 400,
+}  # fmt: skip
+
+
+class CompatibleChat(ChatOpenAI):
+    """Reads tool arguments that are objects or encoded twice, and raises errors that came as an answer."""
+
+    def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
+        if isinstance(response, str):
+            raise Malformed(response)
+        body = response if isinstance(response, dict) else response.model_dump(warnings=False)
+        if body.get("error"):
+            raise ToldInside(body["error"])
+        for choice in body["choices"]:
+            if choice.get("error") or choice.get("finish_reason") == "error":
+                raise ToldInside(choice.get("error") or "the model's provider broke off")
+            _mend_calls(choice["message"])
+        return super()._create_chat_result(body, generation_info)
+
+
+def _mend_calls(message: dict[str, Any]) -> None:
+    calls = message.get("tool_calls") or []
+    if not calls and message.get("function_call"):  # as it was called before there were tools
+        calls = [{"type": "function", "id": None, "function": message.pop("function_call")}]
+    calls = [call for call in calls if isinstance(call.get("function"), dict)]
+    for call in calls:
+        function = call["function"]
+        function["name"] = function.get("name") or ""
+        function["arguments"] = _arguments(function.get("arguments"))
+    message["tool_calls"] = calls or None
+
+
+def _arguments(given: Any) -> str:
+    """JSON text of an object; text that cannot be read stays what it is."""
+    value: Any = given
+    for _ in range(3):
+        if not isinstance(value, str):
+            break
+        try:
+            value = json.loads(value, strict=False)
+        except (ValueError, RecursionError):
+            return str(value)
+    if value is None or isinstance(value, dict):
+        return json.dumps(value or {})
+    return json.dumps({"arguments": value})  # a tool refuses it, and says what would be right
