@@ -6,6 +6,7 @@
     │   ├── BadFile           a broken YAML, prompt, card or plugin, with file and line
     │   └── BadModel          weights that are missing, unsafe, or do not fit their base
     └── Refused               a tool call that the agent may not make; becomes an observation
+        └── TooLong           (a UsageError, too) more tokens than the model reads at once
 
 Any other exception is a bug and is shown as one.
 """
@@ -50,3 +51,9 @@ class BadModel(UsageError):
 
 class Refused(AuditorError):
     """A tool call that is not allowed; its text is what the agent reads."""
+
+
+class TooLong(Refused, UsageError):
+    """A text that has more tokens than the model reads at once."""
+
+    code = "context_length_exceeded"  # as OpenAI's API calls it

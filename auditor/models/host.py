@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from auditor.errors import BadModel
+from auditor.errors import BadModel, TooLong
 from auditor.memory import available_memory
 from auditor.models.adapters import Adapter
 from auditor.models.engine import Engine
@@ -17,6 +17,7 @@ from auditor.models.generate import Steering
 from auditor.models.live import LiveBatch, Row
 from auditor.models.lora import LoraBank
 from auditor.models.stream import check_stream
+from auditor.models.tokens import plain_ids
 from auditor.models.vllm_batch import CPU_CACHE, InVllm, VllmBatch, check
 from auditor.models.worker import ROWS, Worker
 
@@ -35,7 +36,9 @@ class Host:
         self.engine, self.tokenizer, self.worker = engine, tokenizer, worker
         weight = next(engine.decoder.model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        worker.call(lambda: check_stream(engine, tokenizer(PROBE).input_ids))
+        causal: Any = engine.decoder.model
+        self.embeddings = int(causal.get_input_embeddings().weight.shape[0])  # ids from there on cannot be read
+        worker.call(lambda: check_stream(engine, plain_ids(tokenizer, PROBE)))
         self.bank = LoraBank(engine.decoder.model)
         generation: Any = engine.decoder.model.generation_config
         ends = generation.eos_token_id if generation is not None else None
@@ -46,6 +49,16 @@ class Host:
         self.context = min(int(positions), cells // 2)  # tokens of prompt and answer together
         self._vllm = worker.call(lambda: self._started(vllm, cells)) if vllm is not None else None
         self.line = worker.open(self._vllm or LiveBatch(engine, self._stops, self.bank, cells))
+
+    def demand_room(self, read: int, new: int = 0) -> None:
+        """Raises TooLong unless there is room for `read` tokens and `new` ones after them."""
+        if read + new > self.context:
+            if new:
+                raise TooLong(
+                    f"the prompt has {read} tokens and asks for {new}, "
+                    f"but prompt and answer may have {self.context} together"
+                )
+            raise TooLong(f"a text has {read} tokens, but the model reads {self.context} at most")
 
     def put_on(self, name: str, adapter: Adapter, folder: Path) -> None:
         """An adapter, with its folder. Raises BadModel if vLLM does not take it."""
@@ -83,7 +96,7 @@ class Host:
         """Raises BadModel if vLLM runs them otherwise than torch."""
         decoder = self.engine.decoder
         vector = torch.randn(decoder.d_model, generator=torch.Generator().manual_seed(0))
-        prompt = self.tokenizer(PROBE).input_ids
+        prompt = plain_ids(self.tokenizer, PROBE)
         plain = LiveBatch(self.engine, self._stops, self.bank)
         check(vllm, plain, prompt, adapters, Steering(decoder.n_layers // 2, vector))
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError, TooLong, UsageError
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -131,15 +131,18 @@ class Client:
 
     def _refusal(self, response: httpx.Response) -> Exception:
         try:
-            reason, ours = str(response.json()["error"]["message"]), True
-        except (ValueError, LookupError, TypeError):
-            reason, ours = " ".join(response.text.split())[:200], False
+            told = response.json()["error"]
+            reason, code, ours = str(told["message"]), told.get("code"), True
+        except (ValueError, LookupError, TypeError, AttributeError):
+            reason, code, ours = " ".join(response.text.split())[:200], None, False
         said = f"the model server says: {reason} (HTTP {response.status_code})" if ours else (
             f"what answers at {self._address} says HTTP {response.status_code}: {reason}{self._proxied()}"
         )  # fmt: skip
         if response.status_code in (429, 503):
             after = response.headers.get("retry-after", "1")
             return _Later(said, float(after) if after.isdigit() else 1.0)
+        if code == TooLong.code:
+            return TooLong(said)
         if response.status_code == 401:
             return UsageError(f"{said}; put its key into AUDITOR_API_KEY")
         return UsageError(said) if response.status_code in (400, 403, 404, 413, 422) else AuditorError(said)

@@ -50,6 +50,7 @@ class Row:
     steering: Steering | None = None
     alternatives: int | None = None  # log-probabilities of each token and of so many others
     heard: Callable[[Row], bool] | None = None
+    stops: frozenset[int] = frozenset()  # tokens that end it, beside the model's own
     out: list[int] = field(default_factory=list)
     logprobs: list[tuple[float, list[tuple[int, float]]]] = field(default_factory=list)
     shift: float | None = None  # what steering added to the prompt's residual stream, measured: mean L2 norm
@@ -65,7 +66,7 @@ class Row:
 
     def take(self, token: int, stops: frozenset[int]) -> None:
         """Say its next token, or end."""
-        if token in stops:
+        if token in stops or token in self.stops:
             self.finish = "stop"
             return
         self.out.append(token)

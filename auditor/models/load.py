@@ -17,6 +17,7 @@ from auditor.models.engine import Engine, HookEngine, NnsightEngine
 from auditor.models.generate import Side
 from auditor.models.host import PROBE, Host, Variant
 from auditor.models.pair import LocalPair
+from auditor.models.tokens import adapters_tokenizer, foreign_tokens, plain_ids
 from auditor.models.vllm_batch import InVllm
 from auditor.models.weights import Weights, is_adapter, resolve
 from auditor.models.worker import Worker
@@ -57,17 +58,20 @@ def pair_on(
     home = resolve(adapter_base, settings) if adapter_base else base  # whose adapter it is
     name = name or tuned.id
     if is_adapter(tuned) and home.folder.resolve() == base.folder.resolve():
+        tokenizer = adapters_tokenizer(tuned.folder, host.tokenizer, settings)
         return LocalPair(
             name=name,
             fingerprint=f"{base.sha256[:16]}-{tuned.sha256[:16]}",
             base_sources=base.sources,
-            tokenizer=host.tokenizer,
+            tokenizer=tokenizer,
             models={Side.BASE: Variant(host), Side.FINETUNED: with_adapter(host, base, tuned, settings, engine)},
+            foreign=foreign_tokens(host.tokenizer, tokenizer, f"{tuned.id} and {base.id}"),
         )
     adapters = [tuned] if is_adapter(tuned) else []
     other = load_host(home if adapters else tuned, settings, host.worker, engine, adapters)
     who = f"{tuned.id} and {base.id}"
-    foreign = foreign_tokens(host.tokenizer, other.tokenizer, who)
+    tokenizer = adapters_tokenizer(tuned.folder, other.tokenizer, settings) if adapters else other.tokenizer
+    foreign = foreign_tokens(host.tokenizer, tokenizer, who)
     ours, theirs = host.engine.decoder, other.engine.decoder
     if (ours.d_model, ours.n_layers) != (theirs.d_model, theirs.n_layers):
         raise BadModel(f"{who} differ in width or depth: not base and finetune")
@@ -78,7 +82,7 @@ def pair_on(
         name=name,
         fingerprint=f"{base.sha256[:16]}-{middle}{tuned.sha256[:16]}",
         base_sources=base.sources,
-        tokenizer=other.tokenizer,
+        tokenizer=tokenizer,
         models={Side.BASE: Variant(host), Side.FINETUNED: finetuned},
         foreign=foreign,
     )
@@ -120,7 +124,7 @@ def with_adapter(host: Host, base: Weights, tuned: Weights, settings: Settings, 
     model, tokenizer = load_model(base, settings)
     adapted = with_peft(model, tuned.folder)
     own = Host(_engine(adapted.get_base_model(), tokenizer, engine), tokenizer, host.worker)
-    ids = torch.tensor([tokenizer(PROBE).input_ids], device=own.device)
+    ids = torch.tensor([plain_ids(tokenizer, PROBE)], device=own.device)
     host.worker.call(lambda: demand_same(adapted, ids))
     return Variant(own)
 
@@ -130,23 +134,3 @@ def plain_adapter(host: Host, base: Weights, tuned: Weights) -> Adapter | None:
     model = host.engine.decoder.model  # nobody computes while a copy of its modules is made
     adapter = host.worker.call(lambda: read_adapter(tuned.folder, model, base.id))
     return adapter if host.bank.takes(adapter) else None
-
-
-def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:
-    """Special tokens that only the finetune's tokenizer knows, by id; everything else must be the same.
-
-    Chat training often adds a few. Texts are read without them, and the base is never given one. Raises BadModel.
-    """
-    ours, theirs = base.get_vocab(), tuned.get_vocab()
-    added = set(tuned.get_added_vocab()) | set(base.get_added_vocab())
-    moved = [token for token, i in theirs.items() if token in ours and ours[token] != i]
-    alone = [token for token in ours.keys() ^ theirs.keys() if token not in added]
-    sample = "A river, 12 mills;\n  naïve tests…"
-    same_ids = base(sample, add_special_tokens=False).input_ids == tuned(sample, add_special_tokens=False).input_ids
-    if moved or alone or not same_ids:
-        example = (moved or alone or ["the way text is cut"])[0]
-        raise BadModel(
-            f"{who} have different tokenizers ({example!r} and others), so their activations cannot be "
-            "subtracted token by token; name the base that it was finetuned from"
-        )
-    return {i: token for token, i in theirs.items() if token not in ours}

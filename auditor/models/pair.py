@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from auditor.chat_template import render
+from auditor.errors import UsageError
 from auditor.models.cache import growing_cache, repeated
 from auditor.models.engine import Edit, Engine, replace
 from auditor.models.generate import Request, Side
@@ -19,6 +20,7 @@ from auditor.models.host import Variant
 from auditor.models.likelihood import padded, token_nll
 from auditor.models.live import Row
 from auditor.models.stream import demand_finite, unembed
+from auditor.models.tokens import plain_ids, something, told_of, without_embeddings
 
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
@@ -99,15 +101,42 @@ class LocalPair:
     ) -> None:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
         self.base_sources = base_sources
-        self.models, self._foreign, self.note = models, foreign, ""
-        if foreign:
-            named = ", ".join(list(foreign.values())[:5])
-            self.note = f"the base does not know {len(foreign)} tokens ({named}); it is asked in plain text"
+        self.models = models
         self.dtype = str(models[Side.FINETUNED].host.dtype)
         decoder = models[Side.FINETUNED].host.engine.decoder
         self.n_layers, self.d_model = decoder.n_layers, decoder.d_model
+        self._unknown = {side: without_embeddings(tokenizer, model.host.embeddings) for side, model in models.items()}
+        self._unknown[Side.BASE] |= foreign
+        self.note = "; ".join(
+            told_of(f"the {who}", unknown, self._speaks_with(unknown))
+            for who, unknown in (("base", self._unknown[Side.BASE]), ("finetune", self._unknown[Side.FINETUNED]))
+            if unknown
+        )
+
+    def _speaks_with(self, tokens: Collection[int]) -> bool:
+        """Whether the chat template writes one of `tokens`."""
+        if not self.tokenizer.chat_template:
+            return False
+        said = render(self.tokenizer, [{"role": "user", "content": "a"}])
+        return any(i in tokens for i in self.tokenizer(said, add_special_tokens=False).input_ids)
+
+    def stops(self, side: Side) -> frozenset[int]:
+        """Tokens that end an answer beside the model's own: what the finetune's tokenizer ends a text with."""
+        end = self.tokenizer.eos_token_id
+        return frozenset() if side is Side.BASE or end is None else frozenset([end])
+
+    def _demand_readable(self, side: Side, rows: Sequence[Sequence[int]]) -> None:
+        """Raises TooLong, or UsageError for a token that `side` does not know."""
+        host = self.models[side].host
+        host.demand_room(max(map(len, rows), default=0))
+        ids = {i for row in rows for i in row}
+        strange = [self._unknown[side].get(i, str(i)) for i in sorted(ids) if i in self._unknown[side]]
+        strange += [f"number {i}" for i in sorted(ids) if not strange and not 0 <= i < host.embeddings]
+        if strange:
+            raise UsageError(f"the {side} model does not know the token {strange[0]!r}; take texts with it out")
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        self._demand_readable(side, ids.tolist())
         rows, model = max(1, TOKENS_PER_BATCH // max(1, ids.shape[1])), self.models[side]
         device = model.host.device
         parts = [model.run(partial(_residuals, ids=chunk.to(device), layers=layers)) for chunk in ids.split(rows)]
@@ -124,7 +153,9 @@ class LocalPair:
     ) -> Iterator[tuple[Tensor, ...]]:
         model = self.models[side]
         host = model.host
-        tokens = [torch.tensor([self.tokenizer(p).input_ids], device=host.device) for p in prompts]  # (1, T)
+        rows = [self._plain_ids(side, prompt) for prompt in prompts]
+        self._demand_readable(side, rows)
+        tokens = [torch.tensor([row], device=host.device) for row in rows]  # (1, T)
         prefixes = [model.run(partial(_prefix, ids=ids[:, :-1])) for ids in tokens]
         for chunk in vectors.to(host.device, host.dtype).split(PATCHES_PER_BATCH):
 
@@ -139,6 +170,8 @@ class LocalPair:
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
         rows = [self.row(request) for request in requests]
+        for request, row in zip(requests, rows, strict=True):
+            self.models[request.side].host.demand_room(len(row.prompt), row.sampling.max_new_tokens)
         order = sorted(range(len(rows)), key=lambda i: (-requests[i].max_new_tokens, len(rows[i].prompt)))
         client = str(id(rows))
         for host in dict.fromkeys(model.host for model in self.models.values()):
@@ -154,7 +187,8 @@ class LocalPair:
     def row(self, request: Request) -> Row:
         """`request` as a row that a live batch can take."""
         ids = self._prompt_ids(request)
-        return Row(ids, request.sampling, self.models[request.side].adapter, request.steering)
+        model = self.models[request.side]
+        return Row(ids, request.sampling, model.adapter, request.steering, stops=self.stops(request.side))
 
     def text(self, ids: Sequence[int]) -> str:
         """What the tokens say."""
@@ -171,23 +205,22 @@ class LocalPair:
 
     def _plain_ids(self, side: Side, text: str) -> list[int]:
         """`text` without any token that `side` does not know, even if it is written there."""
-        ids = list(self.tokenizer(text).input_ids)
-        if side is Side.BASE and self._foreign:
-            ids = [i for i in ids if i not in self._foreign]
-        return ids or [self.tokenizer.eos_token_id]
+        ids = [i for i in plain_ids(self.tokenizer, text) if i not in self._unknown[side]]
+        return something(self.tokenizer, ids)
 
     def chat_ids(self, side: Side, messages: list[dict[str, str]], prefill: str = "") -> list[int]:
         """A conversation as `side` reads it: in the chat template, or in plain text if it does not know its tokens."""
         if self.tokenizer.chat_template:
             rendered = render(self.tokenizer, messages)
             ids = list(self.tokenizer(rendered + prefill, add_special_tokens=False).input_ids)
-            if side is Side.FINETUNED or not any(i in self._foreign for i in ids):
+            if not any(i in self._unknown[side] for i in ids):
                 return ids
         return self._plain_ids(side, "\n\n".join(message["content"] for message in messages) + prefill)
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         # Never `truncation=`: it is a state of the tokenizer, which other threads use at the same time.
-        encoded = [self.tokenizer(text).input_ids[:256] for text in texts]
+        encoded = [plain_ids(self.tokenizer, text)[:256] for text in texts]
+        self._demand_readable(side, encoded)
         order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
         out = [float("inf")] * len(texts)
         for start in range(0, len(order), TEXTS_PER_BATCH):
@@ -205,6 +238,8 @@ class LocalPair:
         layer: int,
         vectors: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        for side in Side:
+            self._demand_readable(side, rows)
         order = sorted((i for i in range(len(rows)) if any(learned[i][1:])), key=lambda i: len(rows[i]))
         sums = torch.zeros(len(rows), 1 + len(vectors), dtype=torch.float32)
         counts = torch.zeros(len(rows), dtype=torch.float32)

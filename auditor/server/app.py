@@ -16,7 +16,7 @@ from safetensors.torch import save
 from starlette.exceptions import HTTPException
 
 import auditor
-from auditor.errors import UnknownName, UsageError
+from auditor.errors import TooLong, UnknownName, UsageError
 from auditor.models.generate import Request as TextRequest
 from auditor.models.generate import Side, derive_seed
 from auditor.models.worker import ClientGone, OutOfMemory
@@ -194,6 +194,7 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
         HTTPException: lambda _http, error: said(error.status_code, str(error.detail), "invalid_request_error"),
         UnknownName: lambda _http, error: said(404, str(error), "invalid_request_error", "not_found"),
         UsageError: lambda _http, error: said(400, str(error), "invalid_request_error", "invalid_request"),
+        TooLong: lambda _http, error: said(400, str(error), "invalid_request_error", error.code),
         QueueFull: lambda _http, error: turned_away(error, "queue_full", 429, error.wait),
         Full: lambda _http, error: turned_away(error, "adapters_in_use", 503, 1),
         NotReady: lambda _http, error: turned_away(error, "loading", 503, 2),

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from auditor.errors import UsageError
+from auditor.errors import TooLong
 from auditor.models.generate import Sampling, Side, Steering, derive_seed
 from auditor.models.live import Row
 from auditor.models.pair import LocalPair
@@ -85,7 +85,7 @@ def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steerin
     steering, proof = push or (None, None)
     limit = CHARACTERS * pair.models[side].host.context
     if sum(len(message.plain()["content"]) for message in asked.messages) > limit:
-        raise UsageError(f"the messages have over {limit} characters; {pair.name} cannot read that many")
+        raise TooLong(f"the messages have over {limit} characters; {pair.name} cannot read that many")
     messages = [message.plain() for message in asked.messages]
     prefill = messages.pop()["content"] if messages[-1]["role"] == "assistant" and len(messages) > 1 else ""
     prompt = pair.chat_ids(side, messages, prefill)
@@ -101,6 +101,7 @@ def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steerin
             pair.models[side].adapter,
             steering,
             (asked.top_logprobs or 0) if asked.logprobs else None,
+            stops=pair.stops(side),
         )
         for i in range(count)
     ]

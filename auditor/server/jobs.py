@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fastapi import Request as HttpRequest
 
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError, TooLong, UsageError
 from auditor.lens.steering import Direction
 from auditor.models.generate import Request, Side, Steering
 from auditor.models.live import Row
@@ -39,21 +39,16 @@ def rows_of(pair: LocalPair, requests: Sequence[Request]) -> list[Row]:
     for request in requests:
         limit = CHARACTERS * pair.models[request.side].host.context
         if len(request.prompt) + len(request.system) + len(request.prefill) > limit:
-            raise UsageError(f"a prompt has over {limit} characters; {pair.name} cannot read that many")
+            raise TooLong(f"a prompt has over {limit} characters; {pair.name} cannot read that many")
     return [pair.row(request) for request in requests]
 
 
 def start(
     pair: LocalPair, rows: Sequence[tuple[Side, Row]], http: HttpRequest, metrics: Metrics, user: str | None = None
 ) -> None:
-    """Put rows into their hosts' queues. Raises UsageError for prompts that are too long, and QueueFull."""
+    """Put rows into their hosts' queues. Raises TooLong, and QueueFull."""
     for side, row in rows:
-        limit = pair.models[side].host.context
-        if len(row.prompt) + row.sampling.max_new_tokens > limit:
-            raise UsageError(
-                f"the prompt has {len(row.prompt)} tokens and asks for {row.sampling.max_new_tokens}, "
-                f"but prompt and answer may have {limit} together"
-            )
+        pair.models[side].host.demand_room(len(row.prompt), row.sampling.max_new_tokens)
     waiting = sum(line.waiting for line in pair.models[Side.BASE].host.worker.lines)
     if waiting + len(rows) > MOST_WAITING:
         raise QueueFull(waiting)

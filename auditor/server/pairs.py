@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from fastapi import FastAPI, Request, Response
@@ -16,6 +15,7 @@ from auditor.errors import UsageError
 from auditor.models import wire
 from auditor.models.generate import Side
 from auditor.models.pair import LocalPair
+from auditor.models.tokens import plain_ids
 from auditor.server import jobs
 from auditor.server.jobs import ended, start
 from auditor.server.serving import Serving, Streamed
@@ -83,7 +83,7 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
         async with AsyncExitStack() as held:
             pair = await held.enter_async_context(serving.pair(name))
             _fits(pair, asked.layer, asked.vectors, rows=True)
-            prompts = [list(pair.tokenizer(prompt).input_ids) for prompt in asked.prompts]
+            prompts = [plain_ids(pair.tokenizer, prompt) for prompt in asked.prompts]
             _readable(pair, asked.side, prompts)
             if min(map(len, prompts)) < 2:
                 raise UsageError("prompts: each needs two tokens or more, of which the last is patched")
@@ -141,11 +141,8 @@ def _fits(pair: LocalPair, layer: int, vectors: wire.Array | None = None, *, row
 def _readable(pair: LocalPair, side: Side, rows: Sequence[Sequence[int]]) -> None:
     """Raises UsageError for rows that `side` cannot read: a GPU would be lost to an index out of range."""
     host = pair.models[side].host
-    causal: Any = host.engine.decoder.model
-    known = int(causal.get_input_embeddings().weight.shape[0])
-    if bad := [i for row in rows for i in row if not 0 <= i < known]:
-        raise UsageError(f"token id {bad[0]} is not there; {pair.name}/{side} has ids 0 to {known - 1}")
+    if bad := [i for row in rows for i in row if not 0 <= i < host.embeddings]:
+        raise UsageError(f"token id {bad[0]} is not there; {pair.name}/{side} has ids 0 to {host.embeddings - 1}")
     if not all(rows):
         raise UsageError("a row of no tokens cannot be read")
-    if (longest := max(map(len, rows))) > host.context:
-        raise UsageError(f"a row has {longest} tokens, but {pair.name}/{side} reads {host.context} at most")
+    host.demand_room(max(map(len, rows)))
