@@ -22,7 +22,7 @@ def like_a_path(name: str, root: Path = Path()) -> bool:
     """Whether `name` must mean a file or folder, there or not, and no model on the hub; it would lie in `root`."""
     first, slash, _ = name.partition("/")
     odd = not slash or first.startswith((".", "~")) or "\\" in name or Path(name).is_absolute()
-    return odd or name.endswith(_ENDINGS) or (root / first).is_dir()
+    return odd or name.endswith(_ENDINGS) or os.path.isdir(root / first)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -105,8 +106,8 @@ class Organism(Record):
     def finetuned(self) -> str:
         """What to load beside the base: a folder (relative ones lie beside the card) or a hub id."""
         given = str(self.model or self.adapter)
-        beside = self._folder / Path(given).expanduser()
-        return str(beside) if beside.exists() or like_a_path(given, self._folder) else given
+        beside = self._folder / os.path.expanduser(given)
+        return str(beside) if os.path.exists(beside) or like_a_path(given, self._folder) else given
 
     @model_validator(mode="after")
     def _one_finetune(self) -> Self:

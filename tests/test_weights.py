@@ -240,6 +240,23 @@ class TestFiles:
         (copy / "model.safetensors").write_bytes(data[: int(share * len(data))])
         assert "cannot be read as safetensors" in refused(copy, conf)
 
+    def test_that_lead_nowhere(self, copy, conf):
+        (copy / "model.safetensors").unlink()
+        (copy / "model.safetensors").symlink_to(copy / "gone")
+        assert "leads to no file" in refused(copy, conf)
+
+    def test_in_shards_that_no_index_names(self, sharded, conf):
+        (sharded / "model.safetensors.index.json").unlink()
+        refused(sharded, conf)
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_of_an_adapter_where_a_model_is_asked_for(self, checkpoints, copy, conf, whole):
+        for path in checkpoints("llama")[1].iterdir():
+            shutil.copy(path, copy)
+        if not whole:
+            (copy / "config.json").unlink()
+        assert "is an adapter, and a whole model is needed" in refused(copy, conf)
+
     def test_without_values_as_zero3_leaves_them(self, copy, conf):
         empty = {name: torch.zeros(0) for name in load_file(copy / "model.safetensors")}
         save_file(empty, copy / "model.safetensors", {"format": "pt"})
@@ -333,6 +350,7 @@ class TestPaths:
         "model",
         ["", "adapter", "./org/name", "../org/name", "~/org/name", "/org/name", "runs/name", "runs/a/b", "org/name/",
          "org\\name", "org/name.safetensors", "org/na me", "org//name", "org/name@", "org/name@a b", "https://hf.co/a/b",
+         "~nobody-here/x", "a\0b", "a" * 5000,
          "a/b?c"],
     )  # fmt: skip
     def test_that_lead_nowhere(self, settings, model):

@@ -57,6 +57,10 @@ def _check_config(folder: Path, settings: Settings) -> None:
     """Raises BadModel if the config is missing, broken, or asks for code that may not run."""
     from transformers import CONFIG_MAPPING
 
+    if (folder / "adapter_config.json").exists():  # the library would put it on, and call that the model
+        raise BadModel(
+            f"{folder} is an adapter, and a whole model is needed here: give the base that it was trained on"
+        )
     path = folder / "config.json"
     if not path.is_file():
         raise BadModel(f"{folder} has no config.json: not a model")

@@ -65,6 +65,8 @@ def tensor_files(folder: Path) -> list[Path]:
 
 def check_tensors(path: Path) -> None:
     """Raises BadModel unless a safetensors file is whole and its tensors have values; reads its header only."""
+    if not path.is_file():
+        raise BadModel(f"{path} leads to no file; fetch or copy it anew")
     if path.stat().st_size < 1024 and path.read_bytes().startswith(b"version https://git-lfs"):
         raise BadModel(f"{path} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
     try:
@@ -94,8 +96,9 @@ def remembered_sha256(path: Path, settings: Settings) -> str:
     about = path.stat()
     stamp = json.dumps([str(path.resolve()), about.st_size, about.st_mtime_ns])
     memo = settings.cache_dir / "hashes" / hashlib.sha256(stamp.encode()).hexdigest()
-    if memo.is_file() and _DIGEST.fullmatch(found := memo.read_text(errors="replace")):
-        return found
+    with suppress(OSError):
+        if _DIGEST.fullmatch(found := memo.read_text(errors="replace")):
+            return found
     digest = sha256_of(path)
     write_atomically(memo, digest)
     return digest

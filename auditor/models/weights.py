@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,11 @@ def resolve(model: str, settings: Settings) -> Weights:
     if is_embedded(model):
         folder, sha256, sources = embedded_model(settings)
         return Weights(EMBEDDED_ID, folder, sha256, sources)
-    path = Path(model).expanduser()
-    if model and path.is_dir():
+    path = Path(os.path.expanduser(model))  # this one never raises, nor does os.path.isdir
+    if model and os.path.isdir(path):
         sha256, tensors = model_hash(path, settings)
         return Weights(str(path), path, sha256, (f"tensors:{tensors}",))
-    if path.is_file():
+    if os.path.isfile(path):
         raise BadModel(f"{model} is a file: give the folder with a model's config, tokenizer and safetensors")
     name = None if like_a_path(model) else HubName.parse(model)
     if name is None:
