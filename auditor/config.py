@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -66,22 +67,48 @@ def load_settings(workspace_toml: Path | None = None, **flags: Any) -> Settings:
     """
     values: dict[str, Any] = {"device": "auto"}
     if workspace_toml is not None:
-        try:
-            values |= tomllib.loads(workspace_toml.read_text()).get("settings", {})
-        except tomllib.TOMLDecodeError as error:
-            raise BadFile(workspace_toml, f"broken TOML: {error}") from error
+        values |= _read_toml(workspace_toml)
     values |= {key: os.environ[name] for key, name in ENVIRONMENT.items() if os.environ.get(name)}
     values |= {key: value for key, value in flags.items() if value is not None}
     try:
         found = Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        key, reason = str(first["loc"][0]), f"{first['msg']}, not {first['input']!r}"
+        if flags.get(key) is None and not os.environ.get(ENVIRONMENT.get(key, "")) and workspace_toml is not None:
+            raise BadFile(workspace_toml, f"{key}: {reason}", _line(workspace_toml, key)) from error
+        named = key if flags.get(key) is not None else ENVIRONMENT.get(key, key)
+        raise UsageError(f"setting {named}: {reason}") from error
     cache = found.cache_dir.expanduser()
     _check_cache(cache)
     found = found.model_copy(update={"device": _device(found.device), "cache_dir": cache})
     _ = found.torch_dtype
     return found
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """What `[settings]` says. Raises BadFile for anything else that the file says."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise BadFile(path, f"broken TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(path, f"cannot be read: {error}") from error
+    if strange := next((name for name in content if name != "settings"), None):
+        raise BadFile(path, f"{strange} is not known; there is one table, [settings]", _line(path, strange))
+    said = content.get("settings", {})
+    if not isinstance(said, dict):
+        raise BadFile(path, "settings must be a table: write [settings]", _line(path, "settings"))
+    if strange := next((key for key in said if key not in Settings.model_fields), None):
+        known = ", ".join(Settings.model_fields)
+        raise BadFile(path, f"there is no setting {strange}; there are {known}", _line(path, strange))
+    return said
+
+
+def _line(path: Path, name: str) -> int | None:
+    """Where a table or key stands in a TOML file; its parser does not tell."""
+    found = re.search(rf"""^[ \t]*\[*[ \t"']*{re.escape(name)}\b""", path.read_text(encoding="utf-8"), re.M)
+    return found.string.count("\n", 0, found.end()) + 1 if found else None
 
 
 def _check_cache(folder: Path) -> None:

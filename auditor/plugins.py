@@ -53,12 +53,19 @@ class Dataset:
     def alpha(self, layer: int, position: int) -> float:
         """The calibrated strength there, else the one of the nearest calibrated position.
 
-        Raises Refused if nothing was steered at `layer`.
+        Raises Refused if nothing was steered at `layer`, or if no strength stayed coherent there.
         """
         known = {s.position: s.alpha for s in self.evidence.steering if s.layer == layer}
         if not known:
             raise Refused(f"no steering strength was calibrated at layer {layer}")
-        return known[min(known, key=lambda p: abs(p - position))]
+        nearest = min(known, key=lambda p: abs(p - position))
+        if known[nearest] <= 0:
+            there = ", ".join(str(p) for p, alpha in sorted(known.items()) if alpha > 0) or "none"
+            raise Refused(
+                f"no strength stayed coherent at layer {layer} position {nearest}, so that a steered answer would be a "
+                f"plain one; positions with a strength: {there}"
+            )
+        return known[nearest]
 
 
 CUT_SLACK = 2  # tokens that decoding, and encoding again, may lose

@@ -173,6 +173,42 @@ def test_doctor_and_version(run_cli):
     assert run_cli("--version")[1].strip() == f"auditor {auditor.__version__}"
 
 
+def test_doctor_survives_any_proxy(run_cli, monkeypatch):
+    for name, address in (("ALL_PROXY", "socks5h://me:secret@127.0.0.1:1"), ("HTTPS_PROXY", "nonsense://x")):
+        monkeypatch.setenv(name, address)
+    code, out, err = run_cli("doctor", "--json")
+    assert code == 0, err
+    checks = {c["check"]: c for c in json.loads(out)}
+    assert checks["ALL_PROXY"]["found"] == "socks5h://…@127.0.0.1:1"
+    assert checks["model hub"]["found"] == "not reachable"
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ("[setting]\nllm = 'offline'\n", "auditor.toml:1: setting is not known; there is one table, [settings]"),
+        ("llm = 'offline'\n", "auditor.toml:1: llm is not known"),
+        ("[settings]\n# llm\nlml = 'offline'\n", "auditor.toml:3: there is no setting lml; there are cache_dir"),
+        ("[settings]\n\ngrader_repeats = 'many'\n", "auditor.toml:3: grader_repeats: Input should be a valid integer"),
+        ("[settings]\ncache_dir = 5\n", "auditor.toml:2: cache_dir: Input is not a valid path"),
+        ("[settings]\ndevice = 5\n", "auditor.toml:2: device: Input should be a valid string"),
+        ("settings = 5\n", "auditor.toml:1: settings must be a table"),
+        ("[settings\n", "broken TOML"),
+        ("[settings]\nllm = 'a'\nllm = 'b'\n", "broken TOML"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_told_with_its_line(toml, told, workspace_folder, run_cli, monkeypatch):
+    monkeypatch.delenv("AUDITOR_CACHE")
+    (workspace_folder / "auditor.toml").write_text(toml)
+    code, out, err = run_cli("ask", "mill", "Where to?")
+    assert (code, out, told in err.splitlines()[-1]) == (2, "", True)
+
+
+def test_a_wrong_setting_of_the_environment_is_named_as_it_is_set(workspace_folder, run_cli, monkeypatch):
+    monkeypatch.setenv("AUDITOR_DTYPE", "float12")
+    assert "float12" in run_cli("ask", "mill", "Where to?")[2]
+
+
 @pytest.mark.parametrize(
     ("text", "layers"),
     [("all", (0, 1, 2, 3)), ("0.25,0.5,0.75", (1, 2, 3)), ("2", (2,)), ("0.5, 2, 3", (2, 3)), ("0.0", (0,))],

@@ -3,11 +3,14 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from auditor.agent.graph import as_data
 from auditor.agent.overview import blinded, render_overview
 from auditor.agent.reading import read
+from auditor.errors import Refused
+from auditor.evidence_page import to_html
 from auditor.plugins import Context, Dataset
 from auditor.testing import FakePair
 from auditor.text import quote
@@ -114,6 +117,23 @@ def test_two_steered_positions_take_turns_and_one_without_strength_is_left_out(w
     text = overview(ws, Dataset(dataset.evidence.model_copy(update={"steering": found}), {}), "adl")
     assert read([HumanMessage(text)]).steered == ["mill 0", "flour 1", "mill 2"]
     assert "position 1 at strength 0.50, resemblance +0.32" in text
+
+
+def test_plain_text_is_never_called_steered(ws, dataset):
+    unsteered = dataset.evidence.steering[0].model_copy(update={"alpha": 0.0})
+    steered = unsteered.model_copy(update={"position": 0, "alpha": 0.5})
+    evidence = dataset.evidence.model_copy(update={"steering": (unsteered, steered)})
+    ctx = Context(FakePair(), blinded([Dataset(evidence, {2: torch.ones(2, 8)})]), AskSettings(), 0)
+    for name, more in (("generate_steered", {"prompts": ["Hello?"]}), ("get_steering_samples", {})):
+        tool = ws.tools[name]
+        with pytest.raises(Refused, match="no strength stayed coherent at layer 2 position 1"):
+            tool.run(ctx, tool.args(dataset="ds1", layer=2, position=1, **more))
+        assert tool.run(ctx, tool.args(dataset="ds1", layer=2, position=0, **more))
+    with pytest.raises(Refused, match="positions with a strength: 0"):
+        ctx.dataset("ds1").alpha(2, 1)
+    only = Dataset(evidence.model_copy(update={"steering": (unsteered,)}), {})
+    assert "steered at" not in overview(ws, only, "adl")
+    assert "nothing was steered" in to_html(only.evidence)
 
 
 def test_attention_sinks_are_left_to_the_tool(ws, dataset):

@@ -18,7 +18,7 @@ class Steer(Args):
 def generate_steered(ctx: Context, args: Steer) -> dict[str, list[str]]:
     """Let the finetuned model answer your own prompts while it is pushed along the difference.
 
-    Costs 1 interaction a sample. The strength is the one calibrated for the overview.
+    Costs 1 interaction a sample. The strength is the one calibrated for the overview, or for the nearest position.
     """
     dataset = ctx.dataset(args.dataset)
     direction = dataset.direction(args.layer, args.position)

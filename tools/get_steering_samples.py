@@ -25,6 +25,11 @@ def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, ob
     if args.position is not None and (args.layer, args.position) not in known:
         listed = ", ".join(f"layer {layer} position {position}" for layer, position in known)
         raise Refused(f"nothing was steered at layer {args.layer} position {args.position}; there is: {listed}")
+    if args.position is not None and known[args.layer, args.position].alpha <= 0:
+        raise Refused(
+            f"no strength stayed coherent at layer {args.layer} position {args.position}: nothing was steered there; "
+            "position null has the plain answers"
+        )
     samples = evidence.unsteered if args.position is None else known[args.layer, args.position].samples
     wanted = range(len(samples)) if args.prompts_subset is None else args.prompts_subset
     if bad := [i for i in wanted if not 0 <= i < len(samples)]:

@@ -147,10 +147,12 @@ def _steering(name: str, found: Sequence[SteeringEvidence]) -> str:
     )
     kept = len(found[0].samples[0].steered) if found[0].samples else 0
     lines = [f"Steering, {name}, layer {found[0].layer}, {head}; {kept} answers a prompt are kept"]
-    shown = [s for s in found if s.alpha > 0][:STEERED] or found[:1]
+    shown = [s for s in found if s.alpha > 0][:STEERED]
     for i, plain in enumerate(found[0].samples):
-        by = shown[i % len(shown)]
         lines += [f"[{i}] {plain.prompt}", f"  plain: {quote(plain.unsteered[0], PLAIN_CUT)}"]
+        if not shown:
+            continue
+        by = shown[i % len(shown)]
         lines += [f"  steered at {by.position}: {quote(text)}" for text in by.samples[i].steered[:1]]
     return "\n".join(lines)
 

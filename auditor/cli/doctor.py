@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from rich.markup import escape
 from rich.table import Table
@@ -38,7 +40,7 @@ class Finding:
 
 def doctor(json: JsonFlag = False) -> None:
     """Versions, device, memory, cache, keys and network, each with what to do."""
-    findings = [*_software(), *_machine(), *_models(), *_keys()]
+    findings = [*_software(), *_machine(), *_models(), *_network(), *_keys()]
     if json:
         print_json([{"check": f.what, "found": f.is_, "todo": f.todo} for f in findings])
         return
@@ -97,6 +99,19 @@ def _models() -> list[Finding]:
             "" if reachable else "local folders and the embedded model work without it; else see HF_ENDPOINT",
         ),
     ]
+
+
+def _network() -> list[Finding]:
+    """Proxies of the environment, and what they need; passwords are not shown."""
+    found = []
+    for name, address in sorted(os.environ.items()):
+        if not (name.lower().endswith("_proxy") and address):
+            continue
+        todo = "hosts that are asked without a proxy" if name.lower() == "no_proxy" else ""
+        if address.lower().startswith("socks") and find_spec("socksio") is None:
+            todo = "pip install 'httpx[socks]': without it nothing is reached through a SOCKS proxy"
+        found.append(Finding(name, re.sub(r"//[^@/]*@", "//…@", address), todo))
+    return found
 
 
 def _keys() -> list[Finding]:

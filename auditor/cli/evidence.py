@@ -112,6 +112,10 @@ def show(sheet: Evidence) -> None:
             highlight=False,
         )
     for steering in sheet.steering:
+        if steering.alpha <= 0:
+            where = f"layer {steering.layer}, position {steering.position}"
+            out.print(f"Steering, {where}: no strength stayed coherent, so nothing was steered", highlight=False)
+            continue
         table = Table(
             title=f"Steering, layer {steering.layer}, position {steering.position}, α = {steering.alpha:.2f}\n"
             f"[dim]answers to different prompts resemble one another by {steering.resemblance:.2f}, "

@@ -130,7 +130,7 @@ def hub_reachable(timeout: float = 3.0) -> bool:
 
     try:
         return httpx.head(ENDPOINT, timeout=timeout, follow_redirects=True).status_code < 500
-    except (httpx.HTTPError, ImportError, ValueError):  # the latter two: of a proxy that cannot be used
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError, OSError):  # of a proxy that cannot be used
         return False
 
 
