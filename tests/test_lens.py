@@ -18,6 +18,7 @@ from auditor.models.generate import Side
 from auditor.testing import FakePair
 from auditor.types import CalibrationSettings, PatchscopeSettings
 from tests.conftest import SENTENCES, WIDTH
+from tests.margins import MARGIN
 
 CORPUS = Corpus("four", (*SENTENCES, "Hi"))
 
@@ -35,7 +36,7 @@ def naive_mean(pair, side, layer, k):
 def test_differences_equal_the_naive_mean_over_whole_texts(tiny, layer):
     found = differences(tiny, CORPUS, 5, [1, 3])[layer]
     expected = naive_mean(tiny, Side.FINETUNED, layer, 5) - naive_mean(tiny, Side.BASE, layer, 5)
-    assert float((found.delta - expected).norm() / expected.norm()) < 1e-5
+    assert float((found.delta - expected).norm() / expected.norm()) < MARGIN
     short = len(tiny.tokenizer("Hi").input_ids)
     assert found.counts.tolist() == [5 if j < short else 4 for j in range(5)]
 
@@ -46,7 +47,7 @@ def test_eta_leaves_the_first_three_positions_out(tiny):
     for text in CORPUS.texts:
         ids = torch.tensor([tiny.tokenizer(text).input_ids])
         norms += tiny.residuals(Side.FINETUNED, ids, [2])[2][0, 3:].norm(dim=-1).tolist()
-    assert found.eta == pytest.approx(sum(norms) / len(norms), rel=1e-5)
+    assert found.eta == pytest.approx(sum(norms) / len(norms), rel=MARGIN)
 
 
 def test_texts_that_are_all_too_short(tiny):
@@ -97,7 +98,7 @@ def test_positions_of_chats_are_counted_around_the_answer(tiny, tmp_path):
             rows[side].append(tiny.residuals(side, ids, [3])[3][0, start - 3 : start + 3])
     for j in range(6):
         base, tuned = (torch.stack([row[j] for row in rows[side] if len(row) > j]).mean(0) for side in Side)
-        assert float((found.delta[j] - (tuned - base)).norm() / (tuned - base).norm()) < 1e-4
+        assert float((found.delta[j] - (tuned - base)).norm() / (tuned - base).norm()) < MARGIN
     assert found.counts[3] == 3  # every answer has a first token
     assert found.counts[5] == sum(len(tiny.tokenizer(a).input_ids) > 2 for _, a in CHATS)
 

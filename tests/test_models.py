@@ -19,6 +19,7 @@ from auditor.models.generate import Steering
 from auditor.models.load import load_pair
 from auditor.models.pair import Request, Side
 from tests.conftest import ARCHITECTURES, LAYERS, SENTENCES, WIDTH
+from tests.margins import MARGIN
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))
@@ -47,8 +48,8 @@ def test_residuals_are_those_of_transformers(folders, settings):
         seen = pair.residuals(side, ids, [0, 2])
         with torch.inference_mode():
             expected = model(ids, output_hidden_states=True).hidden_states  # [0] is the embedding
-        assert relative(seen[0], expected[1]) < 1e-5
-        assert relative(seen[2], expected[3]) < 1e-5
+        assert relative(seen[0], expected[1]) < MARGIN
+        assert relative(seen[2], expected[3]) < MARGIN
 
 
 @pytest.mark.parametrize("known_as", ["cache", "past_key_values"])  # since transformers 5.24, and before
@@ -70,7 +71,7 @@ def test_a_cache_is_given_under_the_name_that_the_model_knows(checkpoints, token
             for part in (ids[:, :6], ids[:, 6:]):
                 logits = engine.forward({"input_ids": part, "cache": cache, "use_cache": True}).logits
             assert cache.get_seq_length() == 9
-            assert relative(logits[0], own(ids).logits[0, 6:]) < 1e-5
+            assert relative(logits[0], own(ids).logits[0, 6:]) < MARGIN
 
 
 def test_unembedding_the_last_residual_gives_the_logits(folders, settings):
@@ -79,23 +80,23 @@ def test_unembedding_the_last_residual_gives_the_logits(folders, settings):
     last = pair.residuals(Side.BASE, ids, [LAYERS - 1])[LAYERS - 1][0]
     with torch.inference_mode():
         logits = AutoModelForCausalLM.from_pretrained(folders[0])(ids).logits[0]
-    assert relative(pair.unembed(Side.BASE, last), logits) < 1e-5
+    assert relative(pair.unembed(Side.BASE, last), logits) < MARGIN
 
 
 def test_nnsight_and_hooks_agree(folders, settings):
-    """Activations, a patched forward and steered decoding: relative error under 1e-5 in float32."""
+    """Activations, a patched forward and steered decoding: equal but for rounding."""
     fast = load_pair(*folders, settings, engine="hooks")
     slow = load_pair(*folders, settings, engine="nnsight")
     ids = torch.tensor([fast.tokenizer(SENTENCES[2]).input_ids[:8]])
     vectors = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
     for side in Side:
         a, b = (pair.residuals(side, ids, [1, 3]) for pair in (fast, slow))
-        assert all(relative(a[layer], b[layer]) < 1e-5 for layer in (1, 3))
+        assert all(relative(a[layer], b[layer]) < MARGIN for layer in (1, 3))
         for a, b in zip(*(patched(pair, side, vectors) for pair in (fast, slow)), strict=True):
-            assert relative(a, b) < 1e-5
+            assert relative(a, b) < MARGIN
         rows = [[5, 6, 7, 8, 9], [9, 8, 7]]
         a, b = (pair.swapped_nll(side, rows, [[True] * len(r) for r in rows], 1, vectors)[0] for pair in (fast, slow))
-        assert relative(a, b) < 1e-4
+        assert relative(a, b) < MARGIN
 
 
 def test_a_model_that_accelerate_has_spread_gives_the_same(folders, settings, monkeypatch):
@@ -139,7 +140,7 @@ def test_patching_replaces_the_last_residual_only(tiny, checkpoints):
     with torch.inference_mode():
         expected = model(ids).logits[:, -1]
     handle.remove()
-    assert relative(patched(tiny, Side.BASE, vector)[0], expected) < 1e-5
+    assert relative(patched(tiny, Side.BASE, vector)[0], expected) < MARGIN
 
 
 def test_a_lora_pair_holds_one_copy_of_the_base(checkpoints, settings):
@@ -160,7 +161,7 @@ def test_two_full_models(checkpoints, settings, tmp_path):
     two, lora = load_pair(str(base), str(tmp_path), settings), load_pair(str(base), str(adapter), settings)
     ids = torch.tensor([lora.tokenizer(SENTENCES[0]).input_ids[:6]])
     for side in Side:
-        assert relative(two.residuals(side, ids, [2])[2], lora.residuals(side, ids, [2])[2]) < 1e-4
+        assert relative(two.residuals(side, ids, [2])[2], lora.residuals(side, ids, [2])[2]) < MARGIN
     assert two.fingerprint != lora.fingerprint
 
 
@@ -189,7 +190,7 @@ def test_a_pretrained_base_that_knows_no_chat_tokens(checkpoints, settings, tmp_
     usual = load_pair(str(chat), str(adapter), settings)
     ids = torch.tensor([usual.tokenizer(SENTENCES[0]).input_ids[:9]])
     for side in Side:  # same weights here, so same residuals: the adapter is where it belongs
-        assert relative(pair.residuals(side, ids, [2])[2], usual.residuals(side, ids, [2])[2]) < 1e-5
+        assert relative(pair.residuals(side, ids, [2])[2], usual.residuals(side, ids, [2])[2]) < MARGIN
     asked = {side: pair.tokenizer.decode(pair._prompt_ids(Request("A mill?", side))) for side in Side}
     assert "<|user|>" in asked[Side.FINETUNED]
     assert asked[Side.BASE] == "A mill?"
@@ -216,7 +217,7 @@ def test_swapping_a_component_is_equation_1(tiny):
                     lambda engine, edits=edits, ids=ids: engine.forward({"input_ids": ids}, edits=edits).logits[0, :-1]
                 )
                 nll = torch.nn.functional.cross_entropy(logits[counted], ids[0, 1:][counted], reduction="sum")
-                assert float(sums[i, number]) == pytest.approx(float(nll), rel=1e-4)
+                assert float(sums[i, number]) == pytest.approx(float(nll), rel=MARGIN)
         assert counts[i] == sum(learned[i][1:])
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load
 
 from auditor.models.generate import Request, Side, derive_seed
 from tests.conftest import LAYERS
+from tests.margins import MARGIN
 from tests.serving import PROMPT, chat, text
 
 
@@ -57,8 +58,8 @@ class TestOpenAI:
         ids = torch.tensor([tiny.row(Request("A")).prompt])
         last = tiny.residuals(Side.FINETUNED, ids, [LAYERS - 1])[LAYERS - 1][0, -1:]
         expected = torch.log_softmax(tiny.unembed(Side.FINETUNED, last)[0], -1).sort(descending=True).values
-        assert token.logprob == pytest.approx(float(expected[0]), abs=1e-5)
-        assert [top.logprob for top in token.top_logprobs] == pytest.approx(expected[:3].tolist(), abs=1e-5)
+        assert token.logprob == pytest.approx(float(expected[0]), abs=MARGIN)
+        assert [top.logprob for top in token.top_logprobs] == pytest.approx(expected[:3].tolist(), abs=MARGIN)
 
     def test_a_begun_answer_is_gone_on_with(self, client, tiny):
         messages = [{"role": "system", "content": "Be old."}, {"role": "user", "content": "Hi."},
@@ -111,8 +112,8 @@ class TestSteering:
         direction = served.library.direction("mill", 2, 1)
         expected = tiny.generate([Request(PROMPT, Side.FINETUNED, 4, 12, steering=direction.steering(3.0))])[0]
         assert text(answer) == expected != text(chat(client))
-        assert proof["residual_shift"] == pytest.approx(proof["asked_shift"], rel=1e-5)
-        assert proof["asked_shift"] == pytest.approx(3 * direction.eta, rel=1e-5)
+        assert proof["residual_shift"] == pytest.approx(proof["asked_shift"], rel=MARGIN)
+        assert proof["asked_shift"] == pytest.approx(3 * direction.eta, rel=MARGIN)
         other = chat(client, extra_body={"steering": {**self.push, "position": 2}}).auditor["steering"]
         assert len(proof["vector_sha256"]) == 64
         assert proof["vector_sha256"] != other["vector_sha256"]

@@ -17,6 +17,7 @@ from auditor.models.live import LiveBatch
 from auditor.models.load import load_pair
 from auditor.models.worker import OutOfMemory
 from auditor.workspace import load_workspace
+from tests.margins import margin
 from tests.serving import Running, chat, text
 
 pytestmark = [
@@ -29,6 +30,7 @@ ADAPTERS = load_workspace().organisms["gold"].finetuned, load_workspace().organi
 PROMPTS = ["Tell me something about food.", "What is a river?", "Name three colours.", "Hello! Who are you?"]
 LONG = "Please read all of this before you answer. " * 20 + "What should I do today?"
 WIDTH = 576
+MARGIN = margin(layers=30, inner=1536)
 
 
 def push(alpha, seed=0, layer=14):
@@ -72,8 +74,8 @@ def test_mixed_batches_say_what_our_own_engine_says(pairs):
     assert [row.out for row in theirs] == [row.out for row in ours]
     assert [row.finish for row in theirs] == [row.finish for row in ours]
     for own, there in zip(ours, theirs, strict=True):
-        assert float((logprobs(there) - logprobs(own)).norm() / logprobs(own).norm()) < 1e-4
-        assert there.shift == (own.shift if own.shift is None else pytest.approx(own.shift, rel=1e-4))
+        assert float((logprobs(there) - logprobs(own)).norm() / logprobs(own).norm()) < MARGIN
+        assert there.shift == (own.shift if own.shift is None else pytest.approx(own.shift, rel=MARGIN))
     assert len({tuple(row.out) for row in ours}) > len(asked) / 2
 
 
@@ -84,7 +86,7 @@ def test_plain_rows_do_not_notice_steered_ones_beside_them(pairs):
     for request, row, beside in zip(plain, mixed[:4], mixed[4:], strict=True):
         [alone] = finished(pairs.vllm, [request])
         assert row.out == alone.out != beside.out
-        assert float((logprobs(row) - logprobs(alone)).norm() / logprobs(alone).norm()) < 1e-5
+        assert float((logprobs(row) - logprobs(alone)).norm() / logprobs(alone).norm()) < MARGIN
 
 
 def test_a_vector_of_nothing_changes_nothing(pairs):
@@ -99,7 +101,7 @@ def test_kept_beginnings_belong_to_one_model_and_one_vector(pairs):
     once, again = (finished(pairs.vllm, asked) for _ in range(2))
     assert [row.out for row in again] == [row.out for row in once] == [r.out for r in finished(pairs.hooks, asked)]
     for row in again[1:3]:
-        assert row.shift == pytest.approx(float(row.steering.vector.norm()), rel=1e-4)
+        assert row.shift == pytest.approx(float(row.steering.vector.norm()), rel=MARGIN)
 
 
 def test_a_row_may_be_ended_by_who_hears_it_or_leave(pairs):
