@@ -9,6 +9,8 @@ from auditor.models.remote import connect
 from tests.conftest import SENTENCES, WIDTH
 from tests.serving import PROMPT
 
+VECTORS = {"shape": [1, WIDTH], "data": "AAAA" * (WIDTH * 4 // 3) + "AAA="}
+
 
 @pytest.fixture(scope="module")
 def remote(served, settings):
@@ -53,15 +55,13 @@ class TestRemotePair:
             ("unembed", {"side": "base", "vectors": {"shape": [1, WIDTH + 1], "data": "AAAA" * (WIDTH + 1)}}),
             ("unembed", {"side": "base", "vectors": {"shape": [1, WIDTH], "data": "not base64!"}}),
             ("residuals", {"side": "base", "layers": [1], "ids": [[1] * 600]}),
-            (
-                "patched",
-                {
-                    "side": "base",
-                    "layer": 1,
-                    "prompts": [""],
-                    "vectors": {"shape": [1, WIDTH], "data": "AAAA" * (WIDTH * 4 // 3) + "AAA="},
-                },
-            ),
+            ("patched", {"side": "base", "layer": 1, "prompts": [""], "vectors": VECTORS}),
+            ("patched", {"side": "base", "layer": 1, "prompts": ["a" * 100_000], "vectors": VECTORS}),
+            ("residuals", {"side": "base", "layers": [1], "ids": [[1, 2], [3, -1]]}),
+            ("residuals", {"side": "base", "layers": [1] * 1001, "ids": [[1, 2]]}),
+            ("residuals", {"side": "base", "layers": [1], "ids": [[]]}),
+            ("swapped", {"host": "base", "layer": 1, "rows": [[1, 2]], "learned": [[True]], "vectors": VECTORS}),
+            ("swapped", {"host": "base", "layer": 1, "rows": [[1, 999]], "learned": [[True] * 2], "vectors": VECTORS}),
             ("generate", {"requests": [{"prompt": "a"}] * 1025}),
             ("generate", {"requests": [{"prompt": "a", "steering": 0}]}),
             ("generate", {"requests": [{"prompt": "a", "max_new_tokens": 10**9}]}),

@@ -121,7 +121,7 @@ class Nll(Body):
 
 class Residuals(Body):
     side: Side
-    layers: list[int] = Field(min_length=1)
+    layers: list[int] = Field(min_length=1, max_length=1000)
     ids: list[list[int]] = Texts
 
 

@@ -227,13 +227,13 @@ class Worker:
 
     def _fail(self, error: BaseException) -> None:
         """The thread ends: so does everything that waits for it."""
-        with self._changed:
-            self._thread = None
+        with self._changed:  # who comes meanwhile waits for the next thread, and is none of these
             jobs, self._jobs = self._jobs, deque()
-        for _, future in jobs:
-            future.set_exception(error)
-        for line in self.lines:
-            line.fail(error)
+            for _, future in jobs:
+                future.set_exception(error)
+            for line in self.lines:
+                line.fail(error)
+            self._thread = None
 
     @property
     def _busy(self) -> bool:

@@ -126,7 +126,7 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
                 held.callback(jobs.leave, made.rows)
                 return Streamed(chat.stream(made), held.pop_all(), "text/event-stream")
             await ended(made.rows, http)
-            return JSONResponse(made.answer())
+            return JSONResponse(await in_thread(made.answer))
 
     @app.post("/v1/ask")
     async def ask(asked: Asked, http: Request) -> Answers:
@@ -138,7 +138,7 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
             rows = await in_thread(jobs.rows_of, pair, requests)
             start(pair, list(zip([r.side for r in requests], rows, strict=True)), http, serving.metrics)
             await ended(rows, http)
-            texts = [pair.text(row.out) for row in rows]
+            texts = await in_thread(jobs.texts_of, pair, rows)
         answers = [Answer(prompt=p, base=texts[2 * i], finetuned=texts[2 * i + 1]) for i, p in enumerate(asked.prompts)]
         return Answers(organism=asked.organism, seed=asked.seed, answers=answers)
 
@@ -158,9 +158,10 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
             rows = await in_thread(jobs.rows_of, pair, requests)
             start(pair, [(asked.side, row) for row in rows], http, serving.metrics)
             await ended(rows, http)
-            parts = [rows[i * asked.n : (i + 1) * asked.n] for i in range(len(asked.prompts))]
+            texts = await in_thread(jobs.texts_of, pair, rows)
+            parts = [slice(i * asked.n, (i + 1) * asked.n) for i in range(len(asked.prompts))]
             answers = [
-                SteeredAnswer(prompt=prompt, texts=[pair.text(row.out) for row in part], steering=proven(proof, part))
+                SteeredAnswer(prompt=prompt, texts=texts[part], steering=proven(proof, rows[part]))
                 for prompt, part in zip(asked.prompts, parts, strict=True)
             ]
         return SteeredAnswers(organism=asked.organism, seed=asked.seed, answers=answers)

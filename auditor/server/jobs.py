@@ -37,10 +37,20 @@ def rows_of(pair: LocalPair, requests: Sequence[Request]) -> list[Row]:
     if len(requests) > MOST_WAITING:
         raise UsageError(f"{len(requests)} texts are asked for; one request may ask for {MOST_WAITING}")
     for request in requests:
-        limit = CHARACTERS * pair.models[request.side].host.context
-        if len(request.prompt) + len(request.system) + len(request.prefill) > limit:
-            raise TooLong(f"a prompt has over {limit} characters; {pair.name} cannot read that many")
+        demand_short(pair, request.side, request.prompt + request.system + request.prefill)
     return [pair.row(request) for request in requests]
+
+
+def demand_short(pair: LocalPair, side: Side, *prompts: str) -> None:
+    """Raises TooLong for texts that need not be read to know that they are too long."""
+    limit = CHARACTERS * pair.models[side].host.context
+    if any(len(prompt) > limit for prompt in prompts):
+        raise TooLong(f"a prompt has over {limit} characters; {pair.name} cannot read that many")
+
+
+def texts_of(pair: LocalPair, rows: Sequence[Row]) -> list[str]:
+    """What the rows say."""
+    return [pair.text(row.out) for row in rows]
 
 
 def start(

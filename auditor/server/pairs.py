@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from auditor.errors import UsageError
 from auditor.models import wire
 from auditor.models.generate import Side
+from auditor.models.live import Row
 from auditor.models.pair import LocalPair
 from auditor.models.tokens import plain_ids
 from auditor.server import jobs
@@ -42,13 +43,11 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
         """A text for each request, and the shift that was measured where it was steered."""
         serving.tell(http, asked, organism=name, rows=len(asked.requests))
         async with serving.pair(name) as pair:
-            for push in asked.steerings:
-                _fits(pair, push.layer, push.vector)
-            requests = asked.unpacked()
-            rows = await in_thread(jobs.rows_of, pair, requests)
-            start(pair, list(zip([r.side for r in requests], rows, strict=True)), http, serving.metrics)
+            rows = await in_thread(_rows, pair, asked)
+            start(pair, [(r.side, row) for r, row in zip(asked.requests, rows, strict=True)], http, serving.metrics)
             await ended(rows, http)
-            return wire.Generated(texts=[pair.text(row.out) for row in rows], shifts=[row.shift for row in rows])
+            texts = await in_thread(jobs.texts_of, pair, rows)
+            return wire.Generated(texts=texts, shifts=[row.shift for row in rows])
 
     @app.post("/v1/pairs/{name}/nll")
     async def nll(name: str, asked: wire.Nll, http: Request) -> list[float | None]:
@@ -61,37 +60,49 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
     async def residuals(name: str, asked: wire.Residuals, http: Request) -> Response:
         """Residual streams after blocks: (n, k, d_model) for each layer, in a frame of safetensors."""
         async with serving.pair(name) as pair:
-            for layer in asked.layers:
-                _fits(pair, layer)
-            if len({len(row) for row in asked.ids}) != 1:
-                raise UsageError("ids: all rows must have as many tokens")
-            _readable(pair, asked.side, asked.ids)
-            ids = torch.tensor(asked.ids)
-            found = await computed(http, pair.residuals, asked.side, ids, asked.layers)
-        return _framed({str(layer): part for layer, part in found.items()})
+
+            def found() -> Response:
+                for layer in asked.layers:
+                    _fits(pair, layer)
+                if len(set(map(len, asked.ids))) != 1:
+                    raise UsageError("ids: all rows must have as many tokens")
+                _readable(pair, asked.side, asked.ids)
+                seen = pair.residuals(asked.side, torch.tensor(asked.ids), asked.layers)
+                return _framed({str(layer): part for layer, part in seen.items()})
+
+            return await computed(http, found)
 
     @app.post("/v1/pairs/{name}/unembed")
     async def unembed(name: str, asked: wire.Unembed, http: Request) -> Response:
         """The logit lens: logits (n, vocab)."""
         async with serving.pair(name) as pair:
-            _fits(pair, 0, asked.vectors, rows=True)
-            return _framed({"logits": await computed(http, pair.unembed, asked.side, asked.vectors.tensor())})
+
+            def found() -> Response:
+                _fits(pair, 0, asked.vectors, rows=True)
+                return _framed({"logits": pair.unembed(asked.side, asked.vectors.tensor())})
+
+            return await computed(http, found)
 
     @app.post("/v1/pairs/{name}/patched")
     async def patched(name: str, asked: wire.Patched, http: Request) -> Response:
         """Next-token logits of patched prompts, a frame for each run of the vectors."""
         async with AsyncExitStack() as held:
             pair = await held.enter_async_context(serving.pair(name))
-            _fits(pair, asked.layer, asked.vectors, rows=True)
-            prompts = [plain_ids(pair.tokenizer, prompt) for prompt in asked.prompts]
-            _readable(pair, asked.side, prompts)
-            if min(map(len, prompts)) < 2:
-                raise UsageError("prompts: each needs two tokens or more, of which the last is patched")
-            runs = pair.patched_logits(asked.side, asked.prompts, asked.layer, asked.vectors.tensor())
-            first = await computed(http, next, runs)  # what fails, fails before the answer begins
+
+            def begun() -> tuple[tuple[torch.Tensor, ...], Iterator[tuple[torch.Tensor, ...]]]:
+                _fits(pair, asked.layer, asked.vectors, rows=True)
+                jobs.demand_short(pair, asked.side, *asked.prompts)
+                prompts = [plain_ids(pair.tokenizer, prompt) for prompt in asked.prompts]
+                _readable(pair, asked.side, prompts)
+                if min(map(len, prompts)) < 2:
+                    raise UsageError("prompts: each needs two tokens or more, of which the last is patched")
+                runs = pair.patched_logits(asked.side, asked.prompts, asked.layer, asked.vectors.tensor())
+                return next(runs), runs
+
+            first, more = await computed(http, begun)  # what fails, fails before the answer begins
 
             def frames() -> Iterator[bytes]:
-                for run in chain([first], runs):
+                for run in chain([first], more):
                     yield wire.frame({str(number): logits for number, logits in enumerate(run)})
 
             return Streamed(frames(), held.pop_all(), BINARY)
@@ -100,16 +111,24 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
     async def swapped(name: str, asked: wire.Swapped, http: Request) -> Response:
         """Losses with δ's component swapped between the models: `sums` (n, 1 + m) and `counts` (n,)."""
         async with serving.pair(name) as pair:
-            _fits(pair, asked.layer, asked.vectors, rows=True)
-            if [len(row) for row in asked.rows] != [len(flags) for flags in asked.learned]:
-                raise UsageError("learned: each row needs a flag for each of its tokens")
-            for side in Side:
-                _readable(pair, side, asked.rows)
-            vectors = asked.vectors.tensor()
-            sums, counts = await computed(
-                http, pair.swapped_nll, asked.host, asked.rows, asked.learned, asked.layer, vectors
-            )
-        return _framed({"sums": sums, "counts": counts})
+
+            def found() -> Response:
+                _fits(pair, asked.layer, asked.vectors, rows=True)
+                if list(map(len, asked.rows)) != list(map(len, asked.learned)):
+                    raise UsageError("learned: each row needs a flag for each of its tokens")
+                for side in Side:
+                    _readable(pair, side, asked.rows)
+                vectors = asked.vectors.tensor()
+                sums, counts = pair.swapped_nll(asked.host, asked.rows, asked.learned, asked.layer, vectors)
+                return _framed({"sums": sums, "counts": counts})
+
+            return await computed(http, found)
+
+
+def _rows(pair: LocalPair, asked: wire.Generate) -> list[Row]:
+    for push in asked.steerings:
+        _fits(pair, push.layer, push.vector)
+    return jobs.rows_of(pair, asked.unpacked())
 
 
 def _framed(tensors: dict[str, torch.Tensor]) -> Response:
@@ -120,7 +139,9 @@ def _info(serving: Serving, name: str, pair: LocalPair) -> wire.PairInfo:
     host = pair.models[Side.FINETUNED].host
     with tempfile.TemporaryDirectory() as folder:
         pair.tokenizer.save_pretrained(folder)
-        files = {path.name: path.read_text() for path in Path(folder).iterdir() if path.suffix in {".json", ".jinja"}}
+        files = {
+            path.name: path.read_text("utf-8") for path in Path(folder).iterdir() if path.suffix in {".json", ".jinja"}
+        }
     served = serving.library.served[name]
     return wire.PairInfo(
         name=name, fingerprint=pair.fingerprint, n_layers=pair.n_layers, d_model=pair.d_model, dtype=pair.dtype,
@@ -141,8 +162,9 @@ def _fits(pair: LocalPair, layer: int, vectors: wire.Array | None = None, *, row
 def _readable(pair: LocalPair, side: Side, rows: Sequence[Sequence[int]]) -> None:
     """Raises UsageError for rows that `side` cannot read: a GPU would be lost to an index out of range."""
     host = pair.models[side].host
-    if bad := [i for row in rows for i in row if not 0 <= i < host.embeddings]:
-        raise UsageError(f"token id {bad[0]} is not there; {pair.name}/{side} has ids 0 to {host.embeddings - 1}")
     if not all(rows):
         raise UsageError("a row of no tokens cannot be read")
+    for row in rows:
+        if (bad := min(row)) < 0 or (bad := max(row)) >= host.embeddings:
+            raise UsageError(f"token id {bad} is not there; {pair.name}/{side} has ids 0 to {host.embeddings - 1}")
     host.demand_room(max(map(len, rows)))
