@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -14,29 +15,44 @@ import pytest
 from auditor.errors import UsageError
 from auditor.models.generate import Request
 from auditor.models.remote import connect
+from auditor.server.run import ONE_MOMENT, listen
 from tests.serving import until
 
 START = "import sys; sys.argv[0] = 'auditor'; from auditor.cli import main; main()"
 
 
 @pytest.fixture
-def serving(workspace_folder, settings, tmp_path):
-    """`auditor serve` in the workspace: its process, its address, its log."""
-    log = tmp_path / "serve.log"
-    environment = {**os.environ, "AUDITOR_CACHE": str(settings.cache_dir), "PYTHONPATH": os.pathsep.join(sys.path)}
-    with log.open("w") as written:
-        process = subprocess.Popen(
-            [sys.executable, "-c", START, "serve", "mill", "--port", "0", "--device", "cpu"],
-            stderr=written, env=environment, cwd=workspace_folder,
-        )  # fmt: skip
-    try:
-        url = until(lambda: address(process, log))
-        assert httpx.get(f"{url}/health/live").status_code == 200  # while the models are loaded
-        until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
-        yield process, url, log
-    finally:
+def start(workspace_folder, settings, tmp_path):
+    """A function that starts `auditor serve` in the workspace: its process, its address, its log."""
+    started = []
+
+    def make():
+        started.append(_started(workspace_folder, settings, tmp_path / "serve.log"))
+        process, log = started[-1], tmp_path / "serve.log"
+        return process, until(lambda: address(process, log)), log
+
+    yield make
+    for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def serving(start):
+    """The same, its models loaded."""
+    process, url, log = start()
+    assert httpx.get(f"{url}/health/live").status_code == 200  # while the models are loaded
+    until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+    return process, url, log
+
+
+def _started(folder, settings, log):
+    environment = {**os.environ, "AUDITOR_CACHE": str(settings.cache_dir), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with log.open("w") as written:
+        return subprocess.Popen(
+            [sys.executable, "-c", START, "serve", "mill", "--port", "0", "--device", "cpu"],
+            stderr=written, env=environment, cwd=folder,
+        )  # fmt: skip
 
 
 def address(process, log):
@@ -126,6 +142,49 @@ def test_a_server_that_is_killed_in_the_middle_of_an_answer_is_one_line(serving,
     process.kill()
     asking.join(60)
     assert said == [line for line in said if "no model server answers" in line and "\n" not in line] != []
+
+
+def test_sigterm_while_models_are_loaded_ends_the_process(start):
+    process, _, log = start()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert '"stopped"' in log.read_text()
+
+
+def test_a_second_sigterm_waits_for_nobody(serving):
+    process, url, log = serving
+    body = {"organism": "mill", "prompts": ["What is a mill?"] * 512, "max_new_tokens": 450, "temperature": 4}
+
+    def ask():
+        with suppress(httpx.HTTPError):  # it is cut off
+            httpx.post(f"{url}/v1/ask", json=body, timeout=60)
+
+    threading.Thread(target=ask, daemon=True).start()
+    until(lambda: "auditor_live_rows 0.0" not in httpx.get(f"{url}/metrics").text)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)  # of the same moment, as a group and its leader get it
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(ONE_MOMENT + 0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert '"stopped at once"' in log.read_text()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_address_that_is_taken_is_one_line(run_cli, workspace_folder, host):
+    try:
+        taken = listen(host, 0)
+    except UsageError:
+        pytest.skip("no IPv6 here")
+    with taken:
+        code, _, err = run_cli("serve", "mill", "--host", host, "--port", taken.getsockname()[1])
+    assert code == 2
+    assert "perhaps a second server; give another --port" in err
+
+
+def test_an_address_of_another_machine_is_one_line():
+    with pytest.raises(UsageError, match="give an address of this machine as --host"):
+        listen("192.0.2.1", 0)
 
 
 def test_what_cannot_be_served_is_one_line(run_cli, workspace_folder, checkpoints):

@@ -179,7 +179,13 @@ class TestSecurity:
             read_key(None, None, "0.0.0.0")
         with pytest.raises(UsageError, match="16 or more"):
             read_key(None, "short", "127.0.0.1")
-        (tmp_path / "key").write_text(self.KEY + "\n")
+        for written in (b"", b"\n", b"two words of a key", b"\xff\xfe\x00" * 9):
+            (tmp_path / "key").write_bytes(written)
+            with pytest.raises(UsageError, match=r"--api-key-file .*key: "):
+                read_key(tmp_path / "key", None, "127.0.0.1")
+        assert read_key(None, "", "127.0.0.1") is None
+        assert read_key(None, self.KEY + "\n", "0.0.0.0") == self.KEY
+        (tmp_path / "key").write_text(self.KEY + "\r\n")
         assert read_key(tmp_path / "key", None, "0.0.0.0") == self.KEY
 
     def test_without_a_key_a_foreign_host_name_is_refused(self, served):

@@ -43,6 +43,7 @@ def serve(
 
     if engine not in ("hooks", "vllm"):
         raise UsageError(f"--engine {engine}: give hooks or vllm")
+    host = host.removeprefix("[").removesuffix("]")  # as an IPv6 address stands in a URL
     key = read_key(api_key_file, os.environ.get("AUDITOR_API_KEY"), host)
     ws, conf = workspace(), settings(device=device, dtype=dtype)
     if engine == "vllm" and conf.device not in ("cpu", "cuda", "balanced"):

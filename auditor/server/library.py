@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -70,13 +70,15 @@ class Library:
             resolve(served.finetuned, self.settings)
             resolve(served.base, self.settings)
 
-    def warm(self) -> None:
+    def warm(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Load every base and every whole finetune, so that requests wait for plain adapters only. Raises BadModel.
 
         Building a model changes torch's default precision for a while, for all threads: nobody may compute then.
         """
         with self._loading:
             for name, served in self.served.items():
+                if not wanted():  # the server is about to stop
+                    return
                 host, base = self._host(served.base)
                 tuned = resolve(served.finetuned, self.settings)
                 if not is_adapter(tuned) or plain_adapter(host, base, tuned) is None:

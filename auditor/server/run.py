@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -19,52 +23,80 @@ from auditor.server.metrics import Metrics
 from auditor.server.serving import Serving
 
 SHORTEST_KEY = 16  # characters
+ONE_MOMENT = 1.0  # seconds in which several signals are one: a group's, and its leader's, say
+
+log = logging.getLogger("auditor.server")
 
 
 def read_key(file: Path | None, environment: str | None, host: str) -> str | None:
     """The API key, from a file or the environment. Raises UsageError where a key is needed and there is none."""
-    key = environment
+    key, where = (environment or "").strip() or None, "AUDITOR_API_KEY"
     if file is not None:
+        where = f"--api-key-file {file}"
         try:
-            key = file.expanduser().read_text().strip()
+            key = file.expanduser().read_text("utf-8").strip()
         except OSError as error:
-            raise UsageError(f"--api-key-file {file}: {error.strerror}") from error
+            raise UsageError(f"{where}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{where}: is no text") from error
     if key is not None and (len(key) < SHORTEST_KEY or not key.isascii() or any(c.isspace() for c in key)):
-        raise UsageError(f"the API key must have {SHORTEST_KEY} or more ASCII characters and no space")
+        raise UsageError(f"{where}: the API key must have {SHORTEST_KEY} or more ASCII characters and no space")
     if key is None and host not in LOOPBACK:
         raise UsageError(f"--host {host}: others could reach the server; give --api-key-file or AUDITOR_API_KEY")
     return key
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises UsageError if the address cannot be used."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        advice = {
+            errno.EADDRINUSE: "another program listens there, perhaps a second server; give another --port",
+            errno.EACCES: "not allowed to this user; give a --port of 1024 or more",
+        }.get(error.errno or 0, f"{error.strerror}; give an address of this machine as --host")
+        raise UsageError(f"cannot listen at {host}, port {port}: {advice}") from error
+
+
+class _Server(uvicorn.Server):
+    """The first signal lets accepted requests finish; a second one, not of the same moment, ends the process."""
+
+    told: float | None = None  # when the first one came
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.told is not None and time.monotonic() - self.told > ONE_MOMENT:
+            log.info("stopped at once")
+            os._exit(128 + sig)  # threads in torch would be waited for
+        self.told = self.told or time.monotonic()
+        super().handle_exit(sig, frame)
+
+
 def run_server(library: Library, host: str, port: int, *, key: str | None, log_prompts: bool) -> None:
-    """Serve until SIGTERM or Ctrl-C; both drain: no new connection is taken, what was accepted is answered.
+    """Serve until SIGTERM or Ctrl-C; both drain: no new connection is taken, what was accepted is answered. A second
+    signal ends the process at once.
 
     Raises UsageError if the address cannot be used, and BadModel if a model cannot be loaded.
     """
     written = logging.StreamHandler(sys.stderr)
     written.setFormatter(JsonLines())
-    logger = logging.getLogger("auditor.server")
-    logger.handlers, logger.propagate = [written], False
-    logger.setLevel(logging.INFO)
+    log.handlers, log.propagate = [written], False
+    log.setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").handlers = [written]
     serving = Serving(library, Metrics(library), log_prompts, ready=False)
     app = create_app(serving, key)
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise UsageError(f"cannot listen at {host}:{port}: {error.strerror}; give another --port") from error
+    listening = listen(host, port)
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         app, host, port, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30, server_header=False,
     )  # fmt: skip
-    server = uvicorn.Server(config)
-    logger.info("serving", extra={"fields": {"host": host, "port": port, "organisms": list(library.served)}})
+    server = _Server(config)
+    log.info("serving", extra={"fields": {"host": host, "port": port, "organisms": list(library.served)}})
     problems: list[Exception] = []
 
     def load() -> None:
         try:
-            library.warm()
-            serving.ready = True
+            library.warm(lambda: not server.should_exit)
+            serving.ready = not server.should_exit
         except Exception as error:
             problems.append(error)
             server.should_exit = True
@@ -77,6 +109,6 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    logger.info("stopped")
+    log.info("stopped")
     if problems:
         raise problems[0]
