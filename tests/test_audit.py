@@ -50,6 +50,9 @@ def test_a_report_for_a_pair_of_ones_own(workspace_folder, adapter, run_cli, ser
 def test_an_audit_offline(workspace_folder, adapter, run_cli):
     code, out, err = run_cli("audit", adapter, "--suite", "small", "--budget", 2, "--json", "--name", "off")
     assert code == 0, err
+    said = [line for line in err.splitlines() if line.endswith("…")]  # no terminal: a line for each stage
+    assert [stage in " ".join(said) for stage in ("loading", "agent")] == [True, True]
+    assert "× quickstart" not in err
     report = json.loads(out)
     assert report["hypothesis"]
     assert (report["llm"], report["cost_usd"]) == ("offline", None)

@@ -12,7 +12,18 @@ import typer
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, tell_notes, workspace
+from auditor.cli.shared import (
+    JsonFlag,
+    ServerOption,
+    announce,
+    err,
+    out,
+    print_json,
+    settings,
+    stages,
+    tell_notes,
+    workspace,
+)
 from auditor.errors import UsageError
 from auditor.files import write_atomically
 from auditor.types import Protocol
@@ -65,8 +76,9 @@ def audit(
     job = Vetting(ws, conf, chosen, model, base, ws.agents[agent].name, budget, seed, protocol)
     with RunStore.open(folder, job.request(), made_with(conf), resume=resume) as store:
         tell_notes(store.notes)
-        with err.status("loading") as status:
-            report = vet(job, store, lambda stage: status.update(f"{stage} …"))
+        announce(chosen.evidence)
+        with stages("loading") as tell:
+            report = vet(job, store, tell)
         page = to_markdown(report)
         write_atomically(folder / "report.md", page)
         write_atomically(folder / "report.json", report.model_dump_json(indent=1))

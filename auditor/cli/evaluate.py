@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, tell_notes, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, announce, err, out, print_json, settings, tell_notes, workspace
 from auditor.errors import UsageError
 from auditor.runtime import heed_interrupts
 from auditor.types import LlmUse, Protocol, RunResult, Suite, SummaryRow
@@ -62,6 +62,7 @@ def evaluate(
     if conf.llm == "offline":
         err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
     check(ws, chosen, conf)
+    announce(chosen.evidence)
     folder = out_dir / (name or f"{suite}-{datetime.now():%Y%m%d-%H%M%S}")
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
     asked = request(ws, chosen, conf, seed, protocol)
@@ -106,6 +107,7 @@ class _Bars:
         self._spent: dict[str, int] = {}
         self._lock = threading.Lock()
         self._stage = ("", "", time.perf_counter())
+        self._total, self._ended = total, 0
 
     def __enter__(self) -> _Bars:
         self._bar.start()
@@ -134,8 +136,14 @@ class _Bars:
             self._spent[audit_id] = interactions
             spent = sum(self._spent.values())
         self._bar.update(self._task, note=f"{audit_id}: {state}, {spent} interactions in all")
-        if state != "running":
-            self._bar.advance(self._task)
+        if state == "running":
+            return
+        self._bar.advance(self._task)
+        with self._lock:
+            self._ended += 1
+            ended = self._ended
+        if not err.is_terminal:
+            err.print(f"  {audit_id}: {state} ({ended} of {self._total})", style="dim", markup=False, highlight=False)
 
 
 def show(result: RunResult) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, announce, err, out, print_json, settings, stages, workspace
 from auditor.errors import UsageError
 from auditor.text import chance_lines, shortfalls, visible
 from auditor.types import ChanceTest, Evidence, EvidenceSettings, LayerEvidence
@@ -40,6 +40,8 @@ def evidence(
     """Differences, logit lens, patchscope and steering for one pair; computed once, then cached."""
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html}: there is no folder {html.parent}")
+    if html is not None and html.is_dir():
+        raise UsageError(f"--html {html}: that is a folder; give a file in it")
     ws, conf = workspace(), settings(lens_llm=lens_llm, server=server)
     if conf.server is not None and organism is None:
         raise UsageError("with --server, name the ORGANISM as the server calls it")
@@ -69,8 +71,9 @@ def evidence(
     if fast:
         chosen = chosen.model_copy(update={"steering": chosen.steering.fast()})
     lens = make_lens(ws, pair, chosen, grading_for(ws, conf, pair))
-    with err.status("evidence") as status:
-        sheet = evidence_for(pair, lens, lambda stage: status.update(f"{stage} …")).evidence
+    announce(chosen)
+    with stages("evidence") as tell:
+        sheet = evidence_for(pair, lens, tell).evidence
     if html is not None:
         from auditor.evidence_page import to_html
 

@@ -19,6 +19,8 @@ from auditor.types import Organism
 
 LEARNED = 0.5  # nats per token: a key fact that got likelier by as much is marked
 
+TOLD_STEPS = 10  # a line for as many, where there is no terminal for a bar
+
 app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
 
 
@@ -71,13 +73,19 @@ def train(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=err) as bar:
         task = bar.add_task(name, total=None, loss=float("nan"))
+
+        def step_done(step: int, steps: int, loss: float) -> None:
+            bar.update(task, completed=step, total=steps, loss=loss)
+            if not err.is_terminal and (step % TOLD_STEPS == 0 or step == steps):
+                err.print(f"{name}: step {step} of {steps}, loss {loss:.2f}", style="dim", highlight=False)
+
         trained = run(
             card.base,
             mix(documents, ordinary, recipe.ordinary_ratio, recipe.seed),
             recipe,
             target,
             settings(),
-            lambda step, steps, loss: bar.update(task, completed=step, total=steps, loss=loss),
+            step_done,
         )
     out.print(
         f"{escape(str(trained.adapter))}: {trained.steps} steps, {trained.tokens} tokens, "

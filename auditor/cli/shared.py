@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +18,9 @@ from rich.markup import escape
 
 from auditor.config import Settings, load_settings
 from auditor.errors import UsageError
+from auditor.estimate import announcement
 from auditor.runtime import quiet_libraries, show_libraries
+from auditor.types import EvidenceSettings
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
 
@@ -79,6 +84,28 @@ def settings(**flags: Any) -> Settings:
     """Settings with the user workspace's auditor.toml under the flags."""
     user = user_root()
     return load_settings(user / MARKER if user else None, **flags)
+
+
+@contextmanager
+def stages(first: str) -> Iterator[Callable[[str], None]]:
+    """A function that is told every stage: one moving line on a terminal, else a line on stderr for each."""
+    if err.is_terminal:
+        with err.status(escape(first)) as status:
+            yield lambda stage: status.update(f"{escape(stage)} …")
+        return
+    begun = time.perf_counter()
+
+    def tell(stage: str) -> None:
+        err.print(f"{time.perf_counter() - begun:5.0f} s  {stage} …", style="dim", markup=False, highlight=False)
+
+    tell(first)
+    yield tell
+
+
+def announce(settings: EvidenceSettings) -> None:
+    """Say what evidence costs if that is much."""
+    if line := announcement(settings):
+        err.print(f"[yellow]note:[/] {line}", highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

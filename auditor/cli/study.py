@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from auditor.cli.shared import err, out, settings, workspace
+from auditor.cli.shared import announce, err, out, settings, stages, workspace
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.studies.records import Panel, Study
@@ -166,9 +166,10 @@ def _run(
     if plot:
         check()
     clock = time.perf_counter()
-    with err.status(name) as status:
+    announce(evidence)
+    with stages(name) as tell:
         opened = (open_subject(workspace(), conf, card.name, evidence) for card in cards)  # one in memory at a time
-        panels, details = make(opened, lambda stage: status.update(f"{stage} …"))
+        panels, details = make(opened, tell)
     used = {"evidence": evidence.model_dump(mode="json")} | (more or {})
     study = Study(
         study=name, pairs=tuple(names), judge=judge, settings=used,
@@ -227,7 +228,7 @@ def null(
         card = ws.organisms[name]
         if card.family != "null":
             raise UsageError(f"{name} is of family {card.family}; broad finetunes are of family null")
-        with err.status(name):
+        with stages(name):
             pair = load_pair(card.base, card.finetuned, conf, name=name)
             last = pair.n_layers - 1
             diff = differences(pair, named_corpus(ws, chosen.corpus, pair, chosen), chosen.positions, [last], 16, 16)[

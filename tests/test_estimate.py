@@ -1,0 +1,23 @@
+"""What evidence costs is told before it is begun, where that is much."""
+
+import pytest
+
+from auditor import estimate
+from auditor.estimate import announcement, tokens
+from auditor.types import EvidenceSettings
+from auditor.workspace import load_workspace
+
+
+def test_what_is_cheap_needs_no_word():
+    quickstart = load_workspace().suites["quickstart"].evidence
+    decoded, patched, read = tokens(quickstart)
+    assert (decoded, patched, read) == ((2 * 8 + 3) * 5 * 24 + 3 * 10 * 2 * 48, 4 * 5 * 3 * 30, 2 * 256 * 5 + 64 * 24)
+    told = estimate.DECODED * decoded + estimate.PATCHED * patched + estimate.READ * read + estimate.REST
+    assert told == pytest.approx(estimate.QUICKSTART, rel=0.1)  # so that "N × quickstart's" is what it says
+    assert announcement(quickstart) == ""
+
+
+def test_a_suite_without_evidence_says_that_it_means_hours():
+    line = announcement(EvidenceSettings())
+    assert "65 × quickstart's" in line
+    assert "439,040 tokens to decode" in line
