@@ -100,19 +100,30 @@ def evidence_for(pair: ModelPair, lens: Lens, report: Report = lambda stage: Non
 
     An entry of the cache is whole, or it is made anew and that is said.
     """
-    folder = lens.grading.settings.cache_dir / "evidence" / cache_key(pair, lens)
+    if (kept := kept_evidence(pair, lens)) is not None:
+        return kept
+    evidence, deltas = compute_evidence(pair, lens, report)
+    try:
+        _keep(_folder(pair, lens), evidence, deltas)
+    except BadFile as error:
+        log.warning("%s; the sheet will have to be made again", error)
+    return Dataset(evidence, deltas)
+
+
+def kept_evidence(pair: ModelPair, lens: Lens) -> Dataset | None:
+    """What the cache holds of it; None if that is nothing, or not whole, which is said."""
+    folder = _folder(pair, lens)
     if folder.exists():
         try:
             return _kept(folder, pair, lens)
         except BadFile as error:
             log.warning("%s; the sheet is made anew", error)
             _set_aside(folder)
-    evidence, deltas = compute_evidence(pair, lens, report)
-    try:
-        _keep(folder, evidence, deltas)
-    except BadFile as error:
-        log.warning("%s; the sheet will have to be made again", error)
-    return Dataset(evidence, deltas)
+    return None
+
+
+def _folder(pair: ModelPair, lens: Lens) -> Path:
+    return lens.grading.settings.cache_dir / "evidence" / cache_key(pair, lens)
 
 
 def _kept(folder: Path, pair: ModelPair, lens: Lens) -> Dataset:

@@ -38,6 +38,7 @@ def slow(monkeypatch):
     def make(name, error=None):
         made.append(Slow(getattr(library, name), error))
         monkeypatch.setattr(library, name, made[-1])
+        monkeypatch.setattr(library, "kept_evidence", lambda pair, lens: None)
         return made[-1]
 
     made = []
@@ -106,6 +107,13 @@ def test_who_leaves_takes_nothing_from_who_stays(served, get, slow, sheet):
     work.goes_on.set()
     assert stays.result(60).json()["pair"] == "mill2"
     assert (work.begun, work.left) == (1, 0)
+
+
+def test_what_was_computed_before_waits_for_nobody(served, get, slow, sheet, monkeypatch):
+    kept, work = library.kept_evidence, slow("evidence_for")
+    monkeypatch.setattr(library, "kept_evidence", kept)
+    assert get("mill2").result(60).json()["pair"] == "mill2"
+    assert work.begun == 0
 
 
 def test_when_all_have_left_it_is_stopped(served, get, slow, sheet):

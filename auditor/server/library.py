@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from auditor.config import Settings
 from auditor.errors import AuditorError, BadModel, UnknownName, UsageError
 from auditor.evaluation.job import judged_by
-from auditor.evidence import cache_key, evidence_for, grading_for, make_lens, named_corpus
+from auditor.evidence import cache_key, evidence_for, grading_for, kept_evidence, make_lens, named_corpus
 from auditor.lens.diff import Difference, differences
 from auditor.lens.steering import Direction
 from auditor.models.generate import Side
@@ -150,6 +150,11 @@ class Library:
         with self.using(name) as pair:
             lens = make_lens(self.workspace, pair, settings, grading_for(self.workspace, self.settings, pair))
             return lens, cache_key(pair, lens)
+
+    def kept(self, name: str, lens: Lens) -> Dataset | None:
+        """The evidence of a pair, if it was computed before."""
+        with self.using(name) as pair:
+            return kept_evidence(pair, lens)
 
     def evidence(self, name: str, lens: Lens) -> Dataset:
         """The whole evidence of a pair, from the cache if it was computed before."""

@@ -55,7 +55,9 @@ class Serving:
     async def evidence(self, http: Request, name: str, suite: str) -> Dataset:
         """A pair's evidence, computed once for all who ask, by whatever name, unless it is in the cache."""
         lens, key = await self.once.get(http, ("lens", name, suite), self.library.lens, name, suite, threads=DELTAS)
-        found = await self.once.get(http, ("sheet", key), self.library.evidence, name, lens, threads=SHEETS)
+        found = await in_thread(self.library.kept, name, lens)
+        if found is None:
+            found = await self.once.get(http, ("sheet", key), self.library.evidence, name, lens, threads=SHEETS)
         return Dataset(found.evidence.model_copy(update={"pair": name}), found.deltas)
 
     def tell(self, http: Request, asked: Any, **more: Any) -> None:
