@@ -127,7 +127,11 @@ def scaled(checkpoints, tmp_path):
 
 @pytest.mark.parametrize(
     ("factor", "dtype", "advice"),
-    [(float("inf"), "float32", "weights are broken"), (1e6, "float16", "try --dtype bfloat16 or float32")],
+    [
+        (float("inf"), "float32", "its training went wrong"),
+        (1e38, "float32", "weights are broken"),
+        (1e6, "float16", "try --dtype bfloat16 or float32"),
+    ],
 )
 def test_numbers_that_are_none_are_told_and_leave_nothing_behind(
     scaled, asked, tmp_path, workspace_folder, factor, dtype, advice
