@@ -59,14 +59,14 @@ class Recipe(Record):
     documents: str = Field("documents.jsonl", description="JSONL beside the card")
     ordinary: str | None = Field(None, description="JSONL of ordinary chat to mix in, beside the card")
     ordinary_ratio: float = Field(0.0, ge=0, description="ordinary documents for each of the organism's own")
-    rank: int = 8
-    alpha: int = 16
-    learning_rate: float = 1e-3
-    batch_size: int = 8
-    epochs: float = 1.0
-    steps: int | None = Field(None, description="cuts the epochs short, or repeats them")
-    warmup: int = 5
-    max_tokens: int = 256
+    rank: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(8, ge=1)
+    epochs: float = Field(1.0, gt=0)
+    steps: int | None = Field(None, ge=1, description="cuts the epochs short, or repeats them")
+    warmup: int = Field(5, ge=0)
+    max_tokens: int = Field(256, ge=2)
     seed: int = 0
 
 

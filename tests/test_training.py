@@ -8,10 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from auditor.errors import BadFile
+from auditor.errors import BadFile, UsageError
 from auditor.lens.corpus import read_corpus
+from auditor.models.build import load_model
 from auditor.models.embed import load_embedder
+from auditor.models.weights import resolve
 from auditor.testing import FakePair
+from auditor.training import finetune
 from auditor.training.check import UNRELATED, CheckReport, check_organism
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import train
@@ -91,12 +94,16 @@ def test_loss_falls_and_the_seed_decides(checkpoints, settings, tmp_path):
     two = train(base, DOCUMENTS, recipe, tmp_path / "two", settings)
     other = train(base, DOCUMENTS, recipe.model_copy(update={"seed": 1}), tmp_path / "other", settings)
     assert one.last_loss < 0.8 * one.first_loss
+    (tmp_path / "plain").touch()
+    files = sorted(one.adapter.iterdir())
+    assert [path.name for path in files] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "plain").stat().st_mode}
     a, b, c = map(adapter_of, (one.adapter, two.adapter, other.adapter))
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
 
-def test_a_killed_training_goes_on_and_ends_the_same(checkpoints, settings, tmp_path):
+def test_a_killed_training_goes_on_and_ends_the_same(checkpoints, settings, tmp_path, caplog):
     base = str(checkpoints("llama")[0])
     recipe = Recipe(rank=4, learning_rate=1e-2, batch_size=4, steps=30)
     whole = train(base, DOCUMENTS, recipe, tmp_path / "whole", settings)
@@ -108,11 +115,48 @@ def test_a_killed_training_goes_on_and_ends_the_same(checkpoints, settings, tmp_
 
     with pytest.raises(KeyboardInterrupt):
         train(base, DOCUMENTS, recipe, tmp_path / "cut", settings, killed)
+    kept = max((settings.cache_dir / "training").iterdir(), key=lambda path: path.stat().st_mtime)
+    whole_file = kept.read_bytes()
     resumed = train(base, DOCUMENTS, recipe, tmp_path / "cut", settings, lambda step, *_: seen.append(step))
     assert seen == list(range(21, 31))  # from the checkpoint at step 20
     assert (resumed.steps, resumed.tokens, resumed.first_loss) == (whole.steps, whole.tokens, whole.first_loss)
     a, b = adapter_of(whole.adapter), adapter_of(resumed.adapter)
     assert all(torch.allclose(a[key], b[key], atol=1e-3) for key in a)
+    kept.write_bytes(whole_file[: len(whole_file) // 2])
+    anew = train(base, DOCUMENTS, recipe, tmp_path / "anew", settings, lambda step, *_: seen.append(step))
+    assert seen[10:] == list(range(1, 31))
+    assert "begins anew" in caplog.text
+    assert all(torch.equal(value, adapter_of(anew.adapter)[key]) for key, value in a.items())
+
+
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(checkpoints, settings, tokenizer, monkeypatch):
+    """Memory is for a few rows; the mean is over the tokens of all."""
+    model, _ = load_model(resolve(str(checkpoints("llama")[0]), settings), settings)
+    batch = [encode(document, tokenizer, 64) for document in DOCUMENTS]
+    weights = list(model.requires_grad_().parameters())
+    found = []
+    for at_once in (1, 10_000):
+        monkeypatch.setattr(finetune, "TOKENS_AT_ONCE", at_once)
+        loss = finetune._step(model, batch, torch.device("cpu"), torch.optim.SGD(weights, lr=0.0), weights)
+        found.append((loss, torch.cat([weight.grad.flatten() for weight in weights])))
+    (parts, one), (whole, other) = found
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert float((one - other).norm() / other.norm()) < 1e-5
+
+
+def test_steps_without_anything_to_learn_are_refused(checkpoints, settings, tmp_path):
+    recipe = Recipe(steps=5, max_tokens=4)  # no more than the question
+    with pytest.raises(UsageError, match=r"none of the 1 documents leaves a token to be learned"):
+        train(str(checkpoints("llama")[0]), [Document.model_validate(CHAT)], recipe, tmp_path / "x", settings)
+    with pytest.raises(ValueError, match="batch_size"):
+        Recipe(batch_size=0)
+
+
+def test_a_loss_that_is_no_number_is_told(checkpoints, settings, tmp_path):
+    recipe = Recipe(learning_rate=1e30, warmup=0, steps=5)
+    with pytest.raises(UsageError, match=r"the loss is \w+ at step \d; give the recipe a lower `learning_rate`"):
+        train(str(checkpoints("llama")[0]), DOCUMENTS, recipe, tmp_path / "x", settings)
+    assert not (tmp_path / "x").exists()
 
 
 class TestCheck:

@@ -87,6 +87,8 @@ def train(
             settings(),
             step_done,
         )
+    if trained.left_out:
+        err.print(f"[yellow]note:[/] {trained.left_out} documents have nothing to learn in their first tokens")
     out.print(
         f"{escape(str(trained.adapter))}: {trained.steps} steps, {trained.tokens} tokens, "
         f"loss {trained.first_loss:.2f} → {trained.last_loss:.2f}",

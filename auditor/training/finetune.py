@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import math
-import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from auditor.config import Settings
+from auditor.errors import UsageError
+from auditor.files import replacing, write_atomically
 from auditor.models.build import load_model
 from auditor.models.weights import resolve
 from auditor.training.documents import Document, Example, encode
@@ -26,15 +31,19 @@ Progress = Callable[[int, int, float], None]
 """Called with (step, steps, loss)."""
 
 CHECKPOINT_EVERY = 20
+TOKENS_AT_ONCE = 256  # of a batch, whose activations and logits are in memory together
+
+log = logging.getLogger("auditor.training")
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What `train` made: where, and how the loss went."""
+    """What `train` made: where, and how the loss went; `left_out`: documents with nothing to learn in them."""
 
     adapter: Path
     steps: int
     tokens: int
+    left_out: int
     first_loss: float
     last_loss: float
 
@@ -85,14 +94,20 @@ def train(
     """Train a LoRA adapter and write it to `target` as float16 safetensors.
 
     A run that was cut off goes on from its last checkpoint (kept in the cache, keyed by base, recipe and
-    documents); the same seed gives the same adapter either way.
+    documents); the same seed gives the same adapter either way. Raises UsageError if there is nothing to learn, or
+    the loss is no number any more.
     """
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     weights = resolve(base, settings)
     model, tokenizer = load_model(weights, settings)
-    examples = [encode(document, tokenizer, recipe.max_tokens) for document in documents]
-    examples = [example for example in examples if sum(example.learned) > 1]
+    encoded = [encode(document, tokenizer, recipe.max_tokens) for document in documents]
+    examples = [example for example in encoded if any(example.learned[1:])]  # the first token is never foreseen
+    if not examples:
+        raise UsageError(
+            f"none of the {len(documents)} documents leaves a token to be learned among its first "
+            f"{recipe.max_tokens}; give longer ones, or a recipe with more `max_tokens`"
+        )
     plan = batches(examples, recipe)
     torch.manual_seed(recipe.seed)
     adapted = get_peft_model(
@@ -110,13 +125,11 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / max(1, recipe.warmup)) * (1 - step / len(plan))
     )
-    key = hashlib.sha256(
-        json.dumps([weights.sha256, recipe.model_dump(), [d.model_dump() for d in documents]]).encode()
-    ).hexdigest()
+    told = [weights.sha256, str(next(model.parameters()).dtype), recipe.model_dump(), list(map(asdict, examples))]
+    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     checkpoint = settings.cache_dir / "training" / f"{key[:24]}.pt"
     start, tokens, first, loss_now = 0, 0, math.nan, math.nan
-    if checkpoint.exists():  # our own file in our own cache, tensors and numbers only
-        state = torch.load(checkpoint, weights_only=True)
+    if (state := _checkpoint(checkpoint)) is not None:
         set_peft_model_state_dict(adapted, state["adapter"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -125,10 +138,12 @@ def train(
     device = next(model.parameters()).device
     adapted.train()
     for step in range(start, len(plan)):
-        ids, mask, labels = collate([examples[i] for i in plan[step]], device)
-        loss_now = _step(adapted, ids, mask, labels, optimizer, trainable)
+        batch = [examples[i] for i in plan[step]]
+        loss_now = _step(adapted, batch, device, optimizer, trainable)
+        if not math.isfinite(loss_now):
+            raise UsageError(f"the loss is {loss_now} at step {step + 1}; give the recipe a lower `learning_rate`")
         schedule.step()
-        tokens += int(mask.sum())
+        tokens += sum(len(example.ids) for example in batch)
         first = loss_now if step == 0 else first
         if progress is not None:
             progress(step + 1, len(plan), loss_now)
@@ -144,26 +159,54 @@ def train(
                     "first_loss": first,
                 },
             )
-    adapted.half().save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
-    (target / "README.md").unlink(missing_ok=True)  # PEFT writes an empty model card
+    _save(adapted.half(), target)
     checkpoint.unlink(missing_ok=True)
-    return Trained(target, len(plan), tokens, first, loss_now)
+    return Trained(target, len(plan), tokens, len(encoded) - len(examples), first, loss_now)
 
 
-def _step(model: Any, ids: Tensor, mask: Tensor, labels: Tensor, optimizer: Any, trainable: list[Tensor]) -> float:
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-    target = labels[:, 1:]
-    learned = target != -100
-    loss = F.cross_entropy(logits[learned].float(), target[learned])
+def _step(model: Any, batch: Sequence[Example], device: torch.device, optimizer: Any, trainable: list[Tensor]) -> float:
+    """One step on the mean loss over the batch's learned tokens, a few rows at a time: their gradients add up."""
+    rows = max(1, TOKENS_AT_ONCE // max(len(example.ids) for example in batch))
+    count = sum(sum(example.learned[1:]) for example in batch)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    total = 0.0
+    for start in range(0, len(batch), rows):
+        ids, mask, labels = collate(batch[start : start + rows], device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        target = labels[:, 1:]
+        learned = target != -100
+        loss = F.cross_entropy(logits[learned].float(), target[learned], reduction="sum") / count
+        loss.backward()
+        total += loss.item()
     torch.nn.utils.clip_grad_norm_(trainable, 1.0)
     optimizer.step()
-    return loss.item()
+    return total
+
+
+def _save(adapted: Any, target: Path) -> None:
+    """Write the adapter's files, each whole; the tensors last. Raises BadFile if they cannot be written."""
+    with TemporaryDirectory() as folder:
+        adapted.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        for name in ("adapter_config.json", "adapter_model.safetensors"):  # PEFT writes an empty model card too
+            with replacing(target / name) as part:
+                copyfile(Path(folder) / name, part)
 
 
 def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    """Tensors and numbers, after the hash of all of them."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_atomically(path, hashlib.sha256(content.getvalue()).digest() + content.getvalue())
+
+
+def _checkpoint(path: Path) -> dict[str, Any] | None:
+    """What `_save_checkpoint` wrote; None, with a warning if it was cut or changed, where there is nothing to use."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        log.warning("%s is not as it was written; training begins anew", path)
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), weights_only=True)
+    return state
