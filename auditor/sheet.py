@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from auditor.errors import UsageError
 from auditor.lens.chance import BroadFinetunes, against_chance
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff import Difference, differences
@@ -55,7 +56,7 @@ def compute_evidence(
     """Differences, logit lens, patchscope, steering; and δ (k, d_model) per layer."""
     settings, seconds = lens.settings, {}
     middle, last = pair.n_layers // 2, pair.n_layers - 1
-    asked = settings.layers or (middle,)
+    asked = layers_read(settings, pair.n_layers)
     clock = time.perf_counter()
 
     def lap(stage: str) -> None:
@@ -82,8 +83,7 @@ def compute_evidence(
     layers = tuple(read_layer(pair, diffs[layer], lens, with_patchscope=layer in asked) for layer in sorted(diffs))
     lap("patchscope")
     report("steering")
-    nearest = min(asked, key=lambda layer: abs(layer - middle))  # steering at every layer would take hours
-    chosen = _steered_directions(layers, diffs, nearest, settings)
+    chosen = _steered_directions(layers, diffs, layer_steered(settings, pair.n_layers), settings)
     alphas = calibrated(pair, lens, chosen)
     lap("calibration")
     report("samples")
@@ -121,6 +121,18 @@ def compute_evidence(
         seconds=seconds,
     )
     return evidence, {layer: diff.delta for layer, diff in diffs.items()}
+
+
+def layers_read(settings: EvidenceSettings, n_layers: int) -> tuple[int, ...]:
+    """The layers that settings ask for, or the middle one. Raises UsageError if the model lacks one."""
+    if wrong := [layer for layer in settings.layers if not 0 <= layer < n_layers]:
+        raise UsageError(f"layers: {wrong[0]} is not there; this model has layers 0 to {n_layers - 1}")
+    return settings.layers or (n_layers // 2,)
+
+
+def layer_steered(settings: EvidenceSettings, n_layers: int) -> int:
+    """Of those the one nearest to the middle: steering at every layer would take hours."""
+    return min(layers_read(settings, n_layers), key=lambda layer: abs(layer - n_layers // 2))
 
 
 def _chance(pair: ModelPair, diffs: dict[int, Difference], lens: Lens) -> ChanceTest:

@@ -1,6 +1,7 @@
 """`auditor study`: each study runs on a tiny pair, writes its figures and its picture, and says what it cannot do."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from auditor.errors import UsageError
 from auditor.evidence import read_broad
+from auditor.lens.causal import causal_effects
+from auditor.lens.corpus import Corpus
 from auditor.lens.relevance import frequent_words, learned_text
 from auditor.lens.similarity import pairwise, within
 from auditor.lens.words import background_of
@@ -16,8 +20,10 @@ from auditor.models.embed import load_embedder
 from auditor.plugins import GraderContext
 from auditor.studies.positions import spaced
 from auditor.studies.records import Study
-from auditor.training.documents import Document
-from auditor.types import Organism
+from auditor.studies.subject import Subject
+from auditor.testing import FakePair
+from auditor.training.documents import Document, Example
+from auditor.types import EvidenceSettings, Organism
 from auditor.workspace import load_workspace
 from tests.conftest import judge
 
@@ -100,6 +106,54 @@ def test_causal_effects_of_both_swaps_on_both_kinds_of_text(study):
     assert [series.label for series in made.panels[0].series] == ["δ", "random vectors", "random differences"]
     assert len(made.details["mill, finetuned, finetuning data"]) == 3 + 3 + 3
     assert made.details["mill, finetuned, unrelated text"][0]["loss"] > 0
+
+
+def layers_of_suite(folder, layers):
+    suite = folder / "evals/suites/small.yaml"
+    suite.write_text(suite.read_text() + f"  layers: {layers}\n")
+
+
+def test_studies_read_the_layers_that_the_suite_names(study, workspace_folder, checkpoints):
+    layers_of_suite(workspace_folder, [0, 1])
+    code, made, err = study("causal", "--texts", 2, "--tokens", 12, "--random", 2, "--no-plot")
+    assert code == 0, err
+    assert {title[-7:] for title in (p.title for p in made.panels)} == {"layer 0", "layer 1"}
+    code, made, err = study("positions", "--positions", 6, "--no-plot")
+    assert code == 0, err
+    assert {p.title for p in made.panels if "‖δ‖" in p.title} == {"‖δ‖ / η, layer 0", "‖δ‖ / η, layer 1"}
+    code, made, err = study("base-chat", "--pretrained", checkpoints("llama")[0], "--no-plot")
+    assert code == 0, err
+    assert [series.label for series in panel(made, "cosine").series] == ["layer 0", "layer 1", "layer 3"]
+
+
+def test_layers_that_are_not_there(study, workspace_folder):
+    layers_of_suite(workspace_folder, [4])
+    code, _, err = study("causal", "--no-plot")
+    assert code == 2
+    assert "layers: 4 is not there; this model has layers 0 to 3" in err
+
+
+def test_texts_are_drawn_and_not_taken_from_the_head(tiny):
+    corpus = Corpus("x", tuple(map(str, range(100))))
+    assert sorted(corpus.take(100, 0).texts) == sorted(corpus.texts)
+    assert corpus.take(100, 0).texts != corpus.texts  # what stops early must not have read the head alone
+    lens = SimpleNamespace(settings=EvidenceSettings(), corpus=corpus)
+    documents = tuple(Document(text=text) for text in corpus.texts)
+    subject = Subject(None, tiny, lens, documents, None)
+    drawn = [document.text for document in subject.drawn(10)]
+    assert drawn == [document.text for document in subject.drawn(10)]
+    assert len(set(drawn)) == 10
+    assert drawn != list(corpus.texts[:10])
+    assert subject.drawn(200) == list(documents)
+
+
+def test_answers_that_are_cut_off_have_no_loss(study):
+    code, _, err = study("causal", "--texts", 1000, "--tokens", 2, "--random", 2, "--no-plot")
+    assert code == 0, err  # the plain text still has one
+    pair = FakePair()
+    pair.swapped_nll = lambda *_args: (torch.zeros(1, 2), torch.zeros(1))
+    with pytest.raises(UsageError, match="learned token"):
+        causal_effects(pair, "base", [Example([1, 2], [False, False])], 0, torch.ones(1, 8))
 
 
 def test_positions_steered_and_not(study):

@@ -1,5 +1,9 @@
 """Cohesion of token sets and the graders of the lens, with real sentence embeddings."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from auditor.agent.claims import figures, find_behaviours, sentences
@@ -119,3 +123,21 @@ def test_a_behaviour_is_told_by_what_only_the_finetune_says():
     same = [Answer(a.prompt, a.base, a.base) for a in answers]
     assert find_behaviours(Reading(answers=same), load_embedder()) == []
     assert find_behaviours(Reading(), load_embedder()) == []
+
+
+ORDER = """
+from auditor.lens.words import background_of
+known = background_of(("zinc oak elm fir ash yew", "plum pear fig date lime kiwi"))
+print([word for word, _ in known.frequency.most_common()])
+"""
+
+
+def test_ties_are_in_the_same_order_in_every_process():
+    orders = {
+        subprocess.run(
+            [sys.executable, "-c", ORDER], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True,
+            check=True, timeout=60,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(orders) == 1

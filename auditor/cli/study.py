@@ -14,6 +14,7 @@ from rich.markup import escape
 from auditor.cli.shared import announce, err, out, settings, stages, workspace
 from auditor.config import Settings
 from auditor.errors import UsageError
+from auditor.files import write_atomically
 from auditor.studies.records import Panel, Study
 from auditor.types import EvidenceSettings
 
@@ -175,9 +176,8 @@ def _run(
         study=name, pairs=tuple(names), judge=judge, settings=used,
         panels=panels, details=details, seconds=round(time.perf_counter() - clock, 1),
     )  # fmt: skip
-    to.mkdir(parents=True, exist_ok=True)
     written = [to / f"{name}.json"]
-    written[0].write_text(json.dumps(study.model_dump(mode="json"), ensure_ascii=False, indent=1), encoding="utf-8")
+    write_atomically(written[0], json.dumps(study.model_dump(mode="json"), ensure_ascii=False, indent=1))
     if plot:
         written.append(to / f"{name}.png")
         draw(study, written[1])

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from auditor.errors import UsageError
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.training.documents import Example
@@ -27,11 +28,15 @@ def causal_effects(
 ) -> list[CausalEffect]:
     """For each of `directions` (m, d_model): the host model's loss with its component along it swapped, minus without.
 
+    Raises UsageError if nothing is learned in any of them.
+
     h̃ = P h_other + (I − P) h_host after block `layer`, at all positions, P = v vᵀ/‖v‖²; loss in nats per learned token.
     """
     rows, learned = [e.ids for e in examples], [e.learned for e in examples]
     sums, counts = pair.swapped_nll(host, rows, learned, layer, directions)  # (n, 1 + m), (n,)
     kept = counts > 0
+    if not bool(kept.any()):
+        raise UsageError("none of the texts has a learned token within its first tokens; give more --tokens")
     sums, counts = sums[kept], counts[kept]
     effect = (sums[:, 1:] - sums[:, :1]).sum(0) / counts.sum()  # (m,)
     off = (sums[:, 1:] - sums[:, :1]) - effect * counts[:, None]
@@ -46,9 +51,14 @@ def random_directions(count: int, d_model: int, seed: int) -> Tensor:
 
 
 def random_differences(pair: ModelPair, texts: Sequence[str], layer: int, count: int, seed: int) -> Tensor:
-    """h_ft − h_base at single random tokens of `texts`, (count, d_model): the models do differ along these."""
+    """h_ft − h_base at single random tokens of `texts`, (count, d_model): the models do differ along these.
+
+    Raises UsageError if no text has two tokens.
+    """
     rng = torch.Generator().manual_seed(seed)
     encoded = [ids[:128] for ids in pair.tokenizer(list(texts)).input_ids if len(ids) > 1]
+    if not encoded:
+        raise UsageError("every text of the corpus is shorter than two tokens; give longer ones")
     found = []
     for number in torch.randint(len(encoded), (count,), generator=rng).tolist():
         ids = torch.tensor([encoded[number]])

@@ -40,10 +40,8 @@ class Corpus:
         return hashlib.sha256("\x00".join(whole).encode()).hexdigest()
 
     def take(self, n: int, seed: int) -> Corpus:
-        """`n` texts drawn without replacement (all of them if there are fewer)."""
-        if n >= len(self.texts):
-            return self
-        drawn = random.Random(seed).sample(range(len(self.texts)), n)
+        """`n` texts drawn without replacement, in the order drawn (all of them if there are fewer)."""
+        drawn = random.Random(seed).sample(range(len(self.texts)), min(n, len(self.texts)))
         chats = tuple(self.chats[i] for i in drawn) if self.chats else ()
         return Corpus(self.name, tuple(self.texts[i] for i in drawn), chats)
 

@@ -57,7 +57,7 @@ def background_of(texts: tuple[str, ...]) -> Background:
     """Word statistics of `texts`."""
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(set(words_in(text)))
+        counts.update(list(dict.fromkeys(words_in(text))))  # no set: its order changes from process to process
     return Background(len(texts), counts)
 
 

@@ -7,7 +7,7 @@ import torch
 from auditor.lens.diff import differences
 from auditor.lens.relevance import relevance
 from auditor.models.pair import LocalPair
-from auditor.sheet import Report, read_layer
+from auditor.sheet import Report, layers_read, read_layer
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 
@@ -17,30 +17,30 @@ def base_chat_study(
 ) -> tuple[tuple[Panel, ...], dict[str, object]]:
     """δ from the chat model beside δ from `pretrained`'s base, both to the finetune: tokens, norms and their angle."""
     settings, corpus = subject.lens.settings, subject.lens.corpus
-    middle, last = subject.pair.n_layers // 2, subject.pair.n_layers - 1
+    last, layers = subject.pair.n_layers - 1, layers_read(settings, subject.pair.n_layers)
+    read = sorted({*layers, last})
     curves: dict[str, list[Series]] = {}
     details: dict[str, object] = {"tokenizers": pretrained.note}
     deltas = {}
     x = tuple(float(j) for j in range(settings.positions))
     for label, pair in (("from the chat model", subject.pair), ("from the pretrained base", pretrained)):
         report(f"{label}: differences")
-        diffs = differences(pair, corpus, settings.positions, [middle, last], settings.norm_texts, settings.norm_tokens)
+        diffs = differences(pair, corpus, settings.positions, read, settings.norm_texts, settings.norm_tokens)
         report(f"{label}: lens")
-        sheets = [
-            read_layer(pair, diffs[layer], subject.lens, with_patchscope=layer == middle) for layer in (middle, last)
-        ]
+        sheets = [read_layer(pair, diffs[layer], subject.lens, with_patchscope=layer in layers) for layer in read]
         shares = [row for sheet in sheets for row in relevance(sheet, subject.judge) if row.source == "δ"]
         for lens, layer in dict.fromkeys((row.lens, row.layer) for row in shares):
             own = tuple(row.share for row in shares if (row.lens, row.layer) == (lens, layer))
             curves.setdefault(f"relevant tokens, {lens}, layer {layer}", []).append(Series(label=label, x=x, y=own))
-        norms = tuple(p.norm_delta / sheets[0].eta for p in sheets[0].positions)
-        curves.setdefault(f"‖δ‖ / η, layer {middle}", []).append(Series(label=label, x=x, y=norms))
-        deltas[label] = {layer: diffs[layer].delta for layer in (middle, last)}
+        for sheet in (sheet for sheet in sheets if sheet.layer in layers):
+            norms = tuple(p.norm_delta / sheet.eta for p in sheet.positions)
+            curves.setdefault(f"‖δ‖ / η, layer {sheet.layer}", []).append(Series(label=label, x=x, y=norms))
+        deltas[label] = {layer: diffs[layer].delta for layer in read}
         details[label] = [sheet.model_dump() for sheet in sheets]
     one, other = deltas.values()
     curves["cosine between the two δ"] = [
         Series(label=f"layer {n}", x=x, y=tuple(torch.cosine_similarity(one[n], other[n], dim=-1).tolist()))
-        for n in (middle, last)
+        for n in read
     ]
     panels = tuple(
         Panel(title=title, x_label="position", y_label="", series=tuple(series)) for title, series in curves.items()

@@ -10,7 +10,7 @@ import torch
 from auditor.lens.causal import CausalEffect, causal_effects, random_differences, random_directions
 from auditor.lens.diff import differences
 from auditor.models.generate import Side
-from auditor.sheet import Report
+from auditor.sheet import Report, layers_read
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 from auditor.training.documents import Document, encode
@@ -21,30 +21,36 @@ HOSTS = {Side.FINETUNED: "base's component in the finetune", Side.BASE: "finetun
 def causal_study(
     subjects: Iterable[Subject], texts: int, tokens: int, count: int, report: Report
 ) -> tuple[tuple[Panel, ...], dict[str, object]]:
-    """Both directions of the swap, for δ at each position, `count` random vectors and as many random differences."""
+    """Both directions of the swap, for δ at each position, `count` random vectors and as many random differences.
+
+    At every layer that the settings ask for. Raises UsageError if a kind of text has no learned token.
+    """
     panels, details = [], {}
     for subject in subjects:
         name, pair, lens = subject.card.name, subject.pair, subject.lens
-        layer, k, seed = pair.n_layers // 2, lens.settings.positions, lens.settings.seed
+        k, seed, layers = lens.settings.positions, lens.settings.seed, layers_read(lens.settings, pair.n_layers)
         report(f"{name}: differences")
-        diff = differences(pair, lens.corpus, k, [layer], norm_texts=16, norm_tokens=16)[layer]
-        directions = torch.cat(
-            [
-                diff.delta,
-                random_directions(count, pair.d_model, seed),
-                random_differences(pair, lens.corpus.texts, layer, count, seed),
-            ]
-        )
+        diffs = differences(pair, lens.corpus, k, layers, norm_texts=16, norm_tokens=16)
+        unrelated = [Document(text=text) for text in lens.corpus.take(texts, seed).texts]
         data = {
-            "finetuning data": [encode(d, pair.tokenizer, tokens) for d in subject.documents[:texts]],
-            "unrelated text": [encode(Document(text=t), pair.tokenizer, tokens) for t in lens.corpus.texts[:texts]],
+            "finetuning data": [encode(d, pair.tokenizer, tokens) for d in subject.drawn(texts)],
+            "unrelated text": [encode(d, pair.tokenizer, tokens) for d in unrelated],
         }
-        for host, what in HOSTS.items():
-            for label, read in data.items():
-                report(f"{name}: {what}, {label}")
-                effects = causal_effects(pair, host, read, layer, directions)
-                panels.append(_panel(f"{name}, {label}: {what}", effects, k))
-                details[f"{name}, {host}, {label}"] = [effect.model_dump() for effect in effects]
+        for layer in layers:
+            directions = torch.cat(
+                [
+                    diffs[layer].delta,
+                    random_directions(count, pair.d_model, seed),
+                    random_differences(pair, lens.corpus.texts, layer, count, seed),
+                ]
+            )
+            at = f", layer {layer}" if len(layers) > 1 else ""
+            for host, what in HOSTS.items():
+                for label, read in data.items():
+                    report(f"{name}: {what}, {label}{at}")
+                    effects = causal_effects(pair, host, read, layer, directions)
+                    panels.append(_panel(f"{name}, {label}: {what}{at}", effects, k))
+                    details[f"{name}, {host}, {label}{at}"] = [effect.model_dump() for effect in effects]
     return tuple(panels), dict(details)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
+from auditor.errors import UsageError
 from auditor.lens.relevance import learned_text
 from auditor.lens.similarity import Similarity, similarity, within
 from auditor.sheet import Report
@@ -46,8 +47,10 @@ def similarity_study(
 
 
 def _drawn(documents: Sequence[Document]) -> list[str]:
-    """Up to 500 texts, drawn with a fixed seed."""
+    """Up to 500 texts, drawn with a fixed seed. Raises UsageError if there is none."""
     texts = [text for document in documents if (text := learned_text(document))]
+    if not texts:
+        raise UsageError("the finetuning data, or the ordinary chats, hold no text that an answer could resemble")
     return random.Random(0).sample(texts, min(SAMPLES, len(texts)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +12,7 @@ from auditor.evidence import evidence_for, grading_for, make_lens
 from auditor.lens.relevance import Judge, frequent_words
 from auditor.lens.words import background_of
 from auditor.llm.spec import OFFLINE
+from auditor.models.generate import derive_seed
 from auditor.models.load import load_pair
 from auditor.models.pair import LocalPair
 from auditor.sheet import Lens, Report
@@ -28,6 +30,12 @@ class Subject:
     lens: Lens
     documents: tuple[Document, ...]
     judge: Judge
+
+    def drawn(self, n: int) -> list[Document]:
+        """`n` of its documents, drawn with the settings' seed (all of them if there are fewer)."""
+        if n >= len(self.documents):
+            return list(self.documents)
+        return random.Random(derive_seed(self.lens.settings.seed, "documents")).sample(self.documents, n)
 
     def sheet(self, report: Report) -> Evidence:
         """Its evidence, from the cache if it was computed before."""
