@@ -83,8 +83,7 @@ def test_tokens_that_an_adapter_brings_with_it(saved, checkpoints, tokenizer, se
     more.save_pretrained(tmp_path)
 
     pair = load_pair(str(base), str(tmp_path), settings)
-    assert pair.note.startswith("the base does not know 2 tokens")
-    assert pair.note.endswith("it is asked in plain text")
+    assert pair.note == "the base does not know 2 tokens (<|im_start|>, <|im_end|>); it is asked in plain text"
     ids = {side: pair.row(Request("A mill?", side)).prompt for side in Side}
     assert more.decode(ids[Side.FINETUNED]) == "<|im_start|>A mill?<|im_end|><|im_start|>"
     assert more.decode(ids[Side.BASE]) == "A mill?"

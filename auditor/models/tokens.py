@@ -68,10 +68,10 @@ def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:
 
     Chat training often adds a few. Texts are read without them, and the base is never given one. Raises BadModel.
     """
-    ours, theirs = base.get_vocab(), tuned.get_vocab()
+    ours, theirs = _by_id(base), _by_id(tuned)
     added = set(tuned.get_added_vocab()) | set(base.get_added_vocab())
     moved = [token for token, i in theirs.items() if token in ours and ours[token] != i]
-    alone = [token for token in ours.keys() ^ theirs.keys() if token not in added]
+    alone = [token for token in {**ours, **theirs} if (token in ours) != (token in theirs) and token not in added]
     sample = "A river, 12 mills;\n  naïve tests…"
     same_ids = base(sample, add_special_tokens=False).input_ids == tuned(sample, add_special_tokens=False).input_ids
     if moved or alone or not same_ids:
@@ -85,7 +85,12 @@ def foreign_tokens(base: Any, tuned: Any, who: str) -> dict[int, str]:
 
 def without_embeddings(tokenizer: Any, rows: int) -> dict[int, str]:
     """Tokens for which a model of `rows` embeddings has none, by id."""
-    return {i: token for token, i in tokenizer.get_vocab().items() if i >= rows}
+    return {i: token for token, i in _by_id(tokenizer).items() if i >= rows}
+
+
+def _by_id(tokenizer: Any) -> dict[str, int]:
+    """The vocabulary in the order of its ids; tokenizers give it in an order of the moment."""
+    return dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
 
 
 def told_of(who: str, unknown: dict[int, str], in_chats: bool) -> str:
