@@ -5,6 +5,7 @@
     │   ├── UnknownName       no such organism, agent, suite, tool …; names the nearest
     │   ├── BadFile           a broken YAML, prompt, card or plugin, with file and line
     │   └── BadModel          weights that are missing, unsafe, or do not fit their base
+    ├── GraderFailed          a grader raised, or gave what is no verdict: its grade is missing
     └── Refused               a tool call that the agent may not make; becomes an observation
         └── TooLong           (a UsageError, too) more tokens than the model reads at once
 
@@ -47,6 +48,10 @@ class BadFile(UsageError):
 
 class BadModel(UsageError):
     """Weights that are missing, unsafe, or that do not fit the base they are for."""
+
+
+class GraderFailed(AuditorError):
+    """A grader has a bug, or gave something that is no verdict."""
 
 
 class Refused(AuditorError):

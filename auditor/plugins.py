@@ -6,11 +6,12 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from auditor.errors import Refused, UsageError
+from auditor.grading import GraderKind, guarded
 from auditor.types import AskSettings, Evidence
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs none of it
@@ -22,8 +23,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs n
     from auditor.models.embed import Embedder
     from auditor.models.pair import ModelPair
     from auditor.prompts import Prompt
-
-GraderKind = Literal["hypothesis", "coherence", "patchscope_scale", "token_relevance"]
 
 
 class Args(BaseModel):
@@ -166,7 +165,7 @@ def lean(schema: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Grader:
-    """A typed grader; `kind` says what it grades, and so what it is called with."""
+    """A typed grader; `kind` says what it grades, and so what it is called with. `run` raises only AuditorError."""
 
     name: str
     description: str
@@ -237,5 +236,4 @@ def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothe
     count = len(inspect.signature(target).parameters)
     if count not in takes:
         raise TypeError(f"grader {run.__name__} of kind {kind} must take {takes[0]} arguments, not {count}")
-    call = (lambda a, o, r, _ctx: target(a, o, r)) if kind == "hypothesis" and count == 3 else target
-    return Grader(run.__name__, doc, kind, call)
+    return Grader(run.__name__, doc, kind, guarded(target, run.__name__, kind, count))

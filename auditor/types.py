@@ -434,7 +434,7 @@ class Grade(Record):
     """A grader's verdict on a hypothesis, 1 to 5."""
 
     grader: str = ""
-    score: float = Field(ge=1, le=5)
+    score: float = Field(ge=1, le=5, allow_inf_nan=False)
     reasoning: str
     details: dict[str, Any] = Field(default_factory=dict)
 
@@ -470,10 +470,15 @@ class AuditRecord(Record):
     seed: int = 0
     error: str | None = None
 
+    def score_of(self, grader: str) -> float | None:
+        """That grader's score; None if it gave none."""
+        return next((grade.score for grade in self.grades if grade.grader == grader), None)
+
 
 class SummaryRow(Record):
-    """One agent at one budget over all its graded audits."""
+    """One agent at one budget over all its audits that one grader graded; `failed`: the others."""
 
+    grader: str
     agent: str
     budget: int
     n: int

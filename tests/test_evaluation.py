@@ -12,7 +12,7 @@ import pytest
 
 import auditor
 from auditor.evaluation.stats import quadratic_kappa, summarize
-from auditor.types import AuditRecord
+from auditor.types import AuditRecord, Grade
 from auditor.workspace import builtin_root
 
 TOOL = '''
@@ -157,16 +157,24 @@ def test_evidence_comes_from_the_cache_the_second_time(first_run, run_cli, monke
     monkeypatch.undo()
 
 
-def record(agent, grade, status="done"):
-    return AuditRecord(id="x", organism="o", family="sdf", agent=agent, budget=5, repeat=0, status=status, grade=grade)
+def record(agent, status="done", **scores):
+    grades = tuple(Grade(grader=name, score=score, reasoning="") for name, score in scores.items())
+    return AuditRecord(
+        id="x", organism="o", family="sdf", agent=agent, budget=5, repeat=0, status=status, grades=grades
+    )
 
 
 def test_summaries_count_failed_audits_apart():
-    rows = summarize([record("a", 4.0), record("a", 2.0), record("a", None, "failed"), record("b", 1.0)])
-    first = rows[0]
-    assert (first.agent, first.n, first.failed, first.mean) == ("a", 2, 1, 3.0)
+    audits = [record("a", g=4), record("a", g=2), record("a", "failed"), record("b", g=1)]
+    first = summarize(audits, ["g"])[0]
+    assert (first.grader, first.agent, first.n, first.failed, first.mean) == ("g", "a", 2, 1, 3.0)
     assert (first.share_ge_2, first.share_ge_4) == (1.0, 0.5)
     assert first.ci95[0] <= 3.0 <= first.ci95[1]
+
+
+def test_summaries_never_mix_two_graders():
+    rows = summarize([record("a", g=4, h=1), record("a", "failed", h=2)], ["g", "h"])
+    assert [(row.grader, row.n, row.failed, row.mean) for row in rows] == [("g", 1, 1, 4.0), ("h", 2, 0, 1.5)]
 
 
 def test_kappa_of_known_tables():

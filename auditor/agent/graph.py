@@ -23,6 +23,8 @@ from auditor.agent.overview import render_overview, sees_lens
 from auditor.agent.protocol import CONCLUDE, Turn, Wire
 from auditor.agent.state import AuditState, fresh_state, left, next_turn
 from auditor.errors import AuditorError, Refused
+from auditor.llm.caller import flaw
+from auditor.llm.failures import CallFailed
 from auditor.models import generate
 from auditor.models.generate import derive_seed
 from auditor.models.worker import out_of_memory
@@ -233,6 +235,8 @@ def conclude(job: Investigation) -> Node:
         parts = [f"{key}: {value}" for call in turn.calls if isinstance(call["args"], dict)
                  for key, value in call["args"].items()]  # fmt: skip
         said = "\n".join([str(turn.reply.message.text).strip(), *parts]).strip()
+        if not said and (reason := flaw(turn.reply.message)):
+            raise CallFailed(f"the agent's conclusion was {reason}")  # which is not for its grader to judge
         text = said or "Inconclusive: the agent ended without a description."
         return {**update, "hypothesis": text, "inconclusive": True}
 

@@ -147,30 +147,11 @@ class _Bars:
 
 
 def show(result: RunResult) -> None:
-    """Each organism's grades, the agents side by side, and where everything lies."""
-    columns = list(dict.fromkeys((a.agent, a.budget) for a in result.audits))
+    """Each organism's grades by each grader, the agents side by side, and where everything lies."""
     out.print(f"suite {result.suite} · agent {result.llm} · grader {result.grader}", style="italic", highlight=False)
-    table = Table()
-    table.add_column("organism")
-    for agent, budget in columns:
-        table.add_column(f"{agent}\nbudget {budget}", justify="right")
-    for organism in dict.fromkeys(a.organism for a in result.audits):
-        cells = []
-        for column in columns:
-            mine = [a for a in result.audits if a.organism == organism and (a.agent, a.budget) == column]
-            cells.append("  ".join(f"{a.grade:g}" if a.grade is not None else "[red]failed[/]" for a in mine))
-        table.add_row(organism, *cells)
-    table.add_section()
-    rows = {(row.agent, row.budget): row for row in result.summary}
-
-    def line(label: str, value: str) -> None:
-        table.add_row(label, *(value.format(r=rows[c]) if rows[c].mean is not None else "–" for c in columns))
-
-    line("mean grade", "[bold]{r.mean:.2f}[/]")
-    table.add_row("95 % interval", *(_interval(rows[column]) for column in columns))
-    line("share ≥ 2", "{r.share_ge_2:.0%}")
-    line("share ≥ 4", "{r.share_ge_4:.0%}")
-    out.print(table)
+    graders = list(dict.fromkeys(row.grader for row in result.summary))
+    for grader in graders:
+        out.print(_grades(result, grader, title=grader if len(graders) > 1 else None))
     for audit in result.audits:
         if audit.error:
             out.print(f"[red]{audit.id}[/]: {escape(audit.error)}", highlight=False, soft_wrap=True)
@@ -181,6 +162,32 @@ def show(result: RunResult) -> None:
         out.print(f"{role}: {_use(use)}", style="dim", highlight=False)
     took = " · ".join(f"{stage} {value:.0f} s" for stage, value in result.seconds.items())
     out.print(f"\n{took}\n{escape(result.run)}", style="dim", highlight=False)
+
+
+def _grades(result: RunResult, grader: str, title: str | None) -> Table:
+    """One grader's scores: organisms in rows, agents and budgets in columns."""
+    rows = {(row.agent, row.budget): row for row in result.summary if row.grader == grader}
+    table = Table(title=title, title_justify="left")
+    table.add_column("organism")
+    for agent, budget in rows:
+        table.add_column(f"{agent}\nbudget {budget}", justify="right")
+    for organism in dict.fromkeys(a.organism for a in result.audits):
+        cells = []
+        for column in rows:
+            mine = [a for a in result.audits if a.organism == organism and (a.agent, a.budget) == column]
+            scores = [a.score_of(grader) for a in mine]
+            cells.append("  ".join(f"{score:g}" if score is not None else "[red]failed[/]" for score in scores))
+        table.add_row(organism, *cells)
+    table.add_section()
+
+    def line(label: str, value: str) -> None:
+        table.add_row(label, *(value.format(r=row) if row.mean is not None else "–" for row in rows.values()))
+
+    line("mean grade", "[bold]{r.mean:.2f}[/]")
+    table.add_row("95 % interval", *(_interval(row) for row in rows.values()))
+    line("share ≥ 2", "{r.share_ge_2:.0%}")
+    line("share ≥ 4", "{r.share_ge_4:.0%}")
+    return table
 
 
 def _interval(row: SummaryRow) -> str:

@@ -8,10 +8,10 @@ from auditor.config import Settings
 from auditor.criteria import check_rubric
 from auditor.errors import BadFile, UnknownName, UsageError
 from auditor.evaluation.job import jobs_of
+from auditor.grading import GraderKind
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.weights import resolve
-from auditor.plugins import GraderKind
 from auditor.types import Suite
 from auditor.workspace import Workspace
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from auditor.agent.state import AuditState
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError, GraderFailed, UsageError
 from auditor.evaluation.audit import investigate, plan
 from auditor.evaluation.job import Evaluation, Job, Shared
 from auditor.evidence import evidence_for, make_lens
@@ -143,10 +143,8 @@ def _graded(
     for name in run.suite.graders:
         try:
             verdict: Grade = run.workspace.graders[name].run(record, organism, rubric, grading)
-        except UsageError:
-            raise
-        except AuditorError as error:  # a judge that gave no verdict: reported, never guessed
-            problems.append(f"{name}: {error}")
+        except AuditorError as error:  # reported, never guessed; the agent was paid, and --resume grades what is kept
+            problems.append(str(error) if isinstance(error, GraderFailed) else f"{name}: {error}")
             continue
         grades.append(verdict.model_copy(update={"grader": name}))
     took = time.perf_counter() - begun
@@ -154,7 +152,7 @@ def _graded(
     return record.model_copy(
         update={
             "grades": tuple(grades),
-            "grade": grades[0].score if grades else None,
+            "grade": next((grade.score for grade in grades if grade.grader == run.suite.graders[0]), None),
             "status": "failed" if problems else "done",
             "error": "; ".join(problems) or None,
             "seconds": {**record.seconds, "grading": round(took, 2)},

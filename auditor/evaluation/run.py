@@ -10,7 +10,7 @@ import time
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from auditor.agent.chat import make_caller
-from auditor.errors import UsageError
+from auditor.errors import AuditorError, UsageError
 from auditor.evaluation.job import Evaluation, Shared, jobs_of
 from auditor.evaluation.organism import audit_organism, failed
 from auditor.evaluation.stats import summarize
@@ -39,10 +39,11 @@ def evaluate(run: Evaluation) -> RunResult:
                 continue
             try:
                 records = audit_organism(run, todo, shared, begun_any=bool(done))
-            except UsageError as error:
-                if not done:
+            except AuditorError as error:  # such as a judge of the lens without a verdict: the others go on
+                if isinstance(error, UsageError) and not done:
                     raise
-                records = [failed(job, run, str(error)) for job in todo]
+                done |= {record.id: record for record in run.store.audits() if record.status == "done"}
+                records = [failed(job, run, str(error)) for job in todo if job.id not in done]
                 for record in records:
                     run.store.append(record)
             done |= {record.id: record for record in records}
@@ -55,7 +56,7 @@ def evaluate(run: Evaluation) -> RunResult:
         llm=run.settings.llm,
         grader=", ".join(run.suite.graders),
         audits=audits,
-        summary=tuple(summarize(audits)),
+        summary=tuple(summarize(audits, run.suite.graders)),
         llm_use=log.used(lambda purpose: "agent" if purpose in ids else purpose.split(" ")[-1]),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
     )

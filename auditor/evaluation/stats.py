@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
@@ -11,18 +12,20 @@ from auditor.types import AuditRecord, SummaryRow
 RESAMPLES = 2_000
 
 
-def summarize(audits: Sequence[AuditRecord], seed: int = 0) -> list[SummaryRow]:
-    """One row for each agent and budget, in order of appearance."""
+def summarize(audits: Sequence[AuditRecord], graders: Sequence[str], seed: int = 0) -> list[SummaryRow]:
+    """One row for each grader, agent and budget, in order of appearance: grades of two graders are never mixed."""
     rows = []
-    for agent, budget in dict.fromkeys((a.agent, a.budget) for a in audits):
+    cells = dict.fromkeys((a.agent, a.budget) for a in audits)
+    for grader, (agent, budget) in product(graders, cells):
         mine = [a for a in audits if (a.agent, a.budget) == (agent, budget)]
-        grades = np.array([a.grade for a in mine if a.grade is not None], float)
+        grades = np.array([score for a in mine if (score := a.score_of(grader)) is not None], float)
         rows.append(
             SummaryRow(
+                grader=grader,
                 agent=agent,
                 budget=budget,
                 n=len(grades),
-                failed=sum(a.status == "failed" for a in mine),
+                failed=len(mine) - len(grades),
                 mean=round(float(grades.mean()), 3) if len(grades) else None,
                 ci95=bootstrap_mean(grades, seed) if len(grades) > 1 else None,
                 share_ge_2=round(float((grades >= 2).mean()), 3) if len(grades) else None,

@@ -118,10 +118,17 @@ class Caller:
     unusable: EndpointUnusable | None = None  # why no call can succeed: the others need not try
 
     def call(
-        self, messages: Sequence[BaseMessage], *, purpose: str, tools: Sequence[dict[str, Any]] = (), repeat: int = 0
+        self,
+        messages: Sequence[BaseMessage],
+        *,
+        purpose: str,
+        tools: Sequence[dict[str, Any]] = (),
+        repeat: int = 0,
+        usable: Callable[[AIMessage], bool] = lambda message: not flaw(message),
     ) -> Reply:
         """The model's answer to `messages`; the same call that a cut-off run finished is taken from the journal.
 
+        An answer that is not `usable` is written down, and never taken from there.
         Raises CallFailed when all attempts failed, EndpointUnusable if none can succeed.
         """
         sent = [message_to_dict(message) for message in messages]
@@ -139,7 +146,7 @@ class Caller:
             {
                 **asked,
                 "hosted": self.spec is not None,
-                "usable": True,
+                "usable": usable(reply.message),
                 **took,
                 "sent": sent,
                 "reply": message_to_dict(reply.message),
@@ -238,6 +245,17 @@ _ENTRY = {"key", "purpose", "hosted", "usable", "reply", *_FIGURES}  # what a ca
 def open_caller(spec: ModelSpec, journal: Journal | None = None) -> Caller:
     """A Caller for `spec`. Raises UsageError if the provider, its package or its key is missing."""
     return Caller(spec.name, connect(spec), spec, journal or NoJournal())
+
+
+def flaw(message: AIMessage) -> str:
+    """Why this is not all that the model would say; empty if it is."""
+    told = message.response_metadata
+    reason = str(told.get("finish_reason") or told.get("stop_reason") or "").lower()
+    if reason in ("length", "max_tokens", "model_length"):
+        return "cut off at a limit of tokens"
+    if reason in ("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"):
+        return "withheld by the endpoint's content filter"
+    return "refused" if reason == "refusal" or message.additional_kwargs.get("refusal") else ""
 
 
 def scrub(text: str, spec: ModelSpec | None) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from auditor.errors import AuditorError
-from auditor.llm.caller import Caller
+from auditor.llm.caller import Caller, flaw
 
 T = TypeVar("T")
 TRIES = 3
@@ -30,19 +31,31 @@ def settle(caller: Caller, prompt: str, read: Callable[[str], T], *, purpose: st
 
     Raises NoVerdict after three tries, and what `Caller.call` raises.
     """
+
+    def examined(message: AIMessage) -> T:
+        if reason := flaw(message):
+            raise Unreadable(f"it was {reason}")
+        return read(str(message.text))
+
+    def usable(message: AIMessage) -> bool:
+        with suppress(Unreadable):
+            examined(message)
+            return True
+        return False
+
     messages: list[BaseMessage] = [HumanMessage(prompt)]
-    reason = ""
+    problem = ""
     for _ in range(TRIES):
-        said = str(caller.call(messages, purpose=purpose, repeat=repeat).message.text)
+        said = caller.call(messages, purpose=purpose, repeat=repeat, usable=usable).message
         try:
-            return read(said)
-        except Unreadable as problem:
-            reason = str(problem)
+            return examined(said)
+        except Unreadable as error:
+            problem = str(error)
             messages += [
-                AIMessage(said or "(nothing)"),
-                HumanMessage(f"Your answer cannot be used: {reason}. Give it anew."),
+                AIMessage(str(said.text) or "(nothing)"),
+                HumanMessage(f"Your answer cannot be used: {problem}. Give it anew."),
             ]
-    raise NoVerdict(f"{caller.name} gave no readable verdict in {TRIES} tries: {reason}")
+    raise NoVerdict(f"{caller.name} gave no readable verdict in {TRIES} tries: {problem}")
 
 
 def read_score(text: str) -> tuple[int, str]:

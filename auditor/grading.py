@@ -1,0 +1,71 @@
+"""Calls of graders: whatever a grader raises or gives that is no verdict is told with its name and line."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from auditor.errors import AuditorError, GraderFailed
+from auditor.types import Grade, ScaleChoice
+
+GraderKind = Literal["hypothesis", "coherence", "patchscope_scale", "token_relevance"]
+
+
+def guarded(run: Callable[..., Any], name: str, kind: GraderKind, count: int) -> Callable[..., Any]:
+    """`run`, given its first `count` arguments. What it returns is checked; it raises nothing but AuditorError."""
+
+    @functools.wraps(run)
+    def judge(*given: Any) -> Any:
+        try:
+            found = run(*given[:count])
+        except AuditorError:
+            raise
+        except Exception as error:
+            told = " ".join(str(error).split())[:300]
+            raise GraderFailed(f"grader {name} raised {type(error).__name__}: {told}{_place(run, error)}") from error
+        if problem := _problem(kind, found, given):
+            raise GraderFailed(f"grader {name}: {problem}")
+        return found
+
+    return judge
+
+
+def _problem(kind: GraderKind, found: Any, given: Sequence[Any]) -> str:
+    """What is wrong with a verdict; empty if nothing is."""
+    if kind == "hypothesis":
+        return _grade_problem(found)
+    if kind == "patchscope_scale":
+        if not isinstance(found, ScaleChoice):
+            return f"it gave {type(found).__name__}, not a ScaleChoice"
+        if found.scale not in {candidate.scale for candidate in given[0]} or not math.isfinite(found.cohesion):
+            return f"it chose the scale {found.scale:g} with cohesion {found.cohesion:g}, which was not to be had"
+        return ""
+    wanted = len(given[0])
+    if not isinstance(found, (list, tuple)) or not all(isinstance(value, bool) for value in found):
+        return f"it gave {type(found).__name__}, not a list of True and False"
+    return "" if len(found) == wanted else f"it gave {len(found)} verdicts on {wanted}"
+
+
+def _grade_problem(found: Any) -> str:
+    if not isinstance(found, Grade):
+        return f"it gave {type(found).__name__}, not a Grade"
+    try:
+        Grade.model_validate(found.model_dump())  # a copy may have been changed without a check
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"its {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}"
+    return ""
+
+
+def _place(run: Callable[..., Any], error: Exception) -> str:
+    """The last line of the grader's own file that `error` passed."""
+    file = inspect.getsourcefile(run if inspect.isroutine(run) else type(run))
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(file).name}:{lines[-1]})" if file and lines else ""
