@@ -11,6 +11,7 @@ from torch import Tensor
 from auditor.errors import UsageError
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
+from auditor.models.tokens import all_plain_ids
 from auditor.training.documents import Example
 from auditor.types import Record
 
@@ -56,7 +57,7 @@ def random_differences(pair: ModelPair, texts: Sequence[str], layer: int, count:
     Raises UsageError if no text has two tokens.
     """
     rng = torch.Generator().manual_seed(seed)
-    encoded = [ids[:128] for ids in pair.tokenizer(list(texts)).input_ids if len(ids) > 1]
+    encoded = [ids[:128] for ids in all_plain_ids(pair.tokenizer, texts) if len(ids) > 1]
     if not encoded:
         raise UsageError("every text of the corpus is shorter than two tokens; give longer ones")
     found = []

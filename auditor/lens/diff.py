@@ -16,6 +16,7 @@ from auditor.errors import UsageError
 from auditor.lens.corpus import Corpus
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
+from auditor.models.tokens import all_plain_ids
 
 SINK_RATIO = 10.0
 SKIPPED_FOR_ETA = 3  # positions left out of η: attention sinks have huge norms
@@ -102,13 +103,13 @@ def _first_tokens(tokenizer: Any, texts: Sequence[str], k: int) -> list[list[int
     much as the forward passes; so they are given its beginning, and the whole text if that had too few tokens.
     """
     cut = 16 * k + 64  # characters
-    short = tokenizer([text[:cut] for text in texts]).input_ids
+    short = all_plain_ids(tokenizer, [text[:cut] for text in texts])
     again = [i for i, ids in enumerate(short) if len(ids) < k + MARGIN and len(texts[i]) > cut]
     if again:
-        whole = tokenizer([texts[i] for i in again]).input_ids
+        whole = all_plain_ids(tokenizer, [texts[i] for i in again])
         for i, ids in zip(again, whole, strict=True):
             short[i] = ids
-    return [list(ids[:k]) for ids in short]
+    return [ids[:k] for ids in short]
 
 
 def _chats(pair: ModelPair, corpus: Corpus) -> list[tuple[list[int], list[int]]]:

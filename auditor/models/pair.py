@@ -20,7 +20,7 @@ from auditor.models.host import Variant
 from auditor.models.likelihood import padded, token_nll
 from auditor.models.live import Row
 from auditor.models.stream import demand_finite, unembed
-from auditor.models.tokens import plain_ids, something, told_of, without_embeddings
+from auditor.models.tokens import all_plain_ids, plain_ids, something, told_of, without_embeddings
 
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
@@ -219,7 +219,7 @@ class LocalPair:
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         # Never `truncation=`: it is a state of the tokenizer, which other threads use at the same time.
-        encoded = [plain_ids(self.tokenizer, text)[:256] for text in texts]
+        encoded = [ids[:256] for ids in all_plain_ids(self.tokenizer, texts)]
         self._demand_readable(side, encoded)
         order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
         out = [float("inf")] * len(texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,13 @@ _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.mode
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
     """`text` as a model reads what is to go on: with what the tokenizer puts before it (BOS), not after it (EOS)."""
-    ids = list(tokenizer(text).input_ids)
-    return ids[: len(ids) - _appended(tokenizer)]
+    return all_plain_ids(tokenizer, [text])[0]
+
+
+def all_plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The same for many texts at once."""
+    appended = _appended(tokenizer)
+    return [list(ids[: len(ids) - appended]) for ids in (tokenizer(list(texts)).input_ids if texts else [])]
 
 
 @lru_cache(maxsize=16)
