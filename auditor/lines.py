@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from auditor.errors import BadFile
+
+CHECK = "crc32"  # of the line without it
 
 
 def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -25,7 +28,9 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(whole, 1):
         value = _object(line)
         if value is None and line.strip():
-            raise BadFile(path, "is no JSON object; without this line, what it told is done again", number)
+            raise BadFile(
+                path, "is no JSON object as it was written; without this line, what it told is done again", number
+            )
         if value is not None:
             found.append((number, value))
     last = _object(tail)  # nothing but the line's end was cut off
@@ -33,11 +38,14 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def add_line(path: Path, line: str) -> None:
-    """Write `line` behind the last whole one, down to the disk. Raises BadFile if it cannot be written."""
+    """Write `line`, an object's JSON, behind the last whole one, with its checksum, down to the disk.
+
+    Raises BadFile if it cannot be written.
+    """
     try:
         with path.open("ab+") as stream:
             _end_well(stream)
-            stream.write(line.encode() + b"\n")
+            stream.write(_sealed(line.encode()) + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
@@ -63,4 +71,14 @@ def _object(line: bytes) -> dict[str, Any] | None:
         value = json.loads(line)
     except ValueError:  # of JSON, or of UTF-8
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    if value.pop(CHECK, None) is not None:  # lines of older runs have none
+        plain, _, _ = line.rpartition(f',"{CHECK}":'.encode())
+        return value if line.strip() == _sealed(plain + b"}") else None
+    return value
+
+
+def _sealed(line: bytes) -> bytes:
+    """A line that lost a piece may still be JSON, and tell something else."""
+    return line[:-1] + f',"{CHECK}":"{zlib.crc32(line):08x}"}}'.encode()

@@ -165,3 +165,13 @@ def test_a_run_cut_anywhere_gives_the_same_audits_or_a_clear_error(workspace_fol
                 assert (code, err.strip().splitlines()[-1].startswith("error:")) == (2, True), where
                 assert path.name == "run.json", where
     assert len(endpoint.requests) == paid  # all calls came from calls.jsonl, none of the audits was cut twice
+
+
+def test_a_line_that_lost_a_piece_and_is_still_json_is_told(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    for text in ("a mill by the river", "a house"):
+        add_line(path, json.dumps({"text": text}))
+    assert values(path) == [{"text": "a mill by the river"}, {"text": "a house"}]
+    path.write_bytes(path.read_bytes().replace(b" by the river", b""))
+    with pytest.raises(BadFile, match=r"lines\.jsonl:1: is no JSON object as it was written"):
+        read_lines(path)
