@@ -30,6 +30,8 @@ def made(monkeypatch, checkpoints, tmp_path):
     def convert(gguf, target):
         times.append(target)
         shutil.copytree(checkpoints("llama")[0], target)
+        (target / "config.json").chmod(0o644)
+        (target / "model.safetensors").chmod(0o600)
 
     monkeypatch.setattr(embedded, "_gguf_from_wheel", lambda folder: folder / "x.gguf")
     monkeypatch.setattr(embedded, "convert_gguf", convert)
@@ -72,6 +74,10 @@ def test_it_is_made_anew_when_a_file_was_cut_or_deleted(conf, made, caplog, name
     assert "is made anew" in caplog.text
     if name != "seal.json":
         assert (folder / name).read_bytes() == whole
+
+
+def test_all_of_it_can_be_read_by_whom_any_of_it_can(conf):
+    assert {path.stat().st_mode for path in embedded_model_dir(conf).glob("[cm]*")} == {0o100644}
 
 
 def test_two_processes_may_make_it_at_once(conf, made, monkeypatch):

