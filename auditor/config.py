@@ -139,6 +139,6 @@ def _device(name: str) -> str:
     with suppress(RuntimeError):  # a kind that this build of torch has no module for
         count = count or torch.get_device_module(kind).device_count()
     if (number or 0) >= count:
-        there = f"there are {count} of this kind" if count else "torch finds none here (see `auditor doctor`)"
+        there = f"there are {count} of this kind" if count else "torch finds none here"
         raise UsageError(f"device {name!r}: {there}; use auto, or cpu")
     return name

