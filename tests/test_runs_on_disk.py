@@ -161,6 +161,9 @@ def test_a_run_cut_anywhere_gives_the_same_audits_or_a_clear_error(workspace_fol
             where = f"{path.name} cut to {length}"
             if code == 0:
                 assert essence(out) == right, where
+                use = json.loads(out)["llm_use"].get("agent", {"tokens": None})
+                cut = path.name == "calls.jsonl" and length != len(content) - 1  # of which only a line's end is gone
+                assert (use["tokens"] is None) == cut, where
             else:
                 assert (code, err.strip().splitlines()[-1].startswith("error:")) == (2, True), where
                 assert path.name == "run.json", where

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import sqlite3
 import time
+from collections.abc import Sequence
 
 from langgraph.checkpoint.sqlite import SqliteSaver
 
@@ -19,7 +20,7 @@ from auditor.lens.words import background_of
 from auditor.llm.caller import CallLog
 from auditor.llm.spec import OFFLINE
 from auditor.models.embed import load_embedder
-from auditor.types import RunResult
+from auditor.types import AuditRecord, LlmUse, RunResult
 
 
 def evaluate(run: Evaluation) -> RunResult:
@@ -27,7 +28,6 @@ def evaluate(run: Evaluation) -> RunResult:
     begun = time.perf_counter()
     seconds = {"evidence": 0.0, "agents": 0.0, "grading": 0.0}
     jobs = jobs_of(run.workspace, run.suite)
-    ids = {job.id for job in jobs}
     done = {record.id: record for record in run.store.audits() if record.status == "done"}
     connection = sqlite3.connect(run.store.checkpoints, check_same_thread=False)
     log = CallLog(run.store.folder / "calls.jsonl")
@@ -57,9 +57,23 @@ def evaluate(run: Evaluation) -> RunResult:
         grader=", ".join(run.suite.graders),
         audits=audits,
         summary=tuple(summarize(audits, run.suite.graders)),
-        llm_use=log.used(lambda purpose: "agent" if purpose in ids else purpose.split(" ")[-1]),
+        llm_use=_use(run, log, audits),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
     )
+
+
+def _use(run: Evaluation, log: CallLog, audits: Sequence[AuditRecord]) -> dict[str, LlmUse]:
+    """What each role's model took, as far as that is known: calls.jsonl may have been cut since an audit ended."""
+    ids = {audit.id for audit in audits}
+    use = log.used(lambda purpose: "agent" if purpose in ids else purpose.split(" ")[-1])
+    logged = log.used(lambda purpose: purpose)
+    for audit in audits if run.settings.llm != OFFLINE else ():
+        calls = logged.get(audit.id)
+        missing = calls is None or (calls.tokens and calls.tokens.input < audit.tokens.input)
+        if audit.turns_used and missing:
+            run.progress.note(audit.organism, f"calls.jsonl lacks calls of {audit.id}; what the run took is not known")
+            return {role: took.model_copy(update={"tokens": None, "cost_usd": None}) for role, took in use.items()}
+    return use
 
 
 def _shared(run: Evaluation, saver: SqliteSaver, log: CallLog, seconds: dict[str, float]) -> Shared:
