@@ -227,7 +227,10 @@ def _eta(pair: ModelPair, corpus: Corpus, layers: Sequence[int], tokens: int) ->
     """
     ids = [text for text in beginnings(pair, corpus, tokens) if len(text) > SKIPPED_FOR_ETA]
     if not ids:
-        raise UsageError(f"corpus {corpus.name!r}: every text is shorter than {SKIPPED_FOR_ETA + 1} tokens")
+        raise UsageError(
+            f"corpus {corpus.name!r}: every text is shorter than {SKIPPED_FOR_ETA + 1} tokens, and η is measured from "
+            "there on; give longer texts"
+        )
     sums = torch.zeros(len(ids), len(layers))  # of the norms in each text
     sizes = torch.tensor([[len(text) - SKIPPED_FOR_ETA] for text in ids])
     eta = torch.zeros(len(layers))

@@ -89,7 +89,8 @@ def _vocabulary(
     texts = [tokenizer.decode([i]) for i in ids]
     # Whole words begin with a space (or stand for themselves in vocabularies that mark pieces instead).
     starts = [text for text in texts if text[:1] == " "] or texts
-    words = tuple(distinct_words(starts)[:n]) or ("the", "and", "for")
+    words = tuple(distinct_words(starts)[:n])
+    words = words if len(words) > 2 else ("the", "and", "for")  # of fewer no spread can be told
     vectors = embed(words)
     cosines = (vectors @ vectors.T)[np.triu_indices(len(words), 1)]
     return Vocabulary(words, float(cosines.mean()), float(cosines.std()))
