@@ -65,6 +65,29 @@ def test_a_gzip_file_that_is_cut_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("texts", "k", "problem"),
+    [
+        ((), 1, "its longest text has 0 tokens, but 1 positions"),
+        (("", " "), 1, "every text is shorter than 4 tokens"),
+        (("Hi", ""), 1, "every text is shorter than 4 tokens"),
+        ((SENTENCES[0],), 128, "its longest text has 24 tokens, but 128 positions"),
+    ],
+)
+def test_a_corpus_that_cannot_be_read_is_told(tiny, texts, k, problem):
+    with pytest.raises(UsageError, match=problem):
+        differences(tiny, Corpus("x", texts), k, [1])
+
+
+def test_one_text_and_one_position_are_enough_for_a_difference(tiny):
+    found = differences(tiny, Corpus("one", (SENTENCES[0], "")), 1, [1])[1]
+    ids = torch.tensor([tiny.tokenizer(SENTENCES[0]).input_ids])
+    tuned, base = (tiny.residuals(side, ids, [1])[1][0, :1] for side in (Side.FINETUNED, Side.BASE))
+    assert torch.allclose(found.delta, tuned - base, atol=1e-5)
+    assert found.counts.tolist() == [1]
+    assert found.eta > 0
+
+
+@pytest.mark.parametrize(
     ("content", "problem"),
     [("", "holds no text"), ('{"text": null}\n', ":1: "), ('{"txt": "x"}\n', ":1: "), ("not json\n", ":1: ")],
 )
