@@ -99,12 +99,17 @@ def test_a_transcript_is_readable_on_its_own(workspace_folder, run_cli, serve):
 
 @pytest.mark.parametrize(
     ("args", "told"),
-    [(["nowhere"], "is no run"), (["runs/own", "mill-adl-b2-r7"], "did you mean mill-adl-b2-r0")],
+    [
+        (["nowhere"], "is no run"),
+        (["runs/own", "list"], "list.json: not a transcript"),
+        (["runs/own", "mill-adl-b2-r7"], "did you mean mill-adl-b2-r0"),
+    ],
 )
 def test_what_cannot_be_shown(args, told, tmp_path, run_cli, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/own/transcripts").mkdir(parents=True)
     (tmp_path / "runs/own/transcripts/mill-adl-b2-r0.json").write_text("{}")
+    (tmp_path / "runs/own/transcripts/list.json").write_text("[]")
     code, _, err = run_cli("show", *args)
     assert code == 2
     assert told in err

@@ -59,6 +59,10 @@ def test_a_wrong_request_gets_one_line(case, run_cli, tmp_path, monkeypatch):
         (["evaluate", "small", "--out", "/proc/nowhere"], "cannot write to /proc/nowhere"),
         (["organisms", "train", "mill"], "recipe"),
         (["init", "."], "is there already"),
+        (["init", ""], "no folder is named"),
+        (["study", "relevance", "gold", "--no-plot", "--out", "empty.txt"], "empty.txt: File exists"),
+        (["tools", "new", "class"], "'class' cannot be a plugin's name"),
+        (["organisms", "train", "gold", "--out", "empty.txt"], "empty.txt is a file; give a folder"),
     ],
 )
 def test_a_wrong_request_in_a_workspace_gets_one_line(args, told, workspace_folder, run_cli):

@@ -70,6 +70,8 @@ def train(
     documents = read_documents(card.folder / recipe.documents)
     ordinary = read_documents(card.folder / recipe.ordinary) if recipe.ordinary else []
     target = out_dir or card.folder / (card.adapter or "adapter")
+    if (there := next(path for path in (target, *target.absolute().parents) if path.exists())) and not there.is_dir():
+        raise UsageError(f"--out {target}: {there} is a file; give a folder")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=err) as bar:
         task = bar.add_task(name, total=None, loss=float("nan"))

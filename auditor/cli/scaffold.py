@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from pathlib import Path
 from typing import Annotated
 
@@ -56,9 +57,12 @@ def {name}(audit: AuditRecord, organism: Organism, rubric: Rubric) -> Grade:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where the workspace goes; made if it is not there.")],
+    into: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the workspace goes; made if it is not there.")],
 ) -> None:
     """Write a workspace of your own: an auditor.toml and empty folders for plugins and evals."""
+    if not into.strip():
+        raise UsageError("no folder is named; `auditor init .` writes the workspace here")
+    folder = Path(into).expanduser()
     marker = folder / MARKER
     if marker.exists():
         raise UsageError(f"{marker} is there already; nothing was changed")
@@ -79,8 +83,10 @@ def new_plugin(kind: str, name: str) -> None:
     root = user_root()
     if root is None:
         raise UsageError("you are in no workspace; `auditor init DIR` writes one, then run this inside it")
-    if not name.isidentifier() or name.startswith("_"):
-        raise UsageError(f"{name!r} cannot be a plugin's name: use letters, digits and underscores")
+    if not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name):
+        raise UsageError(
+            f"{name!r} cannot be a plugin's name: use letters, digits and underscores, and no word of Python's own"
+        )
     path = root / kind / f"{name}.py"
     if path.exists():
         raise UsageError(f"{path} is there already; nothing was changed")

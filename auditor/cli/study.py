@@ -166,6 +166,7 @@ def _run(
     cards = [workspace().organisms[organism] for organism in names]  # a wrong name is told before anything runs
     if plot:
         check()
+    to.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before anything runs
     clock = time.perf_counter()
     announce(evidence)
     with stages(name) as tell:

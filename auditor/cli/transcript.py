@@ -40,6 +40,8 @@ def show(
         transcript = jsonlib.loads(path.read_bytes())
     except ValueError as error:  # of JSON, or of UTF-8
         raise BadFile(path, f"not JSON: {getattr(error, 'msg', error)}", getattr(error, "lineno", None)) from error
+    if not isinstance(transcript, dict) or not isinstance(transcript.get("messages", []), list):
+        raise BadFile(path, "not a transcript: no object with messages")
     transcript["calls"] = _calls(run / "calls.jsonl", audit)
     if json:
         print_json(transcript)
