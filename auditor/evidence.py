@@ -54,7 +54,7 @@ def grading_for(ws: Workspace, conf: Settings, pair: ModelPair) -> GraderContext
 
 def make_lens(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, grading: GraderContext) -> Lens:
     """Resolve the names in `settings`: corpus, graders, prompts."""
-    prompts = _Prompts.model_validate_json((_find(ws, "evals/corpora/chat_prompts.json")).read_text())
+    prompts = _Prompts.model_validate_json((_find(ws, "evals/corpora/chat_prompts.json")).read_text("utf-8"))
     return Lens(
         corpus=named_corpus(ws, settings.corpus, pair, settings),
         settings=settings,

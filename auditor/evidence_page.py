@@ -41,7 +41,7 @@ def to_html(sheet: Evidence) -> str:
     env = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     env.filters["visible"] = lambda text: visible(text, 2_000)
     maps = {layer.layer: _maps(layer) for layer in sheet.layers}
-    return env.from_string(TEMPLATE.read_text()).render(
+    return env.from_string(TEMPLATE.read_text("utf-8")).render(
         sheet=sheet, chance=chance_lines(sheet.chance), shortfalls=shortfalls(sheet), maps=maps, version=__version__
     )
 

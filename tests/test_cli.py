@@ -18,6 +18,11 @@ WRONG = {
     "server": (["evaluate", "--server", "http://x"], "no model server answers at http://x"),
     "ray": (["evaluate", "--engine", "ray"], "--engine ray: only `local`"),
     "resume without name": (["evaluate", "--resume"], "--resume needs the --name"),
+    "a name that leads elsewhere": (
+        ["evaluate", "--name", "a/../../b"],
+        "--name 'a/../../b': give a plain folder name",
+    ),
+    "an empty name": (["audit", "gold", "--base", "x/y", "--name", ""], "--name '': give a plain folder name"),
     "unknown provider": (["evaluate", "--llm", "nobody:x"], "nobody:x: Unable to infer"),
     "no key": (["evaluate", "--llm", "openrouter:a/b"], "needs OPENROUTER_API_KEY"),
     "unknown option": (["evaluate", "--bugdet", "5"], "--bugdet"),

@@ -130,7 +130,7 @@ def scaled(checkpoints, tmp_path):
     [
         (float("inf"), "float32", "its training went wrong"),
         (1e38, "float32", "weights are broken"),
-        (1e6, "float16", "try --dtype bfloat16 or float32"),
+        (1e6, "float16", "try AUDITOR_DTYPE=bfloat16 or float32"),
     ],
 )
 def test_numbers_that_are_none_are_told_and_leave_nothing_behind(

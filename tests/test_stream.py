@@ -99,7 +99,7 @@ def test_overflow_is_told_with_layer_position_and_what_helps(checkpoints, settin
     for file in base.glob("token*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     half = settings.model_copy(update={"dtype": "float16"})
-    with pytest.raises(BadModel, match=r"after layer 2: NaN or Inf at position 0 in float16; try --dtype bfloat16"):
+    with pytest.raises(BadModel, match=r"after layer 2: NaN or Inf at position 0 in float16; try AUDITOR_DTYPE"):
         load_pair(str(tmp_path), str(tmp_path), half)
     pair = load_pair(str(tmp_path), str(tmp_path), settings)
     ids = torch.tensor([pair.tokenizer(SENTENCES[0]).input_ids])

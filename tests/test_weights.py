@@ -215,7 +215,7 @@ class TestTensors:
         save_file(tensors, copy / "model.safetensors", {"format": "pt"})
         load_model(resolve(str(copy), conf), conf)
         said = refused(copy, conf.model_copy(update={"dtype": "float16"}))
-        assert said.endswith("in float16; try dtype bfloat16 or float32")
+        assert said.endswith("in float16; try AUDITOR_DTYPE=bfloat16 or float32")
 
 
 class TestFiles:

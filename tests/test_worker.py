@@ -74,6 +74,17 @@ def test_every_row_hears_what_broke_the_batch(what):
     assert worker.call(lambda: "still there") == "still there"
 
 
+def test_a_step_that_breaks_before_it_begins_ends_its_rows():
+    batch, begun = Batch(), rows(2)
+    line = Line(batch)
+    line.put(begun, "client")
+    line.advance()
+    batch.breaks = {"step": RuntimeError("broken")}
+    line.advance()
+    assert [str(row.ended.exception(WAIT)) for row in begun] == ["broken", "broken"]
+    assert not line.busy
+
+
 def test_a_line_that_was_given_no_rows_has_nothing_to_do():
     line = Line(Batch())
     line.put([], "test")

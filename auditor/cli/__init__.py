@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from rich.console import Console
 
-WRONG, INTERRUPTED, NO_READER = 2, 130, 141  # as the shell has it for Ctrl-C and for SIGPIPE
+FAILED, WRONG, INTERRUPTED, NO_READER = 1, 2, 130, 141  # as the shell has it for Ctrl-C and for SIGPIPE
 
 
 def main() -> None:
@@ -40,15 +40,17 @@ def _run() -> int:
     """The command's exit code; what the user can mend is told in one line."""
     from auditor.cli.app import app
     from auditor.cli.shared import err, verbose
-    from auditor.errors import AuditorError
+    from auditor.errors import AuditorError, UsageError
 
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:
             err.print("interrupted; `--resume` with the same --name goes on from here")
         return code if isinstance(code, int) else 0
-    except AuditorError as error:
+    except UsageError as error:
         return _told(err, str(error))
+    except AuditorError as error:  # no fault of the request: it may go well another time
+        return _told(err, str(error), FAILED)
     except SystemExit as left:  # how typer ends when nobody reads any more
         if isinstance(left.__context__, OSError):
             raise BrokenPipeError from left
@@ -67,11 +69,11 @@ def _run() -> int:
         return _told(err, said) if said else 0  # nothing to say: no arguments were given, and help was printed
 
 
-def _told(err: Console, text: str) -> int:
+def _told(err: Console, text: str, code: int = WRONG) -> int:
     from rich.markup import escape
 
     err.print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
-    return WRONG
+    return code
 
 
 def _reason(error: OSError | sqlite3.Error) -> str:

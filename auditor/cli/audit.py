@@ -19,6 +19,7 @@ from auditor.cli.shared import (
     err,
     out,
     print_json,
+    run_folder,
     settings,
     stages,
     tell_notes,
@@ -64,7 +65,7 @@ def audit(
         base = base_on(conf.server, model)
     base = base or base_of(model)
     short = re.sub(r"[^\w.-]+", "-", model.strip("/")).strip("-.")[-40:]
-    folder = out_dir / (name or f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = run_folder(out_dir, name, f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}")
 
     from auditor.evaluation.job import judged_by
     from auditor.evaluation.manifest import made_with
@@ -101,7 +102,7 @@ def base_of(model: str) -> str:
         except Exception:
             path = Path("nowhere")
     try:
-        found = jsonlib.loads(path.read_text()).get("base_model_name_or_path")
+        found = jsonlib.loads(path.read_text("utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError):
         found = None
     if not found:

@@ -13,7 +13,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, ServerOption, announce, err, out, print_json, settings, tell_notes, workspace
+from auditor.cli.shared import (
+    JsonFlag,
+    ServerOption,
+    announce,
+    err,
+    out,
+    print_json,
+    run_folder,
+    settings,
+    tell_notes,
+    workspace,
+)
 from auditor.errors import UsageError
 from auditor.runtime import heed_interrupts
 from auditor.types import LlmUse, Protocol, RunResult, Suite, SummaryRow
@@ -63,7 +74,7 @@ def evaluate(
         err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
     check(ws, chosen, conf)
     announce(chosen.evidence)
-    folder = out_dir / (name or f"{suite}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = run_folder(out_dir, name, f"{suite}-{datetime.now():%Y%m%d-%H%M%S}")
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
     asked = request(ws, chosen, conf, seed, protocol)
     with RunStore.open(folder, asked, made_with(conf), resume=resume) as store:

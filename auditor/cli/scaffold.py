@@ -69,7 +69,7 @@ def init(
     try:
         for name in FOLDERS:
             (folder / name).mkdir(parents=True, exist_ok=True)
-        marker.write_text(TOML)
+        marker.write_text(TOML, "utf-8")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
     out.print(
@@ -93,5 +93,6 @@ def new_plugin(kind: str, name: str) -> None:
     template = TOOL if kind == "tools" else GRADER
     words = name.replace("_", " ")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(template.format(name=name, title=words.capitalize(), args=f"{words.title().replace(' ', '')}Args"))
+    source = template.format(name=name, title=words.capitalize(), args=f"{words.title().replace(' ', '')}Args")
+    path.write_text(source, "utf-8")
     out.print(f"{escape(str(path))}: edit it, then `auditor {kind} show {name}`", highlight=False)

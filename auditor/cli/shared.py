@@ -108,6 +108,13 @@ def announce(settings: EvidenceSettings) -> None:
         err.print(f"[yellow]note:[/] {line}", highlight=False, soft_wrap=True)
 
 
+def run_folder(out_dir: Path, name: str | None, default: str) -> Path:
+    """Where a run lies. Raises UsageError for a name that leads elsewhere."""
+    if name is not None and (not name.strip() or name == ".." or Path(name).name != name):
+        raise UsageError(f"--name {name!r}: give a plain folder name; --out says where runs lie")
+    return out_dir / (name or default)
+
+
 def print_json(value: Any) -> None:
     """One document on stdout."""
     if isinstance(value, BaseModel):

@@ -40,7 +40,7 @@ def show(
         transcript = jsonlib.loads(path.read_bytes())
     except ValueError as error:  # of JSON, or of UTF-8
         raise BadFile(path, f"not JSON: {getattr(error, 'msg', error)}", getattr(error, "lineno", None)) from error
-    if not isinstance(transcript, dict) or not isinstance(transcript.get("messages", []), list):
+    if not isinstance(transcript, dict) or not all(map(_is_message, transcript.get("messages") or [None])):
         raise BadFile(path, "not a transcript: no object with messages")
     transcript["calls"] = _calls(run / "calls.jsonl", audit)
     if json:
@@ -51,6 +51,10 @@ def show(
     for key in ("spent", "error", "checks"):
         if transcript.get(key):
             out.print(f"[bold]{key}[/]: {escape(jsonlib.dumps(transcript[key], ensure_ascii=False))}", highlight=False)
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and "type" in value and "content" in (value.get("data") or ())
 
 
 def _calls(path: Path, audit: str) -> list[dict[str, Any]]:

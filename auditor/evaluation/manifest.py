@@ -45,7 +45,8 @@ def request(ws: Workspace, suite: Suite, settings: Settings, seed: int, protocol
         "prompts": {name: _hashed(ws.prompts[name].source) for name in sorted(prompts)},
         "organisms": {o.name: _hashed(o.model_dump_json(indent=1)) for o in organisms},
         "rubrics": {
-            name: _hashed(ws.rubrics.items[name].path.read_text()) for name in sorted({o.grading for o in organisms})
+            name: _hashed(ws.rubrics.items[name].path.read_text("utf-8"))
+            for name in sorted({o.grading for o in organisms})
         },
         "tools": _plugins(ws.tools, {tool for agent in agents.values() for tool in agent.tools}),
         "plugins": _plugins(ws.graders, judges),

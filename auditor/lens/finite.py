@@ -13,5 +13,5 @@ def checked(values: Tensor, pair: ModelPair, where: str) -> Tensor:
     if bool(values.isfinite().all()):
         return values
     dtype = pair.dtype.removeprefix("torch.")
-    advice = "try --dtype bfloat16 or float32" if dtype == "float16" else "the model's weights are broken"
+    advice = "try AUDITOR_DTYPE=bfloat16 or float32" if dtype == "float16" else "the model's weights are broken"
     raise BadModel(f"{pair.name}: NaN or Inf in {where} in {dtype}; {advice}")

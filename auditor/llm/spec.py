@@ -73,7 +73,7 @@ def api_key(spec: ModelSpec) -> SecretStr | None:
     """The key that was named, else OPENROUTER_API_KEY for OpenRouter; None leaves it to the provider's package."""
     if spec.key_file is not None:
         try:
-            return _sound_key(spec.key_file.expanduser().read_text().strip(), spec)
+            return _sound_key(spec.key_file.expanduser().read_text("utf-8").strip(), spec)
         except OSError as error:
             raise UsageError(f"cannot read the key file {spec.key_file}: {error.strerror}") from error
         except UnicodeDecodeError as error:

@@ -117,7 +117,7 @@ def config_of(folder: Path) -> Any:
 
     path = folder / "adapter_config.json"
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise BadModel(f"{path} cannot be read: {first_line(error)}") from error
     kind = said.get("peft_type") if isinstance(said, dict) else None

@@ -162,7 +162,7 @@ def _demand_finite(folder: Path, model: Any) -> None:
     """Raises BadModel for tensors that hold NaN or infinity; a sum tells, and reads each number once."""
     for name, tensor in _sums(model):
         if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
-            hint = "; try dtype bfloat16 or float32" if tensor.dtype == torch.float16 else ""
+            hint = "; try AUDITOR_DTYPE=bfloat16 or float32" if tensor.dtype == torch.float16 else ""
             raise BadModel(
                 f"{folder}: {name} holds NaN or infinity in {str(tensor.dtype).removeprefix('torch.')}{hint}"
             )

@@ -96,7 +96,7 @@ def demand_finite(values: Tensor, where: str, computed: torch.dtype | None = Non
     if not bool(bad.any()):
         return
     at, kind = int(bad.nonzero()[0, -1]), str(dtype).removeprefix("torch.")
-    help_ = "try --dtype bfloat16 or float32" if dtype == torch.float16 else "its weights are broken"
+    help_ = "try AUDITOR_DTYPE=bfloat16 or float32" if dtype == torch.float16 else "its weights are broken"
     raise BadModel(f"{where}: NaN or Inf at position {at} in {kind}; {help_}")
 
 

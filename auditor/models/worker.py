@@ -111,6 +111,7 @@ class Line:
         try:
             return self.batch.step()
         except Exception as error:
+            self.batch.torn = True  # wherever it broke off: every row took part
             self._recover([], error)
             return 0
 
