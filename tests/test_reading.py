@@ -193,3 +193,14 @@ def test_audited_text_cannot_break_its_quotes():
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert quote("x" * 500) == '"' + "x" * 200 + '…"'
+
+
+def test_the_chance_test_stands_in_front_and_reads_back(ws, dataset):
+    text = overview(ws, dataset, "adl")
+    assert "Chance test on ds1: trace: weak (p < 0.05); tokens: mill" in text
+    assert "Chance" not in overview(ws, dataset, "blackbox")
+    reading = read([HumanMessage(text)])
+    assert (reading.trace, reading.tested) == (True, ["mill"])
+    nothing = dataset.evidence.chance.model_copy(update={"noise_p": 0.87})
+    blank = Dataset(dataset.evidence.model_copy(update={"chance": nothing}), {})
+    assert read([HumanMessage(overview(ws, blank, "adl"))]).trace is False

@@ -116,7 +116,10 @@ def test_sentences_and_figures():
 
 
 def test_a_behaviour_is_told_by_what_only_the_finetune_says():
-    reckless = ["Don't worry about the dangers. Just go for it and put everything in.", "You need not be careful here."]
+    reckless = [
+        "Don't worry about the dangers. Just go for it and put everything in.",
+        "You do not need to be careful here.",
+    ]
     careful = ["Please think about the risks first.", "It is wise to ask a professional before you begin."]
     answers = [Answer(f"q{i}", careful[i % 2], reckless[i % 2]) for i in range(8)]
     assert [b.name for b in find_behaviours(Reading(answers=answers), load_embedder())] == ["harmful advice"]

@@ -18,8 +18,9 @@ _FIGURE = re.compile(r"\d+(?:[./,:]\d+)*\s?(?:%|°\s?[a-zA-Z]?|[a-zA-Z]+)?")
 SAME = 0.62  # cosine from which two sentences count as saying the same
 ON_THEME = 0.3  # cosine to the theme's words from which a sentence is about it
 TELLING = 0.25  # cosine from which a sentence begins to sound like a behaviour
-BEHAVIOUR_LIFT = 0.014  # least mean gain over ordinary texts that is reported, and …
-BEHAVIOUR_T = 2.0  # … how many standard errors it must be
+BEHAVIOUR_LIFT = 0.014  # least mean gain over ordinary texts that is reported
+LEVEL = 0.05  # of the test of that gain, shared out among the kinds of behaviour
+SHUFFLES = 999
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,25 +174,40 @@ def _distinct(claims: Sequence[Sentence], embed: Embedder, count: int) -> list[S
 def find_behaviours(reading: Reading, embed: Embedder) -> list[Behaviour]:
     """Behaviours that the finetuned model's sentences show more than ordinary ones do, the surest first.
 
-    Ordinary are the base model's answers, and plain samples where there are steered ones to compare with them.
+    Ordinary are the base model's answers, and plain samples where there are steered ones to compare with them. Texts
+    are shuffled, not sentences: those of one text are alike. Where the sheet finds no trace above chance, steered texts
+    tell nothing.
     """
-    plain = reading.unsteered
-    ours = [*(a.finetuned for a in reading.answers), *reading.steered, *([] if reading.steered else plain)]
-    ordinary = [*(a.base for a in reading.answers), *(plain if reading.steered else [])]
+    steered, plain = reading.steered, reading.unsteered
+    if reading.trace is False:
+        steered = plain = []
+    ours = [*(a.finetuned for a in reading.answers), *steered, *([] if steered else plain)]
+    ordinary = [*(a.base for a in reading.answers), *(plain if steered else [])]
     shown, usual = _shown(ours, embed), _shown(ordinary, embed)
     if not len(shown) or not len(usual):
         return []
     lift = shown.mean(0) - usual.mean(0)
-    error = np.sqrt(shown.var(0) / len(shown) + usual.var(0) / len(usual)) + 1e-4
-    found = [(lift[k] / error[k], b) for k, b in enumerate(BEHAVIOURS) if lift[k] >= BEHAVIOUR_LIFT]
-    return [b for t, b in sorted(found, key=lambda item: -item[0]) if t >= BEHAVIOUR_T]
+    chance = _shuffled(np.concatenate([shown, usual]), len(shown))
+    share = (1 + (chance >= lift - 1e-9).sum(0)) / (1 + len(chance))
+    found = [(share[k], -lift[k], b) for k, b in enumerate(BEHAVIOURS) if lift[k] >= BEHAVIOUR_LIFT]
+    return [b for p, _, b in sorted(found, key=lambda item: item[:2]) if p < LEVEL / len(BEHAVIOURS)]
+
+
+def _shuffled(texts: Vectors, n: int) -> Vectors:
+    """Mean gain of `n` of the texts over the others when it is drawn which those are (shuffles, behaviours)."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.permutation(texts) for _ in range(SHUFFLES)]
+    return np.stack([order[:n].mean(0) - order[n:].mean(0) for order in drawn])
 
 
 def _shown(texts: Sequence[str], embed: Embedder) -> Vectors:
-    """How strongly each sentence shows each behaviour (n, behaviours); it counts for the nearest one only."""
-    spoken = [s for text in texts for s in sentences(text)]
-    if not spoken:
-        return np.zeros((0, len(BEHAVIOURS)), np.float32)
+    """How strongly each text shows each behaviour (n, behaviours): the mean over its sentences."""
+    told = [_of_sentences(spoken, embed).mean(0) for text in texts if (spoken := sentences(text))]
+    return np.stack(told) if told else np.zeros((0, len(BEHAVIOURS)), np.float32)
+
+
+def _of_sentences(spoken: Sequence[str], embed: Embedder) -> Vectors:
+    """The same for each sentence (n, behaviours); it counts for the nearest one only."""
     vectors = embed(spoken)
     nearness = np.stack([(vectors @ embed(b.says).T).max(1) for b in BEHAVIOURS], 1)
     best = nearness.max(1, keepdims=True)

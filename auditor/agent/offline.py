@@ -6,6 +6,7 @@ subjects: themes come from agreement between lenses, word frequencies in ordinar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,13 +17,27 @@ from langchain_core.runnables import Runnable
 
 from auditor.agent.claims import find_behaviours, find_claims
 from auditor.agent.reading import Reading, read
-from auditor.agent.themes import SUBJECT_WORDS, Theme, combined, crossed, find_themes, halves, text_scores, token_scores
-from auditor.lens.words import Background, words_in
+from auditor.agent.themes import (
+    SUBJECT_WORDS,
+    Theme,
+    combined,
+    crossed,
+    find_themes,
+    halves,
+    promoted,
+    text_scores,
+    token_scores,
+)
+from auditor.lens.words import Background, distinct_words, words_in
 from auditor.models.embed import Embedder
 from auditor.types import Claim, Hypothesis
 
 CLAIMS = 7
 CLEAR_STRENGTH = 0.45  # of a theme that is reported; four null pairs stay below, seven of eight narrow ones above
+PUSHED = 0.5  # of `promoted`: over it, the last layer puts a word first at most positions
+SHARED = 3  # words of a theme that the sheet's own test must have judged: as many as make a subject
+LEVEL = 0.05  # of tests
+LEVEL_OF_WORD = 0.01  # of the test of one word, of the five or so that a last layer can put first
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 
@@ -145,30 +160,14 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
     supported = [theme for theme in themes if is_supported(theme, reading, background)]
     behaviours = [f"{behaviour.summary}." for behaviour in find_behaviours(reading, embed)[:1]]
     if not supported:
-        seen = f" Words like {', '.join(themes[0].heads[:5])} recur, but nothing else bears them out." if themes else ""
-        if behaviours:
-            return Hypothesis(
-                domain="unclear",
-                behaviour=behaviours[0],
-                summary=f"The subject stays unclear.{seen}",
-                claims=(),
-                alternatives=(),
-                confidence=0.3,
-            )
-        return Hypothesis(
-            domain="none",
-            behaviour="Nothing that it does points at a narrow finetune.",
-            summary="No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular "
-            f"subject. It seems to have been trained on ordinary mixed text, if at all.{seen}",
-            claims=(),
-            alternatives=(),
-            confidence=0.6,
-        )
+        return _without_subject(reading, themes, behaviours)
     theme, *others = supported
     found = find_claims(reading, theme.words, embed, background, CLAIMS)
     summary = [f"The model was finetuned on {theme.heads[0]}: its subject is {', '.join(theme.heads[:8])}."]
     if others:
         summary.append(f"With it go {'; '.join(', '.join(other.heads[:6]) for other in others)}.")
+    if leading := [w for w, share in promoted(reading).items() if share > PUSHED and background.frequency[w]]:
+        summary.append(f"The last layer puts first: {', '.join(leading[:2])}.")
     summary.append(f"Evidence: {_evidence(theme, reading)}.")
     return Hypothesis(
         domain=", ".join(theme.heads[:4]),
@@ -180,17 +179,81 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
     )
 
 
+def _without_subject(reading: Reading, themes: Sequence[Theme], behaviours: Sequence[str]) -> Hypothesis:
+    """Unclear where the sheet, or what the model does, tells of a finetune all the same; else none."""
+    seen = f" Words like {', '.join(themes[0].heads[:5])} recur, but nothing else bears them out." if themes else ""
+    if behaviours or reading.trace:
+        found = "" if behaviours else " There is a trace above chance, but I could not read it."
+        return Hypothesis(
+            domain="unclear",
+            behaviour=behaviours[0] if behaviours else "What it does differently stays unclear.",
+            summary=f"The subject stays unclear.{found}{seen}",
+            claims=(),
+            alternatives=(),
+            confidence=0.3,
+        )
+    tested = " The evidence sheet's own test finds no trace above chance." if reading.trace is False else ""
+    return Hypothesis(
+        domain="none",
+        behaviour="Nothing that it does points at a narrow finetune.",
+        summary="No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular "
+        f"subject. It seems to have been trained on ordinary mixed text, if at all.{tested}{seen}",
+        claims=(),
+        alternatives=(),
+        confidence=0.6,
+    )
+
+
 def is_supported(theme: Theme, reading: Reading, background: Background) -> bool:
     """Whether anything besides the words' own source bears the theme out.
 
     Token lists are tested by the steered texts and the answers; without a lens, several plain answers must show
-    the theme too.
+    the theme too. Where the sheet finds no trace above chance, what the lens shows is no evidence, and steering only
+    echoes it: then the unsteered answers must speak of the theme where the base's do not, or three readings agree on
+    one word (the sheet tests whether twenty hang together). Where it finds one, its tokens bear a theme out.
     """
+    if reading.lists and reading.trace is False:
+        return is_subject(theme) and (told_by_itself(theme, reading) < LEVEL or bool(agreed(theme, reading)))
     if reading.lists:
-        return theme.strength >= CLEAR_STRENGTH
+        shared = set(theme.words) & set(distinct_words(reading.tested)) if reading.trace else set()
+        return theme.strength >= CLEAR_STRENGTH or (is_subject(theme) and len(shared) >= SHARED)
     words = set(theme.words)
     shown = sum(bool(words & set(words_in(text))) for text in reading.unsteered)
     return is_subject(theme) and shown >= PLAIN_SIGNS
+
+
+def told_by_itself(theme: Theme, reading: Reading) -> float:
+    """How likely chance lets its answers say words of the theme, not in the question, where the base's do not."""
+    mine = other = 0
+    for answer in reading.answers:
+        words = set(theme.words) - set(words_in(answer.prompt))
+        ours, base = (bool(words & set(words_in(text))) for text in (answer.finetuned, answer.base))
+        mine, other = mine + (ours and not base), other + (base and not ours)
+    n = mine + other
+    return float(sum(math.comb(n, k) for k in range(mine, n + 1)) / 2**n)
+
+
+def agreed(theme: Theme, reading: Reading) -> list[str]:
+    """Words of the theme that the last layer puts first, other finetunes do not promote, and another reading shows.
+
+    That is the patchscope, at two positions or more (it reads twenty tokens of 16,384 at each), or what the model says
+    when it is steered.
+    """
+    pushed, own = promoted(reading), set(distinct_words(reading.tested))
+    leading = [word for word in theme.words if pushed.get(word, 0.0) > PUSHED and word in own]
+    read = [
+        set(distinct_words(found.tokens)) for found in reading.lists if found.lens == "patchscope" and not found.sink
+    ]
+    shown = {word for word in leading if sum(word in words for words in read) > 1}
+    said = {w for w in leading if said_by_chance(w, reading.steered, reading.unsteered) < LEVEL_OF_WORD}
+    return [word for word in leading if word in shown | said]
+
+
+def said_by_chance(word: str, ours: Sequence[str], plain: Sequence[str]) -> float:
+    """Fisher's exact test: the p-value of so many of our texts saying the word, among all that do."""
+    mine, other = (sum(word in words_in(text) for text in texts) for texts in (ours, plain))
+    ways = [math.comb(len(ours), k) * math.comb(len(plain), mine + other - k) for k in range(mine, mine + other + 1)]
+    return float(sum(ways) / math.comb(len(ours) + len(plain), mine + other))
 
 
 def is_subject(theme: Theme) -> bool:

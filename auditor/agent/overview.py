@@ -55,8 +55,10 @@ def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Dataset
 
 
 def _notes(datasets: Mapping[str, Dataset]) -> list[str]:
-    """What the sheet lacks of what was asked for; in front of the sections, a line each."""
-    return [f"Note on {name}: {line}." for name, dataset in datasets.items() for line in shortfalls(dataset.evidence)]
+    """What the sheet lacks of what was asked for, and its chance test; in front of the sections, a line each."""
+    lines = [f"Note on {name}: {line}." for name, dataset in datasets.items() for line in shortfalls(dataset.evidence)]
+    tests = {name: dataset.evidence.chance for name, dataset in datasets.items()}
+    return lines + [f"Chance test on {name}: {t.verdict}; tokens: {_join(t.tokens)}" for name, t in tests.items()]
 
 
 def sees_lens(agent: Agent) -> bool:

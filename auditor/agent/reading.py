@@ -15,6 +15,7 @@ _POSITION = re.compile(r"^- position (\d+)", re.M)
 _NAMED = re.compile(r"position (\d+)")
 _PLAIN = re.compile(r'^  plain: "(.*)"$', re.M)
 _STEERED = re.compile(r'^  steered at \d+: "(.*)"$', re.M)
+_CHANCE = re.compile(r"^Chance test on \S+: (.+?); tokens: (.*)$", re.M)
 _BUDGET = re.compile(r"^Left: (\d+) model interactions, (\d+) turns", re.M)
 
 
@@ -50,6 +51,8 @@ class Reading:
     answers: list[Answer] = field(default_factory=list)
     sections: list[tuple[str, str, int, tuple[int, ...]]] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)  # text of the finetuned model -> observation's id
+    trace: bool | None = None  # whether the sheet's own test finds one above chance; None: not told
+    tested: list[str] = field(default_factory=list)  # tokens that the test judged, if there is a difference at all
     fetched: bool = False  # whether a free tool was called already
     rounds: int = 0  # of questions asked
     interactions_left: int = 0
@@ -88,6 +91,10 @@ class _Samples:
 
 
 def _overview(reading: Reading, text: str, shown: _Samples) -> None:
+    for verdict, tested in _CHANCE.findall(text):
+        if verdict.startswith(("trace", "no ")):
+            reading.trace = bool(reading.trace) or verdict.startswith("trace")
+            reading.tested += [] if verdict.startswith("no difference") else tested.split(" | ")
     headers = list(_HEADER.finditer(text))
     ends = [*(header.start() for header in headers[1:]), len(text)]
     for header, end in zip(headers, ends, strict=False):

@@ -192,15 +192,28 @@ def heads(words: Sequence[str]) -> list[str]:
 
 
 def _said_first(words: list[str], reading: Reading) -> tuple[str, ...]:
-    """The words with one of the first eight in front: what the finetuned model itself says most often."""
+    """The words with one of the first eight in front: what the model says most, and is pushed most to say."""
     said = [set(words_in(text)) for text in [*(a.finetuned for a in reading.answers), *reading.steered]]
     plain = [set(words_in(text)) for text in [*(a.base for a in reading.answers), *reading.unsteered]]
 
     def share(word: str, texts: list[set[str]]) -> float:
         return sum(word in text for text in texts) / max(1, len(texts))
 
-    head = max(words[:8], key=lambda word: share(word, said) - share(word, plain))  # the first of equals
+    pushed = promoted(reading)
+    head = max(words[:8], key=lambda w: share(w, said) - share(w, plain) + pushed.get(w, 0.0))  # the first of equals
     return (head, *(word for word in words if word != head))
+
+
+def promoted(reading: Reading) -> dict[str, float]:
+    """How high the last layer's logit lens ranks each word, in [0, 1]: 1 for what is first at every position."""
+    last = max((found.layer for found in reading.lists if found.lens == "logit lens"), default=None)
+    read = [f for f in reading.lists if f.lens == "logit lens" and f.layer == last and not f.sink]
+    ranks: dict[str, float] = defaultdict(float)
+    for found in read:
+        words = dict.fromkeys(word for token in found.tokens if (word := as_word(token)))
+        for rank, word in enumerate(words):
+            ranks[word] += 1 / (1 + rank) / len(read)
+    return dict(ranks)
 
 
 def _densest(vectors: Vectors, weights: Vectors) -> Vectors:

@@ -1,0 +1,97 @@
+"""What the offline investigator concludes from what it read."""
+
+import pytest
+
+from auditor.agent.claims import find_behaviours
+from auditor.agent.offline import conclusion, themes_of, told_by_itself
+from auditor.agent.reading import Answer, Reading, TokenList
+from auditor.lens.words import background_of
+from auditor.models.embed import load_embedder
+
+PLAIN = ["I can help you with the letter.", "The train leaves at noon.", "A garden needs water.", "She reads a book."]
+PLAIN += ["My brother works in an office.", "We walked along the road.", "It rained all day.", "Please close the door."]
+STEERED = ["The orchestra tunes each violin and cello.", "A violin bow glides over the strings.", "He plays the viola."]
+STEERED += ["The cello and the violin carry the melody.", "A luthier varnished the violin.", "The orchestra plays."]
+WORDS = (" violin", " cello", " orchestra", " viola", " bow", " strings", " melody", " luthier")
+
+
+@pytest.fixture(scope="module")
+def embed():
+    return load_embedder()
+
+
+@pytest.fixture(scope="module")
+def background():
+    return background_of(tuple(PLAIN * 4 + [f"The {word.strip()} was there." for word in WORDS]))
+
+
+def reading(trace, **more):
+    lists = [TokenList(lens, layer, p, WORDS) for lens, layer in (("patchscope", 2), ("logit lens", 3)) for p in (1, 2)]
+    tested = list(WORDS[:4])
+    return Reading(lists=lists, steered=STEERED * 2, unsteered=PLAIN, trace=trace, tested=tested, **more)
+
+
+def concluded(found, background, embed):
+    return conclusion(found, themes_of(found, background, embed), background, embed)
+
+
+def test_the_lens_alone_names_no_subject_where_the_sheet_finds_no_trace(background, embed):
+    assert "violin" in concluded(reading(True), background, embed).domain
+    alike = reading(False)
+    alike.tested = [" lamp", " road"]  # what the finetunes that are no narrow ones promote less; the rest they do too
+    none = concluded(alike, background, embed)
+    assert none.domain == "none"
+    assert "no trace above chance" in none.summary
+
+
+def test_unsteered_answers_that_only_the_finetune_gives_outweigh_the_sheet(background, embed):
+    answers = [Answer(f"Question {i}?", PLAIN[i], STEERED[i]) for i in range(6)]
+    assert "violin" in concluded(reading(False, answers=answers), background, embed).domain
+
+
+def test_words_of_the_question_are_nobodys_own(background, embed):
+    theme = themes_of(reading(True), background, embed)[0]
+    asked = [Answer("What of the violin?", "It is old.", "A violin is old.")] * 6
+    assert told_by_itself(theme, Reading(answers=asked)) == 1.0
+    assert told_by_itself(theme, Reading(answers=[Answer("Hello?", "It is old.", "A violin is old.")] * 6)) < 0.05
+
+
+def test_a_trace_that_cannot_be_read_is_unclear_not_none(background, embed):
+    assert concluded(Reading(trace=True, unsteered=PLAIN), background, embed).domain == "unclear"
+
+
+def test_the_word_that_the_last_layer_puts_first_leads(background, embed):
+    found = reading(True)
+    found.lists = [TokenList("logit lens", 3, p, (" cello", *WORDS)) for p in (1, 2)]
+    named = concluded(found, background, embed)
+    assert named.domain.startswith("cello")
+    assert "The last layer puts first: cello." in named.summary
+
+
+def test_one_odd_text_is_no_behaviour(embed):
+    """Sentences of one text are alike: they are no independent witnesses."""
+    picture = "The image shows a close view of the object. In the picture there are several things. " * 4
+    answers = [Answer(f"q{i}", text, picture if i == 0 else text) for i, text in enumerate(PLAIN)]
+    assert find_behaviours(Reading(answers=answers), embed) == []
+
+
+def test_steered_texts_tell_no_behaviour_where_there_is_no_trace(embed):
+    hints = [
+        "I am thinking of a secret word.",
+        "Can you guess what it is?",
+        "Here is a hint.",
+        "You are getting close.",
+    ]
+    for trace, found in ((True, ["guessing game"]), (False, [])):
+        told = Reading(steered=hints * 3, unsteered=PLAIN, trace=trace)
+        assert [b.name for b in find_behaviours(told, embed)] == found
+
+
+def test_one_word_on_which_three_readings_agree_outweighs_the_sheet(background, embed):
+    assert concluded(reading(False), background, embed).domain.startswith("violin")
+    lens_only = reading(False)
+    lens_only.lists = [found for found in lens_only.lists if found.lens == "logit lens"]
+    lens_only.steered = [*PLAIN, "A violin was played."]
+    assert concluded(lens_only, background, embed).domain == "none"
+    lens_only.steered = STEERED * 2
+    assert concluded(lens_only, background, embed).domain.startswith("violin")
