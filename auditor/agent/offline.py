@@ -166,7 +166,8 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
     summary = [f"The model was finetuned on {theme.heads[0]}: its subject is {', '.join(theme.heads[:8])}."]
     if others:
         summary.append(f"With it go {'; '.join(', '.join(other.heads[:6]) for other in others)}.")
-    if leading := [w for w, share in promoted(reading).items() if share > PUSHED and background.frequency[w]]:
+    pushed = [word for word, share in promoted(reading).items() if share > PUSHED and background.frequency[word]]
+    if leading := [word for word in pushed if background.weight(word) >= SUBJECT_WORDS]:
         summary.append(f"The last layer puts first: {', '.join(leading[:2])}.")
     summary.append(f"Evidence: {_evidence(theme, reading)}.")
     return Hypothesis(
