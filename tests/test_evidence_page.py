@@ -22,7 +22,21 @@ class Page(HTMLParser):
         self.text += data
 
 
+PATIENT = '''
+from auditor import grader
+
+@grader(kind="coherence")
+def patient(texts, reference, ctx):
+    """A random model's texts are never coherent; here they all pass."""
+    return [True] * len(texts)
+'''
+
+
 def test_a_page_of_all_that_was_read(workspace_folder, run_cli):
+    (workspace_folder / "graders").mkdir()
+    (workspace_folder / "graders/patient.py").write_text(PATIENT)
+    suite = workspace_folder / "evals/suites/small.yaml"
+    suite.write_text(suite.read_text() + "  coherence_grader: patient\n")
     code, out, err = run_cli("evidence", "mill", "--suite", "small", "--html", "page.html", "--json")
     assert code == 0, err
     sheet = Evidence.model_validate_json(out)

@@ -64,11 +64,12 @@ class _Server(uvicorn.Server):
     told: float | None = None  # when the first one came
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.told is not None and time.monotonic() - self.told > ONE_MOMENT:
+        if self.told is None:
+            self.told = time.monotonic()
+            super().handle_exit(sig, frame)  # once only: at a SIGINT behind a SIGTERM it would cut the requests off
+        elif time.monotonic() - self.told > ONE_MOMENT:
             log.info("stopped at once")
             os._exit(128 + sig)  # threads in torch would be waited for
-        self.told = self.told or time.monotonic()
-        super().handle_exit(sig, frame)
 
 
 def run_server(library: Library, host: str, port: int, *, key: str | None, log_prompts: bool) -> None:
@@ -77,6 +78,8 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
 
     Raises UsageError if the address cannot be used, and BadModel if a model cannot be loaded.
     """
+    listening = listen(host, port)
+    port = listening.getsockname()[1]
     written = logging.StreamHandler(sys.stderr)
     written.setFormatter(JsonLines())
     log.handlers, log.propagate = [written], False
@@ -84,8 +87,6 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
     logging.getLogger("uvicorn.error").handlers = [written]
     serving = Serving(library, Metrics(library), log_prompts, ready=False)
     app = create_app(serving, key)
-    listening = listen(host, port)
-    port = listening.getsockname()[1]
     config = uvicorn.Config(
         app, host, port, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30, server_header=False,
     )  # fmt: skip
