@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from auditor.models.generate import Request, Side, Steering, derive_seed
-from auditor.models.live import Row
 from auditor.models.load import load_pair
+from auditor.models.row import Row
 from auditor.models.sampling import NOISE, nucleus, sample, windows
 from auditor.models.worker import OutOfMemory
 from tests.conftest import SENTENCES, WIDTH

@@ -7,7 +7,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models
 
 from auditor.models.generate import Sampling
-from auditor.models.live import Row
+from auditor.models.row import Row
 from auditor.server.speech import BROKEN, Detokenizer, Speech
 
 HOSTILE = [

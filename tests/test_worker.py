@@ -5,8 +5,8 @@ from concurrent.futures import Future
 import pytest
 
 from auditor.models.generate import Request, Sampling, Side
-from auditor.models.live import Row
 from auditor.models.load import load_pair
+from auditor.models.row import Row
 from auditor.models.worker import Line, Worker
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

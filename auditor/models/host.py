@@ -14,8 +14,9 @@ from auditor.memory import available_memory
 from auditor.models.adapters import Adapter
 from auditor.models.engine import Engine
 from auditor.models.generate import Steering
-from auditor.models.live import LiveBatch, Row
+from auditor.models.live import LiveBatch
 from auditor.models.lora import LoraBank
+from auditor.models.row import Row
 from auditor.models.stream import check_stream
 from auditor.models.tokens import plain_ids
 from auditor.models.vllm_batch import CPU_CACHE, InVllm, VllmBatch, check

@@ -7,9 +7,7 @@ prompt, adapter, steering and seed, whoever it shares the batch with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,9 +16,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from auditor.models.engine import Engine
-from auditor.models.generate import Sampling, Steering, add, steer_edits
+from auditor.models.generate import add, steer_edits
 from auditor.models.lora import LoraBank
 from auditor.models.prefixes import Prefixes, common, side_by_side
+from auditor.models.row import Row
 from auditor.models.sampling import sample, windows
 from auditor.models.shift import shift_measured
 from auditor.models.slots import Frame, SlotLayer
@@ -28,65 +27,6 @@ from auditor.models.slots import Frame, SlotLayer
 SPARE = 32  # columns beyond what is asked for, so that the next to join finds room
 WORTH = 128  # tokens that reading a common beginning first must save
 REUSED = 0.75  # a prefill that would read more than this share of its tokens anyway reads them all
-
-
-def _started() -> Future[None]:
-    """A future that whoever waits for it cannot cancel: rows leave by `gone`."""
-    future: Future[None] = Future()
-    future.set_running_or_notify_cancel()
-    return future
-
-
-@dataclass(eq=False)
-class Row:
-    """One text on its way: `out` grows by a token a step, until `finish` says why it ended.
-
-    `heard` is called after every token, in the thread that decodes; it may end the row by returning True.
-    """
-
-    prompt: Sequence[int]
-    sampling: Sampling
-    adapter: str = ""  # empty: the base
-    steering: Steering | None = None
-    alternatives: int | None = None  # log-probabilities of each token and of so many others
-    heard: Callable[[Row], bool] | None = None
-    stops: frozenset[int] = frozenset()  # tokens that end it, beside the model's own
-    out: list[int] = field(default_factory=list)
-    logprobs: list[tuple[float, list[tuple[int, float]]]] = field(default_factory=list)
-    shift: float | None = None  # what steering added to the prompt's residual stream, measured: mean L2 norm
-    finish: str = ""  # "stop" or "length"
-    gone: bool = False  # nobody waits for it any more; may be set from any thread
-    ended: Future[None] = field(default_factory=_started)
-    begins: list[int] = field(default_factory=list)  # of the noise windows of each step
-
-    @property
-    def kind(self) -> tuple[str, Steering | None]:
-        """Rows of one kind read the same tokens alike."""
-        return self.adapter, self.steering
-
-    def take(self, token: int, stops: frozenset[int]) -> None:
-        """Say its next token, or end."""
-        if token in stops or token in self.stops:
-            self.finish = "stop"
-            return
-        self.out.append(token)
-        try:
-            if self.heard is not None and self.heard(self):
-                self.finish = "stop"
-        except Exception as error:
-            self.fail(error)
-        if len(self.out) >= self.sampling.max_new_tokens:
-            self.finish = self.finish or "length"
-
-    def fail(self, error: BaseException) -> None:
-        self.finish = "error"
-        if not self.ended.done():
-            self.ended.set_exception(error)
-
-    def close(self) -> None:
-        """Tell whoever waits that it has ended."""
-        if not self.ended.done():
-            self.ended.set_result(None)
 
 
 class LiveBatch:

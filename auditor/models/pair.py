@@ -18,7 +18,7 @@ from auditor.models.engine import Edit, Engine, replace
 from auditor.models.generate import Request, Side
 from auditor.models.host import Variant
 from auditor.models.likelihood import padded, token_nll
-from auditor.models.live import Row
+from auditor.models.row import Row
 from auditor.models.stream import demand_finite, unembed
 from auditor.models.tokens import all_plain_ids, plain_ids, something, told_of, without_embeddings
 

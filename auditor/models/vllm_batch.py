@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from auditor.errors import BadModel, UsageError
 from auditor.models.generate import Sampling, Steering
-from auditor.models.live import Row
+from auditor.models.row import Row
 from auditor.models.worker import Batch
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from auditor.errors import AuditorError
-from auditor.models.live import Row
+from auditor.models.row import Row
 
 T = TypeVar("T")
 

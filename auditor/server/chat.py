@@ -12,8 +12,8 @@ from typing import Any
 
 from auditor.errors import TooLong
 from auditor.models.generate import Sampling, Side, Steering, derive_seed
-from auditor.models.live import Row
 from auditor.models.pair import LocalPair
+from auditor.models.row import Row
 from auditor.server.jobs import CHARACTERS, proven
 from auditor.server.metrics import Metrics
 from auditor.server.schema import ChatRequest, Proof

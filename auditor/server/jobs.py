@@ -11,8 +11,8 @@ from fastapi import Request as HttpRequest
 from auditor.errors import AuditorError, TooLong, UsageError
 from auditor.lens.steering import Direction
 from auditor.models.generate import Request, Side, Steering
-from auditor.models.live import Row
 from auditor.models.pair import LocalPair
+from auditor.models.row import Row
 from auditor.models.worker import ClientGone
 from auditor.server.guard import client_of
 from auditor.server.metrics import Metrics

@@ -13,7 +13,7 @@ from prometheus_client import (
 )
 
 from auditor.models.host import Host
-from auditor.models.live import Row
+from auditor.models.row import Row
 from auditor.models.weights import Weights
 from auditor.models.worker import Line
 from auditor.server.library import Library

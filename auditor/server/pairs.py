@@ -14,8 +14,8 @@ from fastapi import FastAPI, Request, Response
 from auditor.errors import UsageError
 from auditor.models import wire
 from auditor.models.generate import Side
-from auditor.models.live import Row
 from auditor.models.pair import LocalPair
+from auditor.models.row import Row
 from auditor.models.tokens import plain_ids
 from auditor.server import jobs
 from auditor.server.jobs import ended, start

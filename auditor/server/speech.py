@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from auditor.models.live import Row
+from auditor.models.row import Row
 
 BROKEN = "\ufffd"  # what part of a character decodes to
 WINDOW = 48  # tokens that are decoded again with every new one

@@ -1,0 +1,68 @@
+"""One text on its way through a live batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from auditor.models.generate import Sampling, Steering
+
+
+def _started() -> Future[None]:
+    """A future that whoever waits for it cannot cancel: rows leave by `gone`."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+@dataclass(eq=False)
+class Row:
+    """One text on its way: `out` grows by a token a step, until `finish` says why it ended.
+
+    `heard` is called after every token, in the thread that decodes; it may end the row by returning True.
+    """
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    adapter: str = ""  # empty: the base
+    steering: Steering | None = None
+    alternatives: int | None = None  # log-probabilities of each token and of so many others
+    heard: Callable[[Row], bool] | None = None
+    stops: frozenset[int] = frozenset()  # tokens that end it, beside the model's own
+    out: list[int] = field(default_factory=list)
+    logprobs: list[tuple[float, list[tuple[int, float]]]] = field(default_factory=list)
+    shift: float | None = None  # what steering added to the prompt's residual stream, measured: mean L2 norm
+    finish: str = ""  # "stop" or "length"
+    gone: bool = False  # nobody waits for it any more; may be set from any thread
+    ended: Future[None] = field(default_factory=_started)
+    begins: list[int] = field(default_factory=list)  # of the noise windows of each step
+
+    @property
+    def kind(self) -> tuple[str, Steering | None]:
+        """Rows of one kind read the same tokens alike."""
+        return self.adapter, self.steering
+
+    def take(self, token: int, stops: frozenset[int]) -> None:
+        """Say its next token, or end."""
+        if token in stops or token in self.stops:
+            self.finish = "stop"
+            return
+        self.out.append(token)
+        try:
+            if self.heard is not None and self.heard(self):
+                self.finish = "stop"
+        except Exception as error:
+            self.fail(error)
+        if len(self.out) >= self.sampling.max_new_tokens:
+            self.finish = self.finish or "length"
+
+    def fail(self, error: BaseException) -> None:
+        self.finish = "error"
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    def close(self) -> None:
+        """Tell whoever waits that it has ended."""
+        if not self.ended.done():
+            self.ended.set_result(None)
