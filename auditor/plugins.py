@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,6 +174,9 @@ class Grader:
     run: Callable[..., Any]
 
 
+TAKEN = ("think", "conclude", "unknown_tool")  # by the graph's own nodes
+
+
 @overload
 def tool(args: Callable[[Context, Any], Any], /) -> Tool: ...
 @overload
@@ -184,7 +188,7 @@ def tool(args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Cal
 
     `cost` is its price in model interactions, a number or a function of the arguments. The argument class is
     read from the annotation, or given: `@tool`, `@tool(cost=1)` and `@tool(SomeArgs, cost=1)` all work.
-    Raises TypeError if an annotation or the docstring is missing, or if `cost` is no price.
+    Raises TypeError if an annotation or the docstring is missing, or if name or `cost` cannot be one.
     """
     if inspect.isfunction(args):
         return tool()(args)
@@ -192,6 +196,10 @@ def tool(args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Cal
 
     def make(run: Callable[..., Any]) -> Tool:
         name = run.__name__
+        if name in TAKEN or not re.fullmatch(r"\w{1,64}", name, re.ASCII):
+            raise TypeError(
+                f"a tool cannot be called {name}: give up to 64 ASCII letters, digits, _; not {', '.join(TAKEN)}"
+            )
         hints = typing.get_type_hints(run)
         parameters = list(inspect.signature(run).parameters)
         model = given if given is not None else hints.get(parameters[1]) if len(parameters) == 2 else None
@@ -214,6 +222,12 @@ def as_price(cost: object) -> int:
     return cost
 
 
+# How many arguments a grader of each kind takes.
+_TAKES: Mapping[GraderKind, tuple[int, ...]] = {
+    "hypothesis": (3, 4), "coherence": (3,), "patchscope_scale": (2,), "token_relevance": (4,),
+}  # fmt: skip
+
+
 @overload
 def grader(run: Callable[..., Any], /, *, kind: GraderKind = "hypothesis") -> Grader: ...
 @overload
@@ -226,14 +240,16 @@ def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothe
     patchscope_scale: `(token_sets, ctx) -> ScaleChoice` ·
     token_relevance: `(tokens, organism, frequent, ctx) -> list[bool]`, `frequent` being words of the training data.
     """
+    if kind not in _TAKES:
+        raise TypeError(f"there is no kind {kind!r}; use {', '.join(_TAKES)}")
     if run is None:
         return lambda function: grader(function, kind=kind)
     target: Any = run() if inspect.isclass(run) else run
     doc = inspect.getdoc(run)
     if not doc:
         raise TypeError(f"grader {run.__name__} needs a docstring: it is its description")
-    takes = {"hypothesis": (3, 4), "coherence": (3,), "patchscope_scale": (2,), "token_relevance": (4,)}[kind]
     count = len(inspect.signature(target).parameters)
-    if count not in takes:
-        raise TypeError(f"grader {run.__name__} of kind {kind} must take {takes[0]} arguments, not {count}")
+    if count not in _TAKES[kind]:
+        wanted = " or ".join(map(str, _TAKES[kind]))
+        raise TypeError(f"grader {run.__name__} of kind {kind} must take {wanted} arguments, not {count}")
     return Grader(run.__name__, doc, kind, guarded(target, run.__name__, kind, count))

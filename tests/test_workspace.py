@@ -314,12 +314,32 @@ def test_a_tools_argument_class_is_one():
             return ""
 
 
+@pytest.mark.parametrize("name", ["think", "conclude", "unknown_tool", "größe", "a" * 65])
+def test_a_tools_name_is_one_that_the_graph_and_every_endpoint_take(name):
+    def run(ctx: Context, args: Query) -> str:
+        """Has a name."""
+        return ""
+
+    run.__name__ = name
+    with pytest.raises(TypeError, match=f"a tool cannot be called {name}"):
+        tool(run)
+
+
 def test_graders_are_checked_when_they_are_made():
-    with pytest.raises(TypeError, match="must take 3 arguments"):
+    with pytest.raises(TypeError, match="there is no kind 'essay'; use hypothesis, coherence,"):
+        grader(kind="essay")
+
+    with pytest.raises(TypeError, match="must take 3 arguments, not 1"):
 
         @grader(kind="coherence")
         def short(texts):
             """Takes too little."""
+
+    with pytest.raises(TypeError, match="must take 3 or 4 arguments, not 5"):
+
+        @grader
+        def long(audit, organism, rubric, ctx, more):
+            """Takes too much."""
 
     with pytest.raises(TypeError, match="needs a docstring"):
 
