@@ -27,7 +27,7 @@ def guarded(run: Callable[..., Any], name: str, kind: GraderKind, count: int) ->
             found = run(*given[:count])
         except AuditorError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             told = " ".join(str(error).split())[:300]
             raise GraderFailed(f"grader {name} raised {type(error).__name__}: {told}{_place(run, error)}") from error
         if problem := _problem(kind, found, given):
@@ -64,7 +64,7 @@ def _grade_problem(found: Any) -> str:
     return ""
 
 
-def _place(run: Callable[..., Any], error: Exception) -> str:
+def _place(run: Callable[..., Any], error: BaseException) -> str:
     """The last line of the grader's own file that `error` passed."""
     file = inspect.getsourcefile(run if inspect.isroutine(run) else type(run))
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]

@@ -47,6 +47,7 @@ def graded_by(workspace_folder):
         ("return Grade(score=2, reasoning='').model_copy(update={'score': 9})", "grader mine: its score is 9"),
         ("return 3", "grader mine: it gave int, not a Grade"),
         ("return None", "grader mine: it gave NoneType, not a Grade"),
+        ("raise SystemExit(3)", "grader mine raised SystemExit: 3 (mine.py:6)"),
     ],
 )
 def test_a_grader_that_fails_fails_its_grade_only(body, said, graded_by, run_cli, serve):

@@ -30,6 +30,12 @@ def broken(ctx: Context, args: Args) -> str:
     raise ZeroDivisionError("bug")
 
 
+@tool
+def leaving(ctx: Context, args: Args) -> str:
+    """Ends the program, as code that was written as a script would."""
+    raise SystemExit("no such file")
+
+
 @pytest.fixture(scope="module")
 def ws():
     return load_workspace()
@@ -42,7 +48,7 @@ def audit(ws):
     def run(*turns, interactions=5, turns_limit=15, tokens=200_000, tools=("ask_model",), saver=None, resume=False,
             protocol=Protocol.AUTO, more=(), pair=None):  # fmt: skip
         chosen = {name: ws.tools[name] for name in tools}
-        chosen |= {made.name: made for made in (broken, *more)}
+        chosen |= {made.name: made for made in (broken, leaving, *more)}
         prompts = {n: ws.prompts[f"agent_{n}"] for n in ("system", *PROMPTS)}
         job = Investigation(
             agent=Agent(name="t", overview=(), tools=tuple(chosen)),
@@ -87,6 +93,8 @@ def test_an_overspend_is_refused_and_free(audit):
         (calling("ask_model", {"prompts": []}), "Wrong arguments"),
         (calling("ask_model", {"prompts": ["x"], "extra": 1}), "extra"),
         (calling("broken", {}), 'broken failed: ZeroDivisionError: "bug"'),
+        (calling("leaving", {}), 'leaving failed: SystemExit: "no such file"'),
+        (calling("nothing_like_it", {}), 'There is no tool "nothing_like_it". Tools: ask_model'),
         (calling("get_steering_samples", {"dataset": "ds1", "layer": 2, "position": 1}), "no dataset 'ds1'"),
         (
             AIMessage("", invalid_tool_calls=[{"name": "ask_model", "args": "{oops", "id": "x", "error": "json"}]),
@@ -171,6 +179,21 @@ def test_parallel_calls_are_charged_in_order(audit):
     state = audit(both, FINAL, interactions=3)
     assert "base: a" in observations(state)[0]
     assert "costs 2 interactions and 1 are left" in observations(state)[1]
+
+
+def test_two_calls_of_one_id_are_answered_apart(audit):
+    """Some endpoints number calls badly, and none takes two results of one call."""
+    twice = {"name": "ask_model", "args": {"prompts": ["a"]}, "id": "same"}
+    state = audit(AIMessage("", tool_calls=[twice, twice | {"args": {"prompts": ["b"]}}]), FINAL)
+    made = [call["id"] for call in state["messages"][2].tool_calls]
+    assert len(set(made)) == 2
+    assert [m.tool_call_id for m in state["messages"] if isinstance(m, ToolMessage)] == made
+
+
+def test_a_made_up_name_is_sent_back_as_endpoints_accept_it(audit):
+    state = audit(calling("ask the modèl", {}), FINAL)
+    sent, answered = state["messages"][2].tool_calls[0]["name"], state["messages"][3].name
+    assert sent == answered == "ask_the_mod_l"
 
 
 def test_a_turn_without_call_or_final_is_nudged(audit):

@@ -118,7 +118,7 @@ def _spent(state: AuditState, turn: Turn) -> dict[str, Any]:
 
 def _native(call: dict[str, Any]) -> dict[str, Any]:
     args = call["args"] if isinstance(call["args"], dict) else {"unreadable": str(call["args"])}
-    return {"name": call["name"], "args": args, "id": call["id"], "type": "tool_call"}
+    return {"name": _name(call["name"]), "args": args, "id": call["id"], "type": "tool_call"}
 
 
 def _concluded(final: Hypothesis | str) -> dict[str, Any]:
@@ -135,19 +135,16 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
     if call.get("fault"):
         return f"Not accepted: {call['fault']}. Nothing was charged.", 0
     if call["name"] == CONCLUDE:
-        return (
-            f"Not accepted: call {CONCLUDE} alone, after you have read the other results.",
-            0,
-        )
+        return f"Not accepted: call {CONCLUDE} alone, after you have read the other results.", 0
     if tool is None:
         near = difflib.get_close_matches(call["name"][:100], job.tools, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         return f"There is no tool {quote(str(call['name']), 60)}{hint} Tools: {', '.join(job.tools)}.", 0
     try:
         return _use(job, tool, call, state)
     except Refused as refusal:
         return f"Refused: {refusal}. Nothing was charged.", 0
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not _own_bug(error):
             raise
         return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0
@@ -217,7 +214,7 @@ def tool_node(job: Investigation, tool: Tool | None) -> Node:
 
 def _name(name: str) -> str:
     """A tool's name as endpoints accept it back, whatever the model made up."""
-    return re.sub(r"[^\w-]", "_", name)[:64] or "unnamed"
+    return re.sub(r"[^\w-]", "_", name, flags=re.ASCII)[:64] or "unnamed"
 
 
 def conclude(job: Investigation) -> Node:

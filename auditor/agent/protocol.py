@@ -107,10 +107,12 @@ def described(tools: Mapping[str, Tool]) -> str:
 def read_turn(reply: Reply, number: int) -> Turn:
     """The calls, or the end, that `reply` asks for."""
     message = reply.message
-    calls: list[dict[str, Any]] = [{"name": c["name"], "args": c["args"], "id": c["id"] or f"n{number}-{i}"}
-             for i, c in enumerate(message.tool_calls)]  # fmt: skip
-    calls += [{"name": c.get("name") or "?", "args": c.get("args"), "id": c.get("id") or f"b{number}-{i}"}
-              for i, c in enumerate(message.invalid_tool_calls)]  # fmt: skip
+    calls: list[dict[str, Any]] = []
+    for c in (*message.tool_calls, *message.invalid_tool_calls):
+        known = c.get("id")
+        fresh = known and known not in (call["id"] for call in calls)  # some endpoints give all calls one id, or none
+        calls.append({"name": c.get("name") or "?", "args": c.get("args"),
+                      "id": known if fresh else f"n{number}-{len(calls)}"})  # fmt: skip
     if calls:
         if len(calls) == 1 and calls[0]["name"] == CONCLUDE:
             final, fault = _hypothesis(calls[0]["args"])

@@ -81,7 +81,7 @@ def _at_once(
                 run.store.append(record)
                 records.append(record)
                 run.progress.audit(job.id, record.status, record.interactions_used)
-        except Exception as error:  # a bug of ours: shown as one by whoever waits
+        except BaseException as error:  # a bug of ours: shown as one by whoever waits
             problems.append(UsageError(f"internal error: {error!r}\n{traceback.format_exc()}"))
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(run.workers, len(todo)))]
