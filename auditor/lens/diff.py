@@ -91,7 +91,7 @@ def windows(pair: ModelPair, corpus: Corpus, k: int) -> list[Window]:
         read = zip(_first_tokens(pair.tokenizer, corpus.texts, k), told, strict=True)
         return [Window(ids, 0, text) for ids, text in read if ids]
     found = []
-    for (asked, answer), text in zip(_chats(pair, corpus), told, strict=True):
+    for (asked, answer), text in zip(rendered_chats(pair, corpus), told, strict=True):
         first = len(asked) - k // 2
         if first >= 0 and answer:
             found.append(Window([*asked, *answer][: first + k], first, text))
@@ -112,7 +112,7 @@ def _first_tokens(tokenizer: Any, texts: Sequence[str], k: int) -> list[list[int
     return [ids[:k] for ids in short]
 
 
-def _chats(pair: ModelPair, corpus: Corpus) -> list[tuple[list[int], list[int]]]:
+def rendered_chats(pair: ModelPair, corpus: Corpus) -> list[tuple[list[int], list[int]]]:
     """Each chat's tokens up to its answer, as the model is asked, and the answer's.
 
     Raises UsageError if the model has no chat template.
@@ -129,7 +129,7 @@ def beginnings(pair: ModelPair, corpus: Corpus, tokens: int) -> list[list[int]]:
     """The first `tokens` token ids of every text, or of every chat with its answer."""
     if not corpus.chats:
         return [w.ids for w in windows(pair, corpus, tokens)]
-    return [[*asked, *answer][:tokens] for asked, answer in _chats(pair, corpus)]
+    return [[*asked, *answer][:tokens] for asked, answer in rendered_chats(pair, corpus)]
 
 
 def differences(
@@ -158,13 +158,13 @@ def differences(
     norms = {side: {layer: torch.zeros(k) for layer in layers} for side in Side}
     groups = {layer: torch.zeros(GROUPS, k, pair.d_model) for layer in grouped}
     sizes = torch.zeros(GROUPS, k)
-    for batch in _batches(read):
-        ids, at, there = _aligned([read[i] for i in batch], k)
+    for batch in batches(read):
+        ids, at, there = aligned([read[i] for i in batch], k)
         number = torch.tensor([read[i].text % GROUPS for i in batch])
         sizes.index_add_(0, number, there.float())
         for side in Side:
             for layer, whole in pair.residuals(side, ids, layers).items():
-                hidden = _kept(whole, at, there)  # (n, k, d_model), reduced where it lies
+                hidden = kept(whole, at, there)  # (n, k, d_model), reduced where it lies
                 sums[side][layer] += hidden.sum(0).cpu()
                 norms[side][layer] += hidden.norm(dim=-1).sum(0).cpu()
                 if layer in groups:
@@ -190,7 +190,7 @@ def differences(
     }
 
 
-def _batches(read: Sequence[Window]) -> list[list[int]]:
+def batches(read: Sequence[Window]) -> list[list[int]]:
     """Windows of like length together: few of them if they are long, so that their residuals fit in memory."""
     order = sorted(range(len(read)), key=lambda i: len(read[i].ids))
     out, start = [], 0
@@ -202,7 +202,7 @@ def _batches(read: Sequence[Window]) -> list[list[int]]:
     return out
 
 
-def _aligned(read: Sequence[Window], k: int) -> tuple[Tensor, Tensor, Tensor]:
+def aligned(read: Sequence[Window], k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ids (n, T) padded on the right, where each window's positions are (n, k, 1), and which there are (n, k)."""
     ids = pad_sequence([torch.tensor(window.ids) for window in read], batch_first=True)
     first = torch.tensor([window.first for window in read])
@@ -212,7 +212,7 @@ def _aligned(read: Sequence[Window], k: int) -> tuple[Tensor, Tensor, Tensor]:
     return ids, at.clamp_max(ids.shape[1] - 1)[..., None], there
 
 
-def _kept(whole: Tensor, at: Tensor, there: Tensor) -> Tensor:
+def kept(whole: Tensor, at: Tensor, there: Tensor) -> Tensor:
     """Of (n, T, d_model) the windows (n, k, d_model), zeros where a text has ended."""
     k = at.shape[1]
     plain = whole.shape[1] == k and not bool(at[:, 0].any())
