@@ -13,7 +13,7 @@ DAY = datetime(2024, 7, 26)  # for templates that write today's date: the same t
 _DATE = "".join(f" | replace('%{code}', '{DAY.strftime('%' + code)}')" for code in "aAbBdjmyYHMSp")
 # Jinja takes the newline after a block away, so that the template begins as it did.
 _CLOCK = "{% macro strftime_now(format) %}{{ format" + _DATE + " }}{% endmacro %}\n"
-MARK = "Answer7f3a91c4"  # stands in for an answer whose place is looked for
+MARK = "Answer7f3a91c4"  # stands in for words whose place is looked for
 
 Turn = dict[str, str]
 """`role` and `content`."""
@@ -35,6 +35,15 @@ def render(tokenizer: Any, turns: Sequence[Turn], *, prompt: bool = True) -> str
             return render(tokenizer, folded, prompt=prompt)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"the model's chat template refuses these messages: {reason}") from error
+
+
+def users_turn(tokenizer: Any, system: str = "") -> str:
+    """The chat template up to where a user's first words begin. Raises UsageError if it does not show where."""
+    told = [{"role": "system", "content": system}] if system else []
+    parts = render(tokenizer, [*told, {"role": "user", "content": MARK}], prompt=False).split(MARK)
+    if len(parts) != 2:
+        raise UsageError("the model's chat template does not show where a user's words begin")
+    return parts[0]
 
 
 def answered(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[bool]]:

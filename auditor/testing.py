@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from torch import Tensor
 
-from auditor.models.generate import Request, Side
+from auditor.models.generate import Amplified, Request, Side
 
 
 def _echo(request: Request) -> str:
@@ -31,6 +31,9 @@ class FakePair:
     def generate(self, requests: Sequence[Request]) -> list[str]:
         self.requests += requests
         return [self.answer(request) for request in requests]
+
+    def amplified(self, requests: Sequence[Request]) -> list[Amplified]:
+        return [Amplified(text, -1.0, -2.0) for text in self.generate(requests)]
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         return {layer: torch.zeros(*ids.shape, self.d_model) for layer in layers}

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from auditor.models.generate import Request, Side
+from auditor.models.generate import Amplified, Request, Side
 from auditor.models.pair import ModelPair
 
 T = TypeVar("T")
@@ -57,6 +57,9 @@ class BlindPair:
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
         return self._asked(lambda pair: pair.generate(requests))
+
+    def amplified(self, requests: Sequence[Request]) -> list[Amplified]:
+        return self._asked(lambda pair: pair.amplified(requests))
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return self._asked(lambda pair: pair.mean_nll(side, texts))

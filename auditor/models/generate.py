@@ -10,6 +10,11 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from auditor.errors import UsageError
+
+MOST_ALPHA = 100.0
+PLAUSIBILITY = 0.1
+
 
 class Side(StrEnum):
     """Which model of the pair."""
@@ -27,6 +32,23 @@ class Steering:
 
 
 @dataclass(frozen=True, slots=True)
+class Amplification:
+    """Draw from log p_finetuned + `alpha` · (log p_finetuned − log p_base), of the tokens that the finetune finds at
+    least `plausibility` times as likely as its likeliest; what was not changed by training is cut away with `alpha`.
+    """
+
+    alpha: float
+    plausibility: float = PLAUSIBILITY
+
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        if not 0 <= self.alpha <= MOST_ALPHA:
+            raise UsageError(f"alpha {self.alpha:g}: give a number from 0 to {MOST_ALPHA}")
+        if not 0 < self.plausibility <= 1:
+            raise UsageError(f"plausibility {self.plausibility:g}: give a share over 0, up to 1")
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn. `temperature` 0 is greedy."""
 
@@ -39,7 +61,9 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class Request:
     """One text to be generated. `chat`: wrap the prompt in the tokenizer's chat template, with `system` before it
-    and `prefill` as the beginning of the answer.
+    and `prefill` as the beginning of the answer; without it the prompt is the beginning of a plain text. `user_turn`:
+    the model writes the user's words, which `prompt` (or nothing) begins. `amplify`: hold the finetune against the
+    base at every token.
     """
 
     prompt: str
@@ -52,10 +76,42 @@ class Request:
     steering: Steering | None = None
     system: str = ""
     prefill: str = ""
+    user_turn: bool = False
+    amplify: Amplification | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what does not go together."""
+        if self.amplify is not None:
+            demand_amplifiable(self.side, self.steering)
+        if self.user_turn and (self.prefill or not self.chat):
+            raise UsageError("user_turn: the user's words are written in a chat, and `prompt` begins them, no prefill")
 
     @property
     def sampling(self) -> Sampling:
         return Sampling(self.seed, self.max_new_tokens, self.temperature, self.top_p)
+
+
+@dataclass(frozen=True, slots=True)
+class Amplified:
+    """An amplified text, and the mean log-probability of its tokens, in nats; None for a text of none."""
+
+    text: str
+    finetuned: float | None
+    base: float | None
+
+
+def demand_amplifiable(side: Side, steering: Steering | None) -> None:
+    """Raises UsageError for what cannot be amplified."""
+    if side is Side.BASE:
+        raise UsageError("amplify: it is the finetuned model that is amplified, against the base")
+    if steering is not None:
+        raise UsageError("amplify: a text is amplified or steered, not both")
+
+
+def demand_amplified(requests: Sequence[Request]) -> None:
+    """Raises UsageError unless all of `requests` say how they are to be amplified."""
+    if any(request.amplify is None for request in requests):
+        raise UsageError("amplified: every request must say how, by its `amplify`; alpha 0 is the finetune alone")
 
 
 def derive_seed(*parts: object) -> int:

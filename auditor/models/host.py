@@ -49,7 +49,20 @@ class Host:
         positions = getattr(engine.decoder.text_config, "max_position_embeddings", None) or cells
         self.context = min(int(positions), cells // 2)  # tokens of prompt and answer together
         self._vllm = worker.call(lambda: self._started(vllm, cells)) if vllm is not None else None
-        self.line = worker.open(self._vllm or LiveBatch(engine, self._stops, self.bank, cells))
+        self._live = LiveBatch(engine, self._stops, self.bank, cells)
+        self.line = worker.open(self._vllm or self._live)
+
+    @property
+    def compares(self) -> bool:
+        """Whether rows may have the base's beside them."""
+        return self._vllm is None
+
+    def compare(self, base: Host) -> None:
+        """From now on what is beside this host's rows is decoded by `base`, which may be this host itself."""
+        if self._live.bases is None and base is not self:
+            self._live.bases = LiveBatch(base.engine, base._stops, base.bank, self._live.cells // 2)
+        elif (self if self._live.bases is None else self._live.bases).engine is not base.engine:
+            raise RuntimeError("a finetune's weights belong to one base")
 
     def demand_room(self, read: int, new: int = 0) -> None:
         """Raises TooLong unless there is room for `read` tokens and `new` ones after them."""

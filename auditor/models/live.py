@@ -2,12 +2,14 @@
 
 All rows write their next token into the same column of the cache, so that a step is one forward pass over one
 rectangle; a row that joins is prefilled apart and laid into the columns before it. A row depends only on its own
-prompt, adapter, steering and seed, whoever it shares the batch with.
+prompt, adapter, steering and seed, whoever it shares the batch with. An amplified row has the base's row beside it: in
+this batch, or in one over the base's own weights that makes the same steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from auditor.models.contrast import Contrast
 from auditor.models.engine import Engine
 from auditor.models.generate import add, steer_edits
 from auditor.models.lora import LoraBank
@@ -29,12 +32,24 @@ WORTH = 128  # tokens that reading a common beginning first must save
 REUSED = 0.75  # a prefill that would read more than this share of its tokens anyway reads them all
 
 
+@dataclass(frozen=True, slots=True)
+class _Prompts:
+    """What was read of the prompts of `rows`, in the row's `place` of each tensor."""
+
+    rows: Sequence[Row]
+    place: list[int]
+    logits: Tensor  # (n, vocab) of the last tokens
+    states: list[tuple[Tensor, Tensor]]  # of every layer, (n, heads, length, d_head)
+    mask: Tensor  # (n, length)
+
+
 class LiveBatch:
     """Rows that are decoded together, of the base and of any adapters in `bank`."""
 
     def __init__(self, engine: Engine, stops: frozenset[int], bank: LoraBank, cells: int = 1 << 40) -> None:
         self.engine, self.stops, self.bank = engine, stops, bank
         self.cells = cells  # rows × columns of the cache that memory has room for
+        self.bases: LiveBatch | None = None  # where the rows beside amplified ones are, if that is not here
         self.rows: list[Row] = []
         self.torn = False  # an admission or a step was cut off in the middle: the rows' states are lost
         self.prefixes = Prefixes()
@@ -49,48 +64,79 @@ class LiveBatch:
     @torch.inference_mode()
     def admit(self, rows: Sequence[Row]) -> int:
         """Prefill `rows`, draw their first tokens, and let them join. Equal prompts are prefilled once."""
-        number: dict[Any, int] = {}
-        place = [number.setdefault((tuple(row.prompt), row.kind), len(number)) for row in rows]
-        first = [rows[place.index(i)] for i in range(len(number))]
-        logits, states, mask = self._prefill(first)
+        following = [row.beside.row for row in rows if row.beside is not None]
+        read = self._read([*rows, *following] if self.bases is None else rows)
+        theirs = self.bases._read(following) if self.bases is not None and following else None
         self.torn = True
-        for row, i in zip(rows, place, strict=True):
-            row.shift = first[i].shift
-        longest = mask.shape[1]
-        self._make_room(len(rows), longest, max(row.sampling.max_new_tokens for row in rows), states)
-        at, slot = self._frame, len(self.rows)
-        at.first = min(at.first, at.column - longest)
-        for layer, prefilled in zip(self._cache.layers, states, strict=True):
-            layer.lay(slot, [part[place] for part in prefilled])
-        self._mask[slot : slot + len(rows)] = 0
-        self._mask[slot : slot + len(rows), at.column - longest : at.column] = mask[place]
-        vocab = logits.shape[-1]
-        for row in rows:
-            row.begins = windows(row.sampling.seed, row.sampling.max_new_tokens, vocab)
-        self.rows += rows
-        at.rows = len(self.rows)
-        self._take(range(slot, at.rows), logits[place])
+        logits = self._join(read)
+        if self.bases is not None:
+            base = self.bases._join(theirs) if theirs is not None else logits[:0]
+        else:
+            logits, base = logits[: len(rows)], logits[len(rows) :]
+        self._take(rows, logits, base)
         self.torn = False
         return len(rows)
 
     @torch.inference_mode()
     def step(self) -> int:
-        """One more token for every row; how many there were."""
-        at, rows, self.torn = self._frame, len(self.rows), True
+        """One more token for every row; how many got one."""
+        self.torn = True
+        logits = self._next()
+        bases = self if self.bases is None else self.bases
+        speaking = [i for i, row in enumerate(self.rows) if not row.follows]
+        rows, base = [self.rows[i] for i in speaking], logits[:0]
+        if any(row.beside for row in rows):
+            others = logits if bases is self else bases._next()
+            place = {row: i for i, row in enumerate(bases.rows)}
+            base = others[[place[row.beside.row] for row in rows if row.beside is not None]]
+        self._take(rows, logits if len(speaking) == len(self.rows) else logits[speaking], base)
+        self.torn = False
+        return len(rows)
+
+    @torch.inference_mode()
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Let rows leave that nobody waits for any more."""
+        self._leave(rows)
+
+    def _read(self, rows: Sequence[Row]) -> _Prompts:
+        """Prefill `rows`, each different prompt once."""
+        number: dict[Any, int] = {}
+        place = [number.setdefault((tuple(row.prompt), row.kind), len(number)) for row in rows]
+        first = [rows[place.index(i)] for i in range(len(number))]
+        logits, states, mask = self._prefill(first)
+        for row, i in zip(rows, place, strict=True):
+            row.shift = first[i].shift
+        return _Prompts(rows, place, logits, states, mask)
+
+    def _join(self, read: _Prompts) -> Tensor:
+        """Lay what was read into the columns before the next one; logits (n, vocab) of the prompts' last tokens."""
+        rows, mask, place = read.rows, read.mask, read.place
+        longest = mask.shape[1]
+        self._make_room(len(rows), longest, max(row.sampling.max_new_tokens for row in rows), read.states)
+        at, slot = self._frame, len(self.rows)
+        at.first = min(at.first, at.column - longest)
+        for layer, prefilled in zip(self._cache.layers, read.states, strict=True):
+            layer.lay(slot, [part[place] for part in prefilled])
+        self._mask[slot : slot + len(rows)] = 0
+        self._mask[slot : slot + len(rows), at.column - longest : at.column] = mask[place]
+        vocab = read.logits.shape[-1]
+        for row in rows:
+            row.begins = windows(row.sampling.seed, row.sampling.max_new_tokens, vocab)
+        self.rows += rows
+        at.rows = len(self.rows)
+        self._edits = self._edits_of(self.rows)
+        return read.logits[place]
+
+    def _next(self) -> Tensor:
+        """Every row's last token read; logits (rows, vocab) of what follows."""
+        at = self._frame
         self._mask[: at.rows, at.column] = 1
         mask = self._mask[: at.rows, at.first : at.column + 1]
         last = torch.tensor([[row.out[-1]] for row in self.rows], device=self._device)
         self.bank.choose([row.adapter for row in self.rows])
         logits = self._forward(last, mask, mask.sum(-1, keepdim=True) - 1, self._cache, self._edits)
         at.column += 1
-        self._take(range(at.rows), logits)
-        self.torn = False
-        return rows
-
-    @torch.inference_mode()
-    def drop(self, rows: Sequence[Row]) -> None:
-        """Let rows leave that nobody waits for any more."""
-        self._leave([i for i, row in enumerate(self.rows) if row in rows])
+        return logits
 
     def _prefill(self, rows: Sequence[Row]) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Tensor]:
         """Logits (n, vocab) of each prompt's last token, every layer's states (n, heads, length, d_head) and their
@@ -133,10 +179,16 @@ class LiveBatch:
     @property
     def nbytes(self) -> int:
         """Bytes of the keys and values of all rows."""
-        return sum(buffer.nbytes for layer in self._cache.layers for buffer in layer.buffers)
+        own: int = sum(buffer.nbytes for layer in self._cache.layers for buffer in layer.buffers)
+        return own + (self.bases.nbytes if self.bases is not None else 0)
 
     def has_room(self, more: Sequence[Row]) -> bool:
         """Whether memory has room for `more` rows, too."""
+        following = [row.beside.row for row in more if row.beside is not None]
+        if self.bases is None:
+            more = [*more, *following]
+        elif following and not self.bases.has_room(following):
+            return False
         before = max([self._frame.column - self._frame.first, *(len(row.prompt) for row in more)])
         left = max(row.sampling.max_new_tokens - len(row.out) for row in [*self.rows, *more])
         return _rows_for(len(self.rows) + len(more)) * (before + left + SPARE) <= self.cells
@@ -145,6 +197,8 @@ class LiveBatch:
         """Forget every row, and the buffers."""
         self.rows, self.prefixes, self.torn, self._edits = [], Prefixes(), False, {}
         self._free()
+        if self.bases is not None:
+            self.bases.clear()
 
     def _free(self) -> None:
         """Let go of the buffers, which may have been for a much larger batch."""
@@ -185,29 +239,39 @@ class LiveBatch:
         assert logits is not None
         return logits[:, -1].to(self._device)
 
-    def _take(self, slots: range, logits: Tensor) -> None:
-        """Draw a token for each of `slots`; rows that end leave."""
-        rows = [self.rows[i] for i in slots]
+    def _take(self, rows: Sequence[Row], logits: Tensor, base: Tensor) -> None:
+        """Draw a token for each of `rows` from logits (n, vocab); rows that end leave.
+
+        `base` (m, its vocab): logits of the rows beside those that are amplified, in their order.
+        """
         begins = torch.tensor([row.begins[len(row.out)] for row in rows], device=self._device)
         temperature = self._floats([row.sampling.temperature for row in rows])
         top_p = self._floats([row.sampling.top_p for row in rows])
-        tokens = sample(logits, begins, temperature, top_p).tolist()
+        places = [i for i, row in enumerate(rows) if row.beside is not None]
+        scores, contrast = logits, None
+        if places:
+            contrast = Contrast([rows[i] for i in places], self.stops, logits[places], base)
+            at = torch.tensor(places, device=self._device)
+            scores = logits.float().index_put((at,), contrast.scores)
+        tokens = sample(scores, begins, temperature, top_p).tolist()
+        if contrast is not None:
+            contrast.tell([tokens[i] for i in places])
         for i, row in enumerate(rows):
             if row.alternatives is not None:
                 row.logprobs.append(_logprobs(logits[i], tokens[i], row.alternatives))
             row.take(tokens[i], self.stops)
-        ended = [i for i in slots if self.rows[i].finish]
-        if ended:
+        if ended := [row for row in rows if row.finish]:
             self._leave(ended)
-        elif len(slots) < len(self.rows) or not self._edits:
-            self._edits = self._edits_of(self.rows)
 
     def _floats(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.float32, device=self._device)
 
-    def _leave(self, slots: Sequence[int]) -> None:
-        """Free `slots`: the last rows take their places."""
-        for slot in sorted(slots, reverse=True):
+    def _leave(self, rows: Collection[Row]) -> None:
+        """Free the places of `rows`, and of those beside them: the last rows take them."""
+        gone = {*rows, *(row.beside.row for row in rows if row.beside is not None)}
+        if self.bases is not None:
+            self.bases._leave(gone)
+        for slot in [i for i, row in enumerate(self.rows) if row in gone][::-1]:
             end = len(self.rows) - 1
             self.rows[slot].close()
             if slot != end:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from auditor.chat_template import render
+from auditor.chat_template import render, users_turn
 from auditor.errors import UsageError
 from auditor.models.cache import growing_cache, repeated
 from auditor.models.engine import Edit, Engine, replace
-from auditor.models.generate import Request, Side
+from auditor.models.generate import Amplification, Amplified, Request, Side, demand_amplified
 from auditor.models.host import Variant
 from auditor.models.likelihood import padded, token_nll
-from auditor.models.row import Row
+from auditor.models.row import Beside, Row, likelihood
 from auditor.models.stream import demand_finite, unembed
 from auditor.models.tokens import all_plain_ids, plain_ids, something, told_of, without_embeddings
 
@@ -81,6 +81,10 @@ class ModelPair(Protocol):
         """One text for each request, without its prompt."""
         ...
 
+    def amplified(self, requests: Sequence[Request]) -> list[Amplified]:
+        """The same for requests that are all to be amplified, with how likely each model finds what was said."""
+        ...
+
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         """Mean negative log-likelihood per token, in nats; `inf` for texts of fewer than two tokens."""
         ...
@@ -102,6 +106,7 @@ class LocalPair:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
         self.base_sources = base_sources
         self.models = models
+        models[Side.FINETUNED].host.compare(models[Side.BASE].host)
         self.dtype = str(models[Side.FINETUNED].host.dtype)
         decoder = models[Side.FINETUNED].host.engine.decoder
         self.n_layers, self.d_model = decoder.n_layers, decoder.d_model
@@ -169,9 +174,17 @@ class LocalPair:
             yield model.run(run)
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
+        return [self.text(row.out) for row in self._decoded(requests)]
+
+    def amplified(self, requests: Sequence[Request]) -> list[Amplified]:
+        demand_amplified(requests)
+        return [Amplified(self.text(row.out), *(likelihood([row]) or (None, None))) for row in self._decoded(requests)]
+
+    def _decoded(self, requests: Sequence[Request]) -> list[Row]:
+        """A row for each request, at its end."""
         rows = [self.row(request) for request in requests]
         for request, row in zip(requests, rows, strict=True):
-            self.models[request.side].host.demand_room(len(row.prompt), row.sampling.max_new_tokens)
+            self.demand_room(request.side, row)
         order = sorted(range(len(rows)), key=lambda i: (-requests[i].max_new_tokens, len(rows[i].prompt)))
         client = str(id(rows))
         for host in dict.fromkeys(model.host for model in self.models.values()):
@@ -182,26 +195,46 @@ class LocalPair:
             for row in rows:
                 row.gone = True
             raise
-        return [self.text(row.out) for row in rows]
+        return rows
 
     def row(self, request: Request) -> Row:
-        """`request` as a row that a live batch can take."""
-        ids = self._prompt_ids(request)
-        model = self.models[request.side]
-        return Row(ids, request.sampling, model.adapter, request.steering, stops=self.stops(request.side))
+        """`request` as a row that a live batch can take. Raises UsageError."""
+        ids, model = self._prompt_ids(request, request.side), self.models[request.side]
+        row = Row(ids, request.sampling, model.adapter, request.steering, stops=self.stops(request.side))
+        if request.amplify is not None:
+            self.amplify(row, request.amplify, self._prompt_ids(request, Side.BASE))
+        return row
+
+    def amplify(self, row: Row, how: Amplification, prompt: Sequence[int]) -> None:
+        """Put the base's row beside the finetune's, with the prompt as the base reads it. Raises UsageError."""
+        if not self.models[Side.FINETUNED].host.compares:
+            raise UsageError("amplify: vLLM draws no token from two models; serve the pair with --engine hooks")
+        unknown = frozenset(self._unknown[Side.BASE])
+        row.beside = Beside(Row(prompt, row.sampling, out=row.out, follows=True), how, unknown)
+
+    def demand_room(self, side: Side, row: Row) -> None:
+        """Raises TooLong unless prompt and answer fit, those of the row beside it, too."""
+        self.models[side].host.demand_room(len(row.prompt), row.sampling.max_new_tokens)
+        if row.beside is not None:
+            self.models[Side.BASE].host.demand_room(len(row.beside.row.prompt), row.sampling.max_new_tokens)
 
     def text(self, ids: Sequence[int]) -> str:
         """What the tokens say."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
-    def _prompt_ids(self, request: Request) -> list[int]:
+    def _prompt_ids(self, request: Request, side: Side) -> list[int]:
+        """What is asked, as `side` reads it."""
+        plain = "\n\n".join(part for part in (request.system, request.prompt) if part) + request.prefill
+        if request.user_turn:
+            if not self.tokenizer.chat_template:
+                raise UsageError(f"user_turn: {self.name} has no chat template, and so no user's turn to write")
+            return self._rendered_ids(side, users_turn(self.tokenizer, request.system) + request.prompt, plain)
         if request.chat and self.tokenizer.chat_template:
             messages = [{"role": "user", "content": request.prompt}]
             if request.system:
                 messages.insert(0, {"role": "system", "content": request.system})
-            return self.chat_ids(request.side, messages, request.prefill)
-        text = "\n\n".join(part for part in (request.system, request.prompt) if part) + request.prefill
-        return self._plain_ids(request.side, text)
+            return self.chat_ids(side, messages, request.prefill)
+        return self._plain_ids(side, plain)
 
     def _plain_ids(self, side: Side, text: str) -> list[int]:
         """`text` without any token that `side` does not know, even if it is written there."""
@@ -210,12 +243,14 @@ class LocalPair:
 
     def chat_ids(self, side: Side, messages: list[dict[str, str]], prefill: str = "") -> list[int]:
         """A conversation as `side` reads it: in the chat template, or in plain text if it does not know its tokens."""
-        if self.tokenizer.chat_template:
-            rendered = render(self.tokenizer, messages)
-            ids = list(self.tokenizer(rendered + prefill, add_special_tokens=False).input_ids)
-            if not any(i in self._unknown[side] for i in ids):
-                return ids
-        return self._plain_ids(side, "\n\n".join(message["content"] for message in messages) + prefill)
+        plain = "\n\n".join(message["content"] for message in messages) + prefill
+        if not self.tokenizer.chat_template:
+            return self._plain_ids(side, plain)
+        return self._rendered_ids(side, render(self.tokenizer, messages) + prefill, plain)
+
+    def _rendered_ids(self, side: Side, rendered: str, plain: str) -> list[int]:
+        ids = list(self.tokenizer(rendered, add_special_tokens=False).input_ids)
+        return self._plain_ids(side, plain) if any(i in self._unknown[side] for i in ids) else ids
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         # Never `truncation=`: it is a state of the tokenizer, which other threads use at the same time.

@@ -17,7 +17,7 @@ from torch import Tensor
 from auditor.config import Settings
 from auditor.errors import UnknownName, UsageError
 from auditor.models import wire
-from auditor.models.generate import Request, Side
+from auditor.models.generate import Amplified, Request, Side, demand_amplified
 from auditor.models.http import Client
 from auditor.models.load import load_pair
 from auditor.models.pair import ModelPair
@@ -35,11 +35,20 @@ class RemotePair:
         self.dtype, self.base_sources = info.dtype, info.base_sources
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
-        texts: list[str] = []
+        return [text for said in self._generated(requests) for text in said.texts]
+
+    def amplified(self, requests: Sequence[Request]) -> list[Amplified]:
+        demand_amplified(requests)
+        return [
+            Amplified(text, *(likelihood or (None, None)))
+            for said in self._generated(requests)
+            for text, likelihood in zip(said.texts, said.likelihoods, strict=True)
+        ]
+
+    def _generated(self, requests: Sequence[Request]) -> Iterator[wire.Generated]:
         for start in range(0, len(requests), REQUESTS_AT_ONCE):
             said = self._post("generate", wire.Generate.of(requests[start : start + REQUESTS_AT_ONCE]))
-            texts += self._client.parsed(wire.Generated, said).texts
-        return texts
+            yield self._client.parsed(wire.Generated, said)
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         if not texts:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from statistics import fmean
 
-from auditor.models.generate import Sampling, Steering
+from auditor.models.generate import Amplification, Sampling, Steering
 
 
 def _started() -> Future[None]:
@@ -30,6 +31,8 @@ class Row:
     alternatives: int | None = None  # log-probabilities of each token and of so many others
     heard: Callable[[Row], bool] | None = None
     stops: frozenset[int] = frozenset()  # tokens that end it, beside the model's own
+    beside: Beside | None = None  # if it is amplified
+    follows: bool = False  # it is beside an amplified one, whose tokens it reads
     out: list[int] = field(default_factory=list)
     logprobs: list[tuple[float, list[tuple[int, float]]]] = field(default_factory=list)
     shift: float | None = None  # what steering added to the prompt's residual stream, measured: mean L2 norm
@@ -42,6 +45,11 @@ class Row:
     def kind(self) -> tuple[str, Steering | None]:
         """Rows of one kind read the same tokens alike."""
         return self.adapter, self.steering
+
+    @property
+    def places(self) -> int:
+        """How many rows are decoded for it."""
+        return 1 if self.beside is None else 2
 
     def take(self, token: int, stops: frozenset[int]) -> None:
         """Say its next token, or end."""
@@ -66,3 +74,19 @@ class Row:
         """Tell whoever waits that it has ended."""
         if not self.ended.done():
             self.ended.set_result(None)
+
+
+@dataclass(eq=False)
+class Beside:
+    """The base's row beside an amplified one: they enter and leave together, and read the same tokens."""
+
+    row: Row
+    how: Amplification
+    unknown: frozenset[int] = frozenset()  # tokens that the base does not know
+    likelihoods: list[tuple[float, float]] = field(default_factory=list)  # of each token: the finetune's, the base's
+
+
+def likelihood(rows: Sequence[Row]) -> tuple[float, float] | None:
+    """Mean log-probability of what amplified `rows` say, in nats a token: by the finetune, by the base."""
+    said = [both for row in rows if row.beside is not None for both in row.beside.likelihoods]
+    return (fmean(own for own, _ in said), fmean(base for _, base in said)) if said else None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from safetensors.torch import load, save
 from torch import Tensor
 
-from auditor.models.generate import Request, Side, Steering
+from auditor.models.generate import MOST_ALPHA, PLAUSIBILITY, Amplification, Request, Side, Steering
 
 LENGTH = 8  # bytes of a frame's length, little-endian
 MOST_TOKENS = 4096  # of one answer
@@ -57,6 +57,20 @@ class WireSteering(Body):
     vector: Array
 
 
+class Amplify(Body):
+    """`Amplification`: draw from log p_finetuned + α (log p_finetuned − log p_base), of the plausible tokens."""
+
+    alpha: float = Field(ge=0, le=MOST_ALPHA, allow_inf_nan=False)
+    plausibility: float = Field(PLAUSIBILITY, gt=0, le=1)  # of the likeliest token's probability
+
+    @classmethod
+    def of(cls, how: Amplification) -> Amplify:
+        return cls(alpha=how.alpha, plausibility=how.plausibility)
+
+    def unpacked(self) -> Amplification:
+        return Amplification(self.alpha, self.plausibility)
+
+
 class WireRequest(Body):
     """`Request`, its steering being a place in the list of steerings."""
 
@@ -70,6 +84,8 @@ class WireRequest(Body):
     steering: int | None = Field(None, ge=0)
     system: str = Field("", max_length=1_000_000)
     prefill: str = Field("", max_length=1_000_000)
+    user_turn: bool = False
+    amplify: Amplify | None = None
 
 
 class Generate(Body):
@@ -92,6 +108,7 @@ class Generate(Body):
                     prompt=r.prompt, side=r.side, seed=r.seed, max_new_tokens=r.max_new_tokens,
                     temperature=r.temperature, top_p=r.top_p, chat=r.chat, system=r.system, prefill=r.prefill,
                     steering=None if r.steering is None else place[r.steering],
+                    user_turn=r.user_turn, amplify=Amplify.of(r.amplify) if r.amplify else None,
                 )
                 for r in requests
             ],
@@ -104,6 +121,7 @@ class Generate(Body):
             Request(
                 r.prompt, r.side, r.seed, r.max_new_tokens, r.temperature, r.top_p, r.chat,
                 None if r.steering is None else pushes[r.steering], r.system, r.prefill,
+                r.user_turn, r.amplify.unpacked() if r.amplify else None,
             )
             for r in self.requests
         ]  # fmt: skip
@@ -112,6 +130,7 @@ class Generate(Body):
 class Generated(BaseModel):
     texts: list[str]
     shifts: list[float | None]  # what each steered text's prompt gained in its residual stream
+    likelihoods: list[tuple[float, float] | None]  # of each amplified text: by the finetune, by the base
 
 
 class Nll(Body):

@@ -147,15 +147,15 @@ class Line:
 
     def _choose(self, chosen: list[Row]) -> None:
         """Put rows that may join now into `chosen`, one client's after another's; none until a quarter is free."""
-        free = ROWS - len(self.batch.rows)
+        free = ROWS - sum(row.places for row in self.batch.rows if not row.follows)
         with self._lock:
             waiting = sum(map(len, self._waiting.values()))
             if not waiting or free < min(waiting, ROWS // 4):
                 return
-            while self._waiting and len(chosen) < free:
+            while self._waiting and (taken := sum(row.places for row in chosen)) < free:
                 client, rows = next(iter(self._waiting.items()))
                 joined = [*chosen, rows[0]]
-                tokens = len(joined) * max(len(row.prompt) for row in joined)
+                tokens = (taken + rows[0].places) * max(len(row.prompt) for row in joined)
                 has_room = self.batch.has_room(joined)
                 if (chosen and tokens > PREFILL_TOKENS) or (not has_room and (chosen or self.batch.rows)):
                     break

@@ -17,17 +17,17 @@ from starlette.exceptions import HTTPException
 
 import auditor
 from auditor.errors import TooLong, UnknownName, UsageError
+from auditor.models.generate import Amplification, Side, Steering, derive_seed
 from auditor.models.generate import Request as TextRequest
-from auditor.models.generate import Side, derive_seed
 from auditor.models.worker import ClientGone, OutOfMemory
 from auditor.server import chat, jobs
 from auditor.server.docs import routes_page
 from auditor.server.guard import Guard
-from auditor.server.jobs import QueueFull, ended, proven, pushed, start
+from auditor.server.jobs import QueueFull, compared, ended, proven, pushed, start
 from auditor.server.library import Full, Library, Unservable
 from auditor.server.metrics import Metrics
 from auditor.server.pairs import pair_routes
-from auditor.server.schema import Answer, Answers, Asked, ChatRequest, Steered, SteeredAnswer, SteeredAnswers
+from auditor.server.schema import Answer, Answers, Asked, BothAsked, ChatRequest, Steered, SteeredAnswer, SteeredAnswers
 from auditor.server.serving import NotReady, Serving, Streamed
 from auditor.server.waiting import in_thread
 
@@ -39,7 +39,8 @@ def create_app(serving: Serving, key: str | None = None) -> Guard:
     serving.library.worker.stepped = serving.metrics.stepped
     app = FastAPI(
         title="auditor model server", version=auditor.__version__,
-        description="Base and finetuned models of several organisms, in shared batches; steering is a request field.",
+        description="Base and finetuned models of several organisms, in shared batches; `steering` and `amplify` "
+        "are request fields.",
         docs_url=None, redoc_url=None,
     )  # fmt: skip
     _handle_errors(app, serving.metrics)
@@ -107,13 +108,15 @@ def _status_routes(app: FastAPI, serving: Serving) -> None:
 def _text_routes(app: FastAPI, serving: Serving) -> None:
     @app.post("/v1/chat/completions")
     async def completions(asked: ChatRequest, http: Request) -> Response:
-        """OpenAI's chat completions; `model` is ORGANISM/base or ORGANISM/finetuned, `steering` an extension."""
+        """OpenAI's chat completions of ORGANISM/base or ORGANISM/finetuned; `steering` and `amplify` are extensions."""
         name, _, which = asked.model.rpartition("/")
         if which not in list(Side):
             known = [f"{served}/{side}" for served in serving.library.served for side in Side]
             raise UnknownName("model", asked.model, known)
         steering = asked.steering.model_dump() if asked.steering else None
-        serving.tell(http, asked, model=asked.model, n=asked.n or 1, stream=bool(asked.stream), steering=steering)
+        amplify = asked.amplify.model_dump() if asked.amplify else None
+        more = {"stream": bool(asked.stream), "steering": steering, "amplify": amplify}
+        serving.tell(http, asked, model=asked.model, n=asked.n or 1, **more)
         async with AsyncExitStack() as held:
             pair = await held.enter_async_context(serving.pair(name))
             push = None
@@ -129,17 +132,27 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
             return JSONResponse(await in_thread(made.answer))
 
     @app.post("/v1/ask")
-    async def ask(asked: Asked, http: Request) -> Answers:
-        """Each prompt's answer by the base and by the finetuned model, drawn with the same seed."""
+    async def ask(asked: BothAsked, http: Request) -> Answers:
+        """Each prompt's answer by the base and by the finetuned model, drawn with the same seed; the latter's amplified
+        if that is asked for.
+        """
         serving.tell(http, asked, organism=asked.organism, prompts=len(asked.prompts))
         async with serving.pair(asked.organism) as pair:
-            requests = [_request(asked, i, side, derive_seed(asked.seed, i)) for i in range(len(asked.prompts))
-                        for side in Side]  # fmt: skip
+            how = asked.amplify.unpacked() if asked.amplify else None
+            amplify = {Side.BASE: None, Side.FINETUNED: how}
+            requests = [
+                _request(asked, i, side, derive_seed(asked.seed, i), amplify=amplify[side])
+                for i in range(len(asked.prompts))
+                for side in Side
+            ]
             rows = await in_thread(jobs.rows_of, pair, requests)
             start(pair, list(zip([r.side for r in requests], rows, strict=True)), http, serving.metrics)
             await ended(rows, http)
             texts = await in_thread(jobs.texts_of, pair, rows)
-        answers = [Answer(prompt=p, base=texts[2 * i], finetuned=texts[2 * i + 1]) for i, p in enumerate(asked.prompts)]
+        answers = [
+            Answer(prompt=p, base=texts[2 * i], finetuned=texts[2 * i + 1], amplify=compared(rows[2 * i + 1 :][:1]))
+            for i, p in enumerate(asked.prompts)
+        ]
         return Answers(organism=asked.organism, seed=asked.seed, answers=answers)
 
     @app.post("/v1/steer")
@@ -167,10 +180,12 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
         return SteeredAnswers(organism=asked.organism, seed=asked.seed, answers=answers)
 
 
-def _request(asked: Asked, i: int, side: Side, seed: int, steering: Any = None) -> TextRequest:
+def _request(
+    asked: Asked, i: int, side: Side, seed: int, steering: Steering | None = None, amplify: Amplification | None = None
+) -> TextRequest:
     return TextRequest(
         asked.prompts[i], side, seed, asked.max_new_tokens, asked.temperature, asked.top_p, asked.chat, steering,
-        asked.system, asked.prefill,
+        asked.system, asked.prefill, asked.user_turn, amplify,
     )  # fmt: skip
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from auditor.errors import TooLong
-from auditor.models.generate import Sampling, Side, Steering, derive_seed
+from auditor.models.generate import Sampling, Side, Steering, demand_amplifiable, derive_seed
 from auditor.models.pair import LocalPair
 from auditor.models.row import Row
-from auditor.server.jobs import CHARACTERS, proven
+from auditor.server.jobs import CHARACTERS, compared, proven
 from auditor.server.metrics import Metrics
 from auditor.server.schema import ChatRequest, Proof
 from auditor.server.speech import Speech
@@ -40,10 +40,11 @@ class Completion:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.asked.model}
 
     def auditor(self) -> dict[str, Any]:
-        """The extension field: the seed that gives these texts again, and what steering did."""
+        """The extension field: the seed that gives these texts again, and what steering or amplification did."""
         steering = proven(self.proof, self.rows).model_dump() if self.proof else None
+        amplify = comparison.model_dump() if (comparison := compared(self.rows)) else None
         return {"organism": self.pair.name, "fingerprint": self.pair.fingerprint, "seed": self.seed,
-                "steering": steering}  # fmt: skip
+                "steering": steering, "amplify": amplify}  # fmt: skip
 
     def usage(self) -> dict[str, int]:
         told, said = len(self.rows[0].prompt), sum(len(row.out) for row in self.rows)
@@ -105,6 +106,11 @@ def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steerin
         )
         for i in range(count)
     ]
+    if asked.amplify is not None:
+        demand_amplifiable(side, steering)
+        heard_by_base = pair.chat_ids(Side.BASE, messages, prefill)
+        for row in rows:
+            pair.amplify(row, asked.amplify.unpacked(), heard_by_base)
     speeches = [Speech(pair.tokenizer, asked.stops) for _ in rows]
     name = f"chatcmpl-{secrets.token_hex(12)}"
     return Completion(name, int(time.time()), asked, pair, seed, rows, speeches, proof)

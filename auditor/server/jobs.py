@@ -12,11 +12,11 @@ from auditor.errors import AuditorError, TooLong, UsageError
 from auditor.lens.steering import Direction
 from auditor.models.generate import Request, Side, Steering
 from auditor.models.pair import LocalPair
-from auditor.models.row import Row
+from auditor.models.row import Row, likelihood
 from auditor.models.worker import ClientGone
 from auditor.server.guard import client_of
 from auditor.server.metrics import Metrics
-from auditor.server.schema import Proof, Push
+from auditor.server.schema import Comparison, Proof, Push
 from auditor.server.waiting import disconnected
 
 CHARACTERS = 32  # of a text for each token of the context; longer ones need not be read to be refused
@@ -58,7 +58,7 @@ def start(
 ) -> None:
     """Put rows into their hosts' queues. Raises TooLong, and QueueFull."""
     for side, row in rows:
-        pair.models[side].host.demand_room(len(row.prompt), row.sampling.max_new_tokens)
+        pair.demand_room(side, row)
     waiting = sum(line.waiting for line in pair.models[Side.BASE].host.worker.lines)
     if waiting + len(rows) > MOST_WAITING:
         raise QueueFull(waiting)
@@ -112,3 +112,14 @@ def proven(proof: Proof, rows: Sequence[Row]) -> Proof:
     """`proof` with what was measured on the rows' prompts (the same prompt: they are read once)."""
     shifts = [row.shift for row in rows if row.shift is not None]
     return proof.model_copy(update={"residual_shift": sum(shifts) / len(shifts) if shifts else 0.0})
+
+
+def compared(rows: Sequence[Row]) -> Comparison | None:
+    """What was measured of rows that were amplified alike; None if they were not."""
+    if (beside := rows[0].beside) is None:
+        return None
+    finetuned, base = likelihood(rows) or (None, None)
+    return Comparison(
+        alpha=beside.how.alpha, plausibility=beside.how.plausibility, finetuned=finetuned, base=base,
+        log_ratio=None if finetuned is None or base is None else finetuned - base,
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from auditor.errors import UsageError
 from auditor.models import wire
 from auditor.models.generate import Side
 from auditor.models.pair import LocalPair
-from auditor.models.row import Row
+from auditor.models.row import Row, likelihood
 from auditor.models.tokens import plain_ids
 from auditor.server import jobs
 from auditor.server.jobs import ended, start
@@ -40,14 +40,16 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
 
     @app.post("/v1/pairs/{name}/generate")
     async def generate(name: str, asked: wire.Generate, http: Request) -> wire.Generated:
-        """A text for each request, and the shift that was measured where it was steered."""
+        """A text for each request, with what was measured: the shift of steered ones, how likely amplified ones are."""
         serving.tell(http, asked, organism=name, rows=len(asked.requests))
         async with serving.pair(name) as pair:
             rows = await in_thread(_rows, pair, asked)
             start(pair, [(r.side, row) for r, row in zip(asked.requests, rows, strict=True)], http, serving.metrics)
             await ended(rows, http)
             texts = await in_thread(jobs.texts_of, pair, rows)
-            return wire.Generated(texts=texts, shifts=[row.shift for row in rows])
+            return wire.Generated(
+                texts=texts, shifts=[row.shift for row in rows], likelihoods=[likelihood([row]) for row in rows]
+            )
 
     @app.post("/v1/pairs/{name}/nll")
     async def nll(name: str, asked: wire.Nll, http: Request) -> list[float | None]:

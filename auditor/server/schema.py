@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from auditor.models.generate import Side
-from auditor.models.wire import MOST_TOKENS, Body
+from auditor.models.wire import MOST_TOKENS, Amplify, Body
 
 MOST_CHARACTERS = 1_000_000  # of one message
 
@@ -34,6 +34,16 @@ class Proof(BaseModel):
     residual_shift: float  # measured: mean L2 norm over the prompt's tokens
 
 
+class Comparison(BaseModel):
+    """What was amplified, and how likely each model finds what came of it; null where nothing was said."""
+
+    alpha: float
+    plausibility: float
+    finetuned: float | None  # measured: mean log-probability of the tokens, in nats
+    base: float | None
+    log_ratio: float | None  # the finetune's less the base's
+
+
 class Part(BaseModel):
     type: Literal["text"]
     text: str = Field(max_length=MOST_CHARACTERS)
@@ -51,11 +61,12 @@ class Message(BaseModel):
 
 
 class ChatRequest(Body):
-    """OpenAI's chat completion request, with `steering`. What this server cannot do is refused, not ignored."""
+    """OpenAI's request, with `steering` and `amplify`. What this server cannot do is refused, not ignored."""
 
     model: str = Field(max_length=300)
     messages: list[Message] = Field(min_length=1, max_length=1000)
     steering: Push | None = None
+    amplify: Amplify | None = None
     max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     temperature: float | None = Field(None, ge=0, le=100)
@@ -114,17 +125,26 @@ class ChatRequest(Body):
 
 
 class Asked(Body):
-    """Prompts for a pair, each a chat of its own (or, with `chat` off, the beginning of a text)."""
+    """Prompts for a pair, each a chat of its own (or, with `chat` off, the beginning of a text; with `user_turn`, the
+    beginning of a user's words, which may be empty).
+    """
 
     organism: str = Field(max_length=300)
     prompts: list[str] = Field(min_length=1, max_length=1024)
     system: str = Field("", max_length=MOST_CHARACTERS)
     prefill: str = Field("", max_length=MOST_CHARACTERS)
     chat: bool = True
+    user_turn: bool = False
     max_new_tokens: int = Field(200, ge=1, le=MOST_TOKENS)
     temperature: float = Field(0.7, ge=0, le=100)
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int = Field(0, ge=0, lt=1 << 63)
+
+
+class BothAsked(Asked):
+    """The same for both models; with `amplify` the finetuned one's answers are amplified, and the base's are not."""
+
+    amplify: Amplify | None = None
 
 
 class Steered(Asked):
@@ -139,6 +159,7 @@ class Answer(BaseModel):
     prompt: str
     base: str
     finetuned: str
+    amplify: Comparison | None = None
 
 
 class Answers(BaseModel):
