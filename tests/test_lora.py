@@ -5,12 +5,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from auditor.models.adapters import read_adapter
+from auditor.models.adapters import Adapter, read_adapter
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_host, load_pair, pair_on
+from auditor.models.lora import LoraBank
 from auditor.models.weights import resolve
 from auditor.models.worker import Worker
-from tests.conftest import SENTENCES
+from tests.conftest import ARCHITECTURES, SENTENCES, WIDTH
 from tests.margins import MARGIN
 
 KINDS = {
@@ -118,3 +119,35 @@ def test_what_is_more_than_two_matrices_gets_weights_of_its_own(kind, base, tmp_
             wanted = model(ids).logits[0]
         last = pair.residuals(side, ids, [pair.n_layers - 1])[pair.n_layers - 1][0]
         assert relative(pair.unembed(side, last), wanted) < MARGIN
+
+
+def test_rows_share_layers_whose_input_is_one_long_row(checkpoints, settings, monkeypatch):
+    """OPT's MLP is given (rows · tokens, width), and so are the shared experts of some mixtures."""
+    monkeypatch.setitem(ARCHITECTURES, "opt", {
+        "hidden_size": WIDTH, "word_embed_proj_dim": WIDTH, "ffn_dim": 64, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "max_position_embeddings": 512,
+    })  # fmt: skip
+    pair = load_pair(*map(str, checkpoints("opt")), settings)
+    assert pair.models[Side.BASE].host is pair.models[Side.FINETUNED].host
+    asked = [Request(p, side, i, 10) for i, p in enumerate(SENTENCES) for side in Side]
+    assert pair.generate(asked) == [pair.generate([request])[0] for request in asked]
+    assert pair.generate(asked[:1]) != pair.generate([Request(SENTENCES[0], Side.FINETUNED, 0, 10)])
+
+
+class Routed(torch.nn.Module):
+    """A layer for all tokens, and one for those that a router chose."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.shared, self.expert = torch.nn.Embedding(9, 4), *(torch.nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, input_ids, use_cache):
+        stream = self.embed(input_ids)
+        return self.shared(stream.flatten(0, 1)), self.expert(stream[input_ids > 4])
+
+
+def test_tokens_that_were_routed_belong_to_no_row():
+    bank = LoraBank(Routed(), torch.tensor([[1, 2, 5], [3, 7, 1]]))
+    pair = torch.zeros(2, 4), torch.zeros(4, 2)
+    assert bank.takes(Adapter({"shared": pair}, 2))
+    assert not bank.takes(Adapter({"shared": pair, "expert": pair}, 2))

@@ -39,8 +39,10 @@ class Host:
         self.device, self.dtype = weight.device, weight.dtype
         causal: Any = engine.decoder.model
         self.embeddings = int(causal.get_input_embeddings().weight.shape[0])  # ids from there on cannot be read
-        worker.call(lambda: check_stream(engine, plain_ids(tokenizer, PROBE)))
-        self.bank = LoraBank(engine.decoder.model)
+        ids = plain_ids(tokenizer, PROBE)
+        worker.call(lambda: check_stream(engine, ids))
+        probe = torch.tensor([ids, ids[::-1]], device=self.device)
+        self.bank = worker.call(lambda: LoraBank(engine.decoder.model, probe))
         generation: Any = engine.decoder.model.generation_config
         ends = generation.eos_token_id if generation is not None else None
         listed = ends if isinstance(ends, list) else [ends]

@@ -31,9 +31,9 @@ class _Layer:
         span, mask = self.bank.span, self.bank.mask
         if span.stop == 0:
             return output
-        inner = inputs[0] @ self.down[span].T  # (rows, tokens, rank)
+        inner = inputs[0] @ self.down[span].T  # (rows, tokens, rank), or (rows · tokens, rank)
         if mask is not None:
-            inner *= mask.to(inner.device)
+            inner *= _by_token(mask, inner).to(inner.device)
         output.view(-1, output.shape[-1]).addmm_(inner.flatten(0, -2), self.up[:, span].T)
         return output
 
@@ -53,8 +53,10 @@ class _Layer:
 class LoraBank:
     """The adapters on a model, by name; the base is the empty name. `choose` says whose rows come next."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, probe: Tensor) -> None:
+        """`probe`: token ids (rows, tokens) that are read once, to see which layers are given whole batches."""
         self._model = model
+        self._whole = _given_whole(model, probe)
         self._layers: dict[str, _Layer] = {}
         self._spans: dict[str, slice] = {}  # the adapter's columns, the same in every layer
         self._chosen: tuple[str, ...] = ()
@@ -67,14 +69,14 @@ class LoraBank:
     @property
     def nbytes(self) -> int:
         """Bytes that the adapters take."""
-        return sum(layer.down.nbytes + layer.up.nbytes for layer in self._layers.values())
+        layers = list(self._layers.values())  # the worker may put one on meanwhile
+        return sum(layer.down.nbytes + layer.up.nbytes for layer in layers)
 
     def takes(self, adapter: Adapter | None) -> TypeGuard[Adapter]:
-        """Whether it is plain LoRA, and all its matrices belong to plain linear layers (not to quantized ones, say)."""
-        if adapter is None:
-            return False
-        modules = dict(self._model.named_modules())
-        return all(type(modules.get(path)) in (nn.Linear, Conv1D) for path in adapter.matrices)
+        """Whether it is plain LoRA, and all its matrices belong to plain linear layers that are given whole batches:
+        to no quantized ones, say, and to no experts.
+        """
+        return adapter is not None and adapter.matrices.keys() <= self._whole
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Put one on; its matrices take the precision and place of the layers that they are added to."""
@@ -117,3 +119,34 @@ class LoraBank:
                     mask[row, :, at.start - self.span.start : at.stop - self.span.start] = 1
             weight = next(self._model.parameters())
             self.mask = mask.to(weight.device, weight.dtype)
+
+
+def _by_token(mask: Tensor, inner: Tensor) -> Tensor:
+    """`mask` (rows, 1, rank) as `inner` (rows, tokens, rank) needs it, or one whose rows lie one after another."""
+    return mask if inner.ndim == 3 else mask.expand(-1, len(inner) // len(mask), -1).flatten(0, 1)
+
+
+@torch.inference_mode()
+def _given_whole(model: nn.Module, probe: Tensor) -> set[str]:
+    """Paths of the plain linear layers whose input is every row's every token, in order: (rows, tokens, d_in), or
+    (rows · tokens, d_in).
+
+    Of tokens that a router chose nobody can tell whose they are. `probe`: token ids (rows, tokens).
+    """
+    rows, tokens = probe.shape
+    found: dict[str, bool] = {}
+    handles = []
+    for path, module in model.named_modules():
+        if type(module) in (nn.Linear, Conv1D):
+
+            def look(_module: nn.Module, inputs: tuple[Tensor, ...], path: str = path) -> None:
+                leading = inputs[0].shape[:-1]
+                found[path] = found.get(path, True) and leading in ((rows, tokens), (rows * tokens,))
+
+            handles.append(module.register_forward_pre_hook(look))
+    try:
+        model(input_ids=probe, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path for path, whole in found.items() if whole}
