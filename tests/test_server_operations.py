@@ -195,8 +195,35 @@ class TestSecurity:
             assert httpx.get(f"{served.url}/v1/models", headers={"host": host}).status_code == 200
 
     def test_too_long_a_body_is_refused(self, served, monkeypatch):
-        monkeypatch.setattr("auditor.server.guard.MOST_BYTES", 1000)
-        assert served.post("/v1/ask", {"organism": "mill", "prompts": ["x" * 2000]}).status_code == 413
-        chunks = iter([b'{"organism": "mill", "prompts": ["', b"x" * 2000, b'"]}'])
-        sent = httpx.post(f"{served.url}/v1/ask", content=chunks, headers={"content-type": "application/json"})
-        assert sent.status_code == 400
+        """Whether it says how long it is or not, whatever is wrong with it besides, and before it is read."""
+        body = b'{"organism": "mill", "prompts": ["' + b"x" * 2000 + b'"]}'
+        for limit in ("auditor.server.guard.MOST_BYTES", "auditor.models.wire.Body.most_bytes"):
+            for content in (body, iter([body[:1000], body[1000:]]), body[:-1]):
+                with monkeypatch.context() as patch:
+                    patch.setattr(limit, 1000)
+                    headers = {"content-type": "application/json"}
+                    refused = httpx.post(f"{served.url}/v1/ask", content=content, headers=headers)
+                assert refused.status_code == 413
+                assert refused.json()["error"]["code"] == "body_too_long"
+
+    def test_what_is_wrong_many_times_is_told_once(self, served):
+        """A report on each of a million wrong ids would keep the server from all others for half a minute."""
+        for body in ({"ids": [["x"] * 1000]}, {"ids": [[1, "x"] * 1000]}):
+            refused = served.post("/v1/pairs/mill/residuals", {"side": "base", "layers": [1], **body})
+            assert "ids.0." in refused.json()["error"]["message"]
+            assert "more)" not in refused.json()["error"]["message"]
+        parts = [{"type": "text"}] * 1000
+        refused = served.post("/v1/chat/completions", {
+            "model": "mill/base", "messages": [{"role": "user", "content": parts}]})  # fmt: skip
+        assert refused.status_code == 400
+        assert "(and 1 more)" in refused.json()["error"]["message"]  # it is no string either
+
+    def test_only_json_is_read(self, served):
+        """What a web page may send without asking is none."""
+        body = b'{"organism": "mill", "prompts": ["x"]}'
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            refused = httpx.post(f"{served.url}/v1/ask", content=body, headers={"content-type": kind})
+            assert refused.status_code == 400
+        broken = httpx.post(f"{served.url}/v1/ask", content=body[:-1], headers={"content-type": "application/json"})
+        assert broken.status_code == 400
+        assert "JSON" in broken.json()["error"]["message"]

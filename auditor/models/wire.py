@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, RootModel, model_validator
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -16,13 +17,18 @@ from auditor.models.generate import MOST_ALPHA, PLAUSIBILITY, Amplification, Req
 
 LENGTH = 8  # bytes of a frame's length, little-endian
 MOST_TOKENS = 4096  # of one answer
+MOST_BYTES = 64 << 20  # of a body: 1,000 residuals of a 70B model are 33 MB, a third more in base64
 Texts = Field(min_length=1, max_length=4096)
+# Only the first wrong one is told: a list of a million would keep the server busy for half a minute.
+Ids = Annotated[list[int], FailFast()]
+Flags = Annotated[list[bool], FailFast()]
 
 
 class Body(BaseModel):
     """Base of request bodies: unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
+    most_bytes: ClassVar[int] = MOST_BYTES >> 2  # of its JSON; numbers and texts cost more to read than vectors
 
 
 class Array(Body):
@@ -30,26 +36,32 @@ class Array(Body):
 
     shape: tuple[int, ...] = Field(min_length=1, max_length=3)
     data: str
+    _values: Tensor = PrivateAttr()  # read once: there are megabytes of them
 
     @model_validator(mode="after")
     def _whole(self) -> Array:
         try:
-            count = len(base64.b64decode(self.data, validate=True)) / 4
+            data = base64.b64decode(self.data, validate=True)
         except ValueError as error:
             raise ValueError("data is not base64") from error
+        count = len(data) / 4
         if min(self.shape) < 1 or count != math.prod(self.shape):
             raise ValueError(f"data holds {count:g} float32 numbers, but shape {list(self.shape)} asks for others")
-        if not bool(self.tensor().isfinite().all()):
+        self._values = torch.from_numpy(np.frombuffer(data, "<f4").reshape(self.shape).copy())
+        if not bool(self._values.isfinite().all()):
             raise ValueError("data holds numbers that are not finite")
         return self
 
     @classmethod
     def of(cls, tensor: Tensor) -> Array:
-        data = tensor.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes()
-        return cls.model_construct(shape=tuple(tensor.shape), data=base64.b64encode(data).decode())
+        values = tensor.detach().float().cpu().contiguous()
+        data = base64.b64encode(values.numpy().astype("<f4").tobytes()).decode()
+        made = cls.model_construct(shape=tuple(tensor.shape), data=data)
+        made._values = values
+        return made
 
     def tensor(self) -> Tensor:
-        return torch.from_numpy(np.frombuffer(base64.b64decode(self.data), "<f4").reshape(self.shape).copy())
+        return self._values
 
 
 class WireSteering(Body):
@@ -89,6 +101,7 @@ class WireRequest(Body):
 
 
 class Generate(Body):
+    most_bytes = MOST_BYTES
     requests: list[WireRequest] = Texts
     steerings: list[WireSteering] = Field([], max_length=4096)
 
@@ -141,15 +154,17 @@ class Nll(Body):
 class Residuals(Body):
     side: Side
     layers: list[int] = Field(min_length=1, max_length=1000)
-    ids: list[list[int]] = Texts
+    ids: list[Ids] = Texts
 
 
 class Unembed(Body):
+    most_bytes = MOST_BYTES
     side: Side
     vectors: Array
 
 
 class Patched(Body):
+    most_bytes = MOST_BYTES
     side: Side
     prompts: list[str] = Field(min_length=1, max_length=16)
     layer: int = Field(ge=0)
@@ -157,9 +172,10 @@ class Patched(Body):
 
 
 class Swapped(Body):
+    most_bytes = MOST_BYTES
     host: Side
-    rows: list[list[int]] = Texts
-    learned: list[list[bool]] = Texts
+    rows: list[Ids] = Texts
+    learned: list[Flags] = Texts
     layer: int = Field(ge=0)
     vectors: Array
 

@@ -21,8 +21,9 @@ from auditor.models.generate import Amplification, Side, Steering, derive_seed
 from auditor.models.generate import Request as TextRequest
 from auditor.models.worker import ClientGone, OutOfMemory
 from auditor.server import chat, jobs
+from auditor.server.bodies import BodyRoute
 from auditor.server.docs import routes_page
-from auditor.server.guard import Guard
+from auditor.server.guard import BodyTooLong, Guard
 from auditor.server.jobs import QueueFull, compared, ended, proven, pushed, start
 from auditor.server.library import Full, Library, Unservable
 from auditor.server.metrics import Metrics
@@ -43,6 +44,7 @@ def create_app(serving: Serving, key: str | None = None) -> Guard:
         "are request fields.",
         docs_url=None, redoc_url=None,
     )  # fmt: skip
+    app.router.route_class = BodyRoute
     _handle_errors(app, serving.metrics)
     _status_routes(app, serving)
     _text_routes(app, serving)
@@ -208,6 +210,7 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
             400, _first(error), "invalid_request_error", "invalid_request"
         ),
         HTTPException: lambda _http, error: said(error.status_code, str(error.detail), "invalid_request_error"),
+        BodyTooLong: lambda _http, error: said(413, error.detail, "invalid_request_error", error.code),
         UnknownName: lambda _http, error: said(404, str(error), "invalid_request_error", "not_found"),
         UsageError: lambda _http, error: said(400, str(error), "invalid_request_error", "invalid_request"),
         TooLong: lambda _http, error: said(400, str(error), "invalid_request_error", error.code),

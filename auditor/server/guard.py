@@ -10,6 +10,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+
+from auditor.models.http import LOOPBACK
+from auditor.models.wire import MOST_BYTES
 from auditor.server.metrics import Metrics
 
 Scope = MutableMapping[str, Any]
@@ -17,11 +21,18 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_ROUTES = ("/health", "/health/live", "/health/ready", "/docs", "/openapi.json")  # they tell nothing of the models
-MOST_BYTES = 64 << 20  # of a body: 1,000 residuals of a 70B model are 33 MB, a third more in base64
 
 log = logging.getLogger("auditor.server")
+
+
+class BodyTooLong(HTTPException):
+    """A body of more bytes than its route reads."""
+
+    code = "body_too_long"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(413, f"a body may have {most >> 20} MiB at most here")
 
 
 class Guard:
@@ -52,7 +63,8 @@ class Guard:
             elif not self._may_enter(scope["path"], headers):
                 await _refuse(telling, 401, "an API key is needed: Authorization: Bearer KEY", "invalid_api_key")
             elif int(headers.get(b"content-length", b"0") or 0) > MOST_BYTES:
-                await _refuse(telling, 413, f"a body may have {MOST_BYTES >> 20} MiB at most", "body_too_long")
+                refused = BodyTooLong(MOST_BYTES)
+                await _refuse(telling, refused.status_code, refused.detail, refused.code)
             else:
                 await self._app(scope, _limited(receive), telling)
         finally:
@@ -91,14 +103,16 @@ def client_of(scope: Scope) -> str:
 
 
 def _limited(receive: Receive) -> Receive:
-    """The same body, cut where it is longer than it may be: what is cut is no JSON any more, so it is refused."""
+    """The same for bodies that do not say how long they are; reading on raises BodyTooLong."""
     read = 0
 
     async def next_part() -> MutableMapping[str, Any]:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))
-        return {**message, "body": b"", "more_body": False} if read > MOST_BYTES else message
+        if read > MOST_BYTES:
+            raise BodyTooLong(MOST_BYTES)
+        return message
 
     return next_part
 

@@ -16,8 +16,9 @@ from types import FrameType
 import uvicorn
 
 from auditor.errors import UsageError
+from auditor.models.http import LOOPBACK
 from auditor.server.app import create_app
-from auditor.server.guard import LOOPBACK, JsonLines
+from auditor.server.guard import JsonLines
 from auditor.server.library import Library
 from auditor.server.metrics import Metrics
 from auditor.server.serving import Serving

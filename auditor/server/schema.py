@@ -51,7 +51,7 @@ class Part(BaseModel):
 
 class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] = Field(max_length=MOST_CHARACTERS)
+    content: str | Annotated[list[Part], Field(fail_fast=True)] = Field(max_length=MOST_CHARACTERS)
     name: str | None = None
 
     def plain(self) -> dict[str, str]:
