@@ -46,6 +46,9 @@ class FakePair:
     ) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(torch.zeros(len(vectors), 16) for _ in prompts)
 
+    def pushed_logits(self, side: Side, rows: Sequence[Sequence[int]], layer: int, vectors: Tensor) -> Iterator[Tensor]:
+        yield torch.zeros(len(rows), len(vectors), 16)
+
     def swapped_nll(
         self,
         host: Side,

@@ -43,6 +43,8 @@ class TestRemotePair:
             theirs, ours = (list(pair.patched_logits(side, ["a → a\n?", "b?"], 1, vectors)) for pair in (remote, tiny))
             assert all(torch.equal(a, b) for x, y in zip(theirs, ours, strict=True) for a, b in zip(x, y, strict=True))
             assert remote.mean_nll(side, [*SENTENCES, "x"]) == tiny.mean_nll(side, [*SENTENCES, "x"])
+            theirs, ours = (list(pair.pushed_logits(side, rows, 1, vectors)) for pair in (remote, tiny))
+            assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
             theirs, ours = (pair.swapped_nll(side, rows, learned, 1, vectors) for pair in (remote, tiny))
             assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
 
@@ -62,6 +64,9 @@ class TestRemotePair:
             ("residuals", {"side": "base", "layers": [1], "ids": [[]]}),
             ("swapped", {"host": "base", "layer": 1, "rows": [[1, 2]], "learned": [[True]], "vectors": VECTORS}),
             ("swapped", {"host": "base", "layer": 1, "rows": [[1, 999]], "learned": [[True] * 2], "vectors": VECTORS}),
+            ("pushed", {"side": "base", "layer": 9, "rows": [[1, 2]], "vectors": VECTORS}),
+            ("pushed", {"side": "base", "layer": 1, "rows": [[1, 999]], "vectors": VECTORS}),
+            ("pushed", {"side": "base", "layer": 1, "rows": [[]], "vectors": VECTORS}),
             ("generate", {"requests": [{"prompt": "a"}] * 1025}),
             ("generate", {"requests": [{"prompt": "a", "steering": 0}]}),
             ("generate", {"requests": [{"prompt": "a", "max_new_tokens": 10**9}]}),

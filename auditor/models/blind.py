@@ -45,6 +45,11 @@ class BlindPair:
         while (run := self._asked(lambda _pair: next(runs, None))) is not None:
             yield run
 
+    def pushed_logits(self, side: Side, rows: Sequence[Sequence[int]], layer: int, vectors: Tensor) -> Iterator[Tensor]:
+        runs = self._asked(lambda pair: pair.pushed_logits(side, rows, layer, vectors))
+        while (run := self._asked(lambda _pair: next(runs, None))) is not None:
+            yield run
+
     def swapped_nll(
         self,
         host: Side,

@@ -9,15 +9,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from auditor.chat_template import render, users_turn
 from auditor.errors import UsageError
-from auditor.models.cache import growing_cache, repeated
-from auditor.models.engine import Edit, Engine, replace
+from auditor.models.engine import Engine, replace
 from auditor.models.generate import Amplification, Amplified, Request, Side, demand_amplified
 from auditor.models.host import Variant
-from auditor.models.likelihood import padded, token_nll
+from auditor.models.likelihood import token_nll
+from auditor.models.passes import patched, prefix_of, pushed, residuals_of, stream_after
 from auditor.models.row import Beside, Row, likelihood
 from auditor.models.stream import demand_finite, unembed
 from auditor.models.tokens import all_plain_ids, plain_ids, something, told_of, without_embeddings
@@ -25,7 +24,6 @@ from auditor.models.tokens import all_plain_ids, plain_ids, something, told_of, 
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
 TOKENS_PER_BATCH = 4096  # prompt tokens in one forward pass
-SHARED_BEGINNINGS = 0.75  # of all texts; with more different first tokens than this one pass is cheaper
 PATCHES_PER_BATCH = 160  # patched tokens in one forward pass; five directions at 30 scales are 150
 TEXTS_PER_BATCH = 16  # whole texts in one forward pass
 
@@ -59,6 +57,14 @@ class ModelPair(Protocol):
         """Next-token logits when the residual of a prompt's last token after `layer` is each of `vectors` (n, d_model).
 
         Yields, for one run of the vectors after another, (rows, vocab) in float32 for each of `prompts`.
+        """
+        ...
+
+    def pushed_logits(self, side: Side, rows: Sequence[Sequence[int]], layer: int, vectors: Tensor) -> Iterator[Tensor]:
+        """Logits after the last of each row's token ids, when each of `vectors` (m, d_model) is added to the residuals
+        after `layer` at all of its positions.
+
+        Yields (n, m, vocab) in float32, where the model lies, for some of the rows after another, short ones first.
         """
         ...
 
@@ -144,7 +150,7 @@ class LocalPair:
         self._demand_readable(side, ids.tolist())
         rows, model = max(1, TOKENS_PER_BATCH // max(1, ids.shape[1])), self.models[side]
         device = model.host.device
-        parts = [model.run(partial(_residuals, ids=chunk.to(device), layers=layers)) for chunk in ids.split(rows)]
+        parts = [model.run(partial(residuals_of, ids=chunk.to(device), layers=layers)) for chunk in ids.split(rows)]
         seen = {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
         for layer, stream in seen.items():
             demand_finite(stream, f"the {side} model after layer {layer}", model.host.dtype)
@@ -161,17 +167,24 @@ class LocalPair:
         rows = [self._plain_ids(side, prompt) for prompt in prompts]
         self._demand_readable(side, rows)
         tokens = [torch.tensor([row], device=host.device) for row in rows]  # (1, T)
-        prefixes = [model.run(partial(_prefix, ids=ids[:, :-1])) for ids in tokens]
+        prefixes = [model.run(partial(prefix_of, ids=ids[:, :-1])) for ids in tokens]
         for chunk in vectors.to(host.device, host.dtype).split(PATCHES_PER_BATCH):
 
             def run(engine: Engine, chunk: Tensor = chunk) -> tuple[Tensor, ...]:
                 edit = partial(replace, chunk[:, None])  # (rows, 1, d_model): in place of the last token's residual
                 return tuple(
-                    _patched(engine, ids[:, -1:], prefix, layer, edit, len(chunk))
+                    patched(engine, ids[:, -1:], prefix, layer, edit, len(chunk))
                     for ids, prefix in zip(tokens, prefixes, strict=True)
                 )
 
             yield model.run(run)
+
+    def pushed_logits(self, side: Side, rows: Sequence[Sequence[int]], layer: int, vectors: Tensor) -> Iterator[Tensor]:
+        self._demand_readable(side, rows)
+        order = sorted((row for row in rows if row), key=len)
+        for start in range(0, len(order), TEXTS_PER_BATCH):
+            batch = order[start : start + TEXTS_PER_BATCH]
+            yield self.models[side].run(partial(pushed, rows=batch, layer=layer, vectors=vectors))
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
         return [self.text(row.out) for row in self._decoded(requests)]
@@ -285,7 +298,9 @@ class LocalPair:
             ids, counted = [rows[i] for i in batch], [learned[i] for i in batch]
             counts[batch] = torch.tensor([float(sum(flags[1:])) for flags in counted])
             # What lies below the layer runs once for all directions.
-            theirs, ours = (self.models[side].run(partial(_stream, rows=ids, layer=layer)) for side in (other, host))
+            theirs, ours = (
+                self.models[side].run(partial(stream_after, rows=ids, layer=layer)) for side in (other, host)
+            )
             gap = theirs.to(ours.device) - ours  # (rows, tokens, d_model)
             for number, vector in enumerate([torch.zeros(self.d_model), *unit]):
                 v = vector.to(gap.device, gap.dtype)
@@ -295,49 +310,3 @@ class LocalPair:
                 )
                 sums[batch, number] = torch.tensor([float(row.sum()) for row in nll])
         return sums, counts
-
-
-def _residuals(engine: Engine, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
-    """{layer: (n, k, d_model)} for `ids` (n, k). Many texts begin alike: each first token is run once."""
-    first, place = ids[:, 0].unique(return_inverse=True)
-    if ids.shape[1] == 1 or len(first) > SHARED_BEGINNINGS * len(ids):
-        inputs = {"input_ids": ids, "use_cache": False, "logits_to_keep": 1}
-        seen = engine.forward(inputs, capture=layers, stop=True).residuals
-        return {layer: seen[layer].float() for layer in layers}
-    cache = DynamicCache()
-    more = {"cache": cache, "use_cache": True, "logits_to_keep": 1}
-    begun = engine.forward({"input_ids": first[:, None], **more}, capture=layers, stop=True).residuals
-    cache.batch_select_indices(place.cpu())
-    rest = engine.forward({"input_ids": ids[:, 1:], **more}, capture=layers, stop=True).residuals
-    return {layer: torch.cat([begun[layer][place.to(begun[layer].device)], rest[layer]], 1).float() for layer in layers}
-
-
-def _stream(engine: Engine, rows: Sequence[Sequence[int]], layer: int) -> Tensor:
-    """The residuals (rows, tokens, d_model) after `layer`, padded on the right."""
-    inputs = padded(rows, next(engine.decoder.model.parameters()).device)
-    return engine.forward(inputs, capture=[layer], stop=True).residuals[layer]
-
-
-def _prefix(engine: Engine, ids: Tensor) -> DynamicCache:
-    """Keys and values of `ids` (1, T)."""
-    cache = growing_cache(engine.decoder.text_config, 1)
-    last = engine.decoder.n_layers - 1
-    engine.forward(
-        {"input_ids": ids, "cache": cache, "use_cache": True, "logits_to_keep": 1},
-        capture=[last], stop=True,
-    )  # fmt: skip
-    return cache
-
-
-def _patched(engine: Engine, ids: Tensor, prefix: DynamicCache, layer: int, edit: Edit, rows: int) -> Tensor:
-    """Logits (rows, vocab) of the one token `ids` (1, 1) after `prefix`; blocks up to `layer` do not matter."""
-    cache = repeated(prefix, rows)
-    inputs = {
-        "input_ids": ids.expand(rows, 1),
-        "cache": cache,
-        "use_cache": True,
-        "logits_to_keep": 1,
-    }
-    logits = engine.forward(inputs, edits={layer: edit}, start=layer + 1).logits
-    assert logits is not None
-    return logits[:, -1].float()

@@ -70,6 +70,11 @@ class RemotePair:
         for run in self._client.parts(self._path("patched"), body, wire.unframed):
             yield tuple(run[str(number)] for number in range(len(prompts)))
 
+    def pushed_logits(self, side: Side, rows: Sequence[Sequence[int]], layer: int, vectors: Tensor) -> Iterator[Tensor]:
+        body = wire.Pushed(side=side, rows=[list(row) for row in rows], layer=layer, vectors=wire.Array.of(vectors))
+        for run in self._client.parts(self._path("pushed"), body, wire.unframed):
+            yield run["logits"]
+
     def swapped_nll(
         self,
         host: Side,

@@ -171,6 +171,13 @@ class Patched(Body):
     vectors: Array
 
 
+class Pushed(Body):
+    side: Side
+    rows: list[list[int]] = Texts
+    layer: int = Field(ge=0)
+    vectors: Array
+
+
 class Swapped(Body):
     most_bytes = MOST_BYTES
     host: Side

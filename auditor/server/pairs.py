@@ -109,6 +109,22 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
 
             return Streamed(frames(), held.pop_all(), BINARY)
 
+    @app.post("/v1/pairs/{name}/pushed")
+    async def pushed(name: str, asked: wire.Pushed, http: Request) -> Response:
+        """Logits after rows of tokens with vectors added to their residuals, a frame for each run of the rows."""
+        async with AsyncExitStack() as held:
+            pair = await held.enter_async_context(serving.pair(name))
+
+            def begun() -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
+                _fits(pair, asked.layer, asked.vectors, rows=True)
+                _readable(pair, asked.side, asked.rows)
+                runs = pair.pushed_logits(asked.side, asked.rows, asked.layer, asked.vectors.tensor())
+                return next(runs), runs
+
+            first, more = await computed(http, begun)
+            frames = (wire.frame({"logits": logits}) for logits in chain([first], more))
+            return Streamed(frames, held.pop_all(), BINARY)
+
     @app.post("/v1/pairs/{name}/swapped")
     async def swapped(name: str, asked: wire.Swapped, http: Request) -> Response:
         """Losses with δ's component swapped between the models: `sums` (n, 1 + m) and `counts` (n,)."""
