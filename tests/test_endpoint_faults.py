@@ -27,10 +27,11 @@ def line(ws, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234")
     started = []
 
-    def start(plan, protocol=Protocol.AUTO, options="", journal=None):
+    def start(plan, protocol=Protocol.AUTO, journal=None, provider="openai"):
         made = Endpoint(plan)
         started.append(made)
-        spec = parse_spec(f"openai:m?base_url={made.url}&timeout=5&attempts=3&temperature=0.3{options}")
+        base = f"{made.url}/openai" if provider == "azure_openai" else made.url
+        spec = parse_spec(f"{provider}:m?base_url={base}&timeout=5&attempts=3&temperature=0.3&price_in=1&price_out=1")
         caller = open_caller(spec, journal)
         caller.sleep = lambda _seconds: None
         prompts = {name: ws.prompts[f"agent_{name}"] for name in PROMPTS}
@@ -63,10 +64,22 @@ def test_a_fault(fault, line):
     assert "canary" not in str(said)
 
 
-def test_arguments_reach_the_tool_however_they_are_encoded(line):
+@pytest.mark.parametrize("provider", ["openai", "azure_openai", "openrouter"])
+def test_arguments_reach_the_tool_however_they_are_encoded(provider, line, monkeypatch):
+    for name in ("OPENROUTER_API_KEY", "AZURE_OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "sk-canary-1234")
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     for fault in FAULTS[:2]:
-        _, wire = line(plan_of(fault))
+        _, wire = line(plan_of(fault), provider=provider)
         assert [(c["name"], c["args"]) for c in wire.ask(ASKED).calls] == [("ask_model", {"prompts": ["hi"]})]
+
+
+def test_tokens_that_are_not_told_are_not_none_at_all(line):
+    nothing = {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}
+    for usage in (None, {}, nothing):
+        _, wire = line(lambda _body, usage=usage: (*completion({"content": FINAL}, usage=usage), {}))
+        reply = wire.ask(ASKED).reply
+        assert (reply.tokens_in, reply.tokens_out, reply.cost_usd) == (None, None, None)
 
 
 def test_halves_of_characters_do_not_reach_the_files(line, tmp_path):

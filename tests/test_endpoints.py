@@ -267,6 +267,9 @@ def test_a_run_over_an_endpoint_that_fails_a_third_of_its_calls(workspace_folder
         ("openai:m?efort=low", "efort: Extra inputs are not permitted; options: effort"),
         ("openai:m?effort=huge", "effort"),
         ("openai:m?temperature", "name=value"),
+        ("openai:m?temperature=", "temperature: Input should be a valid number"),
+        ("openai:m?temperature=0&temperature=1", "temperature is given twice"),
+        ("openai:m?name=n", "name is given twice"),
         ("openai:m?temperature=9", "less than or equal to 2"),
         ("openai:m?key_file=/nowhere", "cannot read the key file"),
         ("openai:m?key_env=NO_SUCH_KEY", "needs NO_SUCH_KEY"),
@@ -276,6 +279,20 @@ def test_a_run_over_an_endpoint_that_fails_a_third_of_its_calls(workspace_folder
 def test_a_wrong_model_string(text, told):
     with pytest.raises(UsageError, match=told.replace("?", r"\?")):
         open_caller(parse_spec(text))
+
+
+def test_where_a_model_is_asked(monkeypatch):
+    """OPENAI_BASE_URL is for OpenAI's models: others are not asked there, nor said to be."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.azure.com")
+    asked = {
+        name: parse_spec(name).endpoint for name in ("openai:m", "anthropic:m", "openrouter:a/m", "azure_openai:m")
+    }
+    assert asked == {
+        "openai:m": "http://127.0.0.1:9/v1", "anthropic:m": "anthropic", "openrouter:a/m": "https://openrouter.ai/api/v1",
+        "azure_openai:m": "https://mine.azure.com",
+    }  # fmt: skip
+    assert parse_spec("anthropic:m?base_url=http://x/").endpoint == "http://x/"
 
 
 def test_a_key_from_a_file(endpoint, tmp_path):

@@ -1,12 +1,14 @@
-"""A client for endpoints that speak OpenAI's protocol more or less."""
+"""Clients for endpoints that speak OpenAI's protocol more or less."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.outputs import ChatResult
-from langchain_openai import ChatOpenAI
+from langchain_openai import AzureChatOpenAI, ChatOpenAI
+from langchain_openai.chat_models.base import BaseChatOpenAI
 
 from auditor.llm.failures import Malformed
 
@@ -28,7 +30,7 @@ _STATUS = {
 }  # fmt: skip
 
 
-class CompatibleChat(ChatOpenAI):
+class _Compatible(BaseChatOpenAI):
     """Reads tool arguments that are objects or encoded twice, and raises errors that came as an answer."""
 
     def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
@@ -41,7 +43,23 @@ class CompatibleChat(ChatOpenAI):
             if choice.get("error") or choice.get("finish_reason") == "error":
                 raise ToldInside(choice.get("error") or "the model's provider broke off")
             _mend_calls(choice["message"])
+        usage = body.get("usage") or {}
+        if None in (usage.get("prompt_tokens"), usage.get("completion_tokens")):
+            body["usage"] = None  # else they would count as 0
         return super()._create_chat_result(body, generation_info)
+
+
+class CompatibleChat(_Compatible, ChatOpenAI):
+    """OpenAI's own, and whoever has the same routes."""
+
+
+class CompatibleAzure(_Compatible, AzureChatOpenAI):
+    """Azure's, whose addresses and keys differ."""
+
+
+CHATS: Mapping[str, type[BaseChatOpenAI]] = {  # by provider
+    "openai": CompatibleChat, "openrouter": CompatibleChat, "azure_openai": CompatibleAzure,
+}  # fmt: skip
 
 
 def _mend_calls(message: dict[str, Any]) -> None:

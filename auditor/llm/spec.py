@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 OFFLINE = "offline"
 OPENROUTER = "https://openrouter.ai/api/v1"
+# Environment variables that providers' packages read an address from.
+_ADDRESSES = {"": "OPENAI_BASE_URL", "openai": "OPENAI_BASE_URL", "azure_openai": "AZURE_OPENAI_ENDPOINT"}
 
 
 class ModelSpec(BaseModel):
@@ -38,9 +40,16 @@ class ModelSpec(BaseModel):
     price_out: float | None = Field(None, ge=0, description="USD per million output tokens")
 
     @property
+    def address(self) -> str | None:
+        """Where it is asked; None leaves it to the provider's package."""
+        if self.provider == "openrouter":
+            return self.base_url or OPENROUTER
+        return self.base_url or os.environ.get(_ADDRESSES.get(self.provider, "")) or None
+
+    @property
     def endpoint(self) -> str:
         """What the limit of concurrent calls is shared by: the address, else the provider."""
-        return self.base_url or os.environ.get("OPENAI_BASE_URL") or self.name.partition(":")[0]
+        return self.address or self.provider or self.name
 
     @property
     def key_name(self) -> str:
@@ -58,15 +67,21 @@ def parse_spec(text: str) -> ModelSpec:
     """`openai:gpt-5?effort=medium&max_tokens=4000`. Raises UsageError that names the wrong option."""
     name, _, query = text.partition("?")
     try:
-        options: dict[str, Any] = dict(parse_qsl(query, strict_parsing=True)) if query else {}
-        return ModelSpec(name=name, **options)
+        given = parse_qsl(query, strict_parsing=True, keep_blank_values=True) if query else []
+    except ValueError as error:
+        raise UsageError(f"model {text!r}: options are written name=value, joined by &") from error
+    options: dict[str, Any] = {"name": name}
+    for key, value in given:
+        if key in options:
+            raise UsageError(f"model {text!r}: {key} is given twice")
+        options[key] = value
+    try:
+        return ModelSpec(**options)
     except ValidationError as error:
         first = error.errors()[0]
         known = ", ".join(field for field in ModelSpec.model_fields if field != "name")
         hint = f"; options: {known}" if first["type"] == "extra_forbidden" else ""
         raise UsageError(f"model {text!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}{hint}") from error
-    except ValueError as error:
-        raise UsageError(f"model {text!r}: options are written name=value, joined by &") from error
 
 
 def api_key(spec: ModelSpec) -> SecretStr | None:
@@ -95,7 +110,7 @@ def _sound_key(key: str, spec: ModelSpec) -> SecretStr:
 
 
 def _check_address(spec: ModelSpec) -> None:
-    url = spec.base_url or (os.environ.get("OPENAI_BASE_URL") if spec.provider == "openai" else None)
+    url = spec.address
     if url is None:
         return
     if not url.startswith(("http://", "https://")):
@@ -111,7 +126,7 @@ def connect(spec: ModelSpec) -> BaseChatModel:
     """
     from langchain.chat_models import init_chat_model
 
-    from auditor.llm.compatible import CompatibleChat
+    from auditor.llm.compatible import CHATS
 
     _check_address(spec)
     if problem := missing_socks():
@@ -127,11 +142,11 @@ def connect(spec: ModelSpec) -> BaseChatModel:
     }
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if spec.provider == "openrouter":
-        options = {"base_url": OPENROUTER, "extra_body": {"usage": {"include": True}}, **options}
+        options |= {"base_url": spec.address, "extra_body": {"usage": {"include": True}}}
     options |= {"max_retries": 0, "timeout": spec.timeout}
     try:
-        if spec.provider in ("openai", "openrouter"):
-            return CompatibleChat(model=spec.name.partition(":")[2], **options)
+        if spec.provider in CHATS:
+            return CHATS[spec.provider](model=spec.name.partition(":")[2], **options)
         chat: BaseChatModel = init_chat_model(spec.name, **options)
         return chat
     except ImportError as error:
