@@ -10,8 +10,9 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from auditor.errors import UsageError
-from auditor.llm.caller import CallLog, cache_marked, open_caller, scrub
+from auditor.llm.caller import cache_marked, open_caller, scrub
 from auditor.llm.failures import CallFailed, EndpointUnusable, retry_after
+from auditor.llm.journal import CallLog
 from auditor.llm.spec import parse_spec
 
 ASKED = [SystemMessage("Be brief."), HumanMessage("What grinds?")]
@@ -293,6 +294,12 @@ def test_where_a_model_is_asked(monkeypatch):
         "azure_openai:m": "https://mine.azure.com",
     }  # fmt: skip
     assert parse_spec("anthropic:m?base_url=http://x/").endpoint == "http://x/"
+
+
+def test_where_a_key_is_looked_for():
+    names = {"openai:m": "OPENAI_API_KEY", "google_genai:m": "GOOGLE_API_KEY", "mistralai:m": "MISTRAL_API_KEY",
+             "groq:m?key_env=MINE": "MINE"}  # fmt: skip
+    assert {name: parse_spec(name).key_name for name in names} == names
 
 
 def test_a_key_from_a_file(endpoint, tmp_path):

@@ -12,7 +12,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 from auditor.errors import BadFile, UsageError
 from auditor.evaluation.store import RunStore
 from auditor.lines import add_line, read_lines
-from auditor.llm.caller import Caller, CallLog
+from auditor.llm.caller import Caller
+from auditor.llm.journal import CallLog
 from auditor.testing import ScriptedChat
 
 TEXTS = ["one\u2028line", "next\x85line", "ligne d'été", "é" * 9, "\x1c\x0b\x0c"]

@@ -17,7 +17,7 @@ from auditor.evaluation.organism import audit_organism, failed
 from auditor.evaluation.stats import summarize
 from auditor.lens.corpus import read_corpus
 from auditor.lens.words import background_of
-from auditor.llm.caller import CallLog
+from auditor.llm.journal import CallLog
 from auditor.llm.spec import OFFLINE
 from auditor.models.embed import load_embedder
 from auditor.types import AuditRecord, LlmUse, RunResult

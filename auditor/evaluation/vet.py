@@ -21,7 +21,8 @@ from auditor.evaluation.vet_report import lens_words
 from auditor.evidence import evidence_for, make_lens
 from auditor.lens.corpus import read_corpus
 from auditor.lens.words import background_of
-from auditor.llm.caller import CallLog, open_caller
+from auditor.llm.caller import open_caller
+from auditor.llm.journal import CallLog
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.embed import load_embedder
 from auditor.models.remote import open_pair

@@ -20,6 +20,9 @@ OPENROUTER = "https://openrouter.ai/api/v1"
 # Environment variables that providers' packages read an address from.
 _ADDRESSES = {"": "OPENAI_BASE_URL", "openai": "OPENAI_BASE_URL", "azure_openai": "AZURE_OPENAI_ENDPOINT"}
 
+# … and a key, where it is not called as the provider is.
+_KEYS = {"google_genai": "GOOGLE_API_KEY", "mistralai": "MISTRAL_API_KEY", "perplexity": "PPLX_API_KEY"}
+
 
 class ModelSpec(BaseModel):
     """A model and how it is called. Options that are not given are left to the provider."""
@@ -54,7 +57,8 @@ class ModelSpec(BaseModel):
     @property
     def key_name(self) -> str:
         """Where the key is looked for."""
-        return str(self.key_file or self.key_env or f"{(self.provider or 'provider').upper()}_API_KEY")
+        own = _KEYS.get(self.provider, f"{self.provider or 'provider'}_api_key".upper())
+        return str(self.key_file or self.key_env or own)
 
     @property
     def provider(self) -> str:

@@ -27,8 +27,9 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from auditor.agent.protocol import Wire
 from auditor.errors import AuditorError, UsageError
 from auditor.evaluation.audit import PROMPTS
-from auditor.llm.caller import CallLog, open_caller
+from auditor.llm.caller import open_caller
 from auditor.llm.failures import CallFailed, EndpointUnusable
+from auditor.llm.journal import CallLog
 from auditor.llm.spec import parse_spec
 from auditor.llm.verdict import NoVerdict, read_score, settle
 from auditor.types import Protocol
