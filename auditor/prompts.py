@@ -22,11 +22,12 @@ def _environment() -> Environment:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A Jinja template with its declared variables."""
+    """A Jinja template with its declared variables, and with all that it is given to fill in."""
 
     name: str
     variables: frozenset[str]
     source: str
+    given: frozenset[str]
 
     def render(self, **values: Any) -> str:
         """Raises UsageError if the variables given are not those declared, or the template fails on them."""
@@ -38,8 +39,11 @@ class Prompt:
             raise UsageError(f"prompt {self.name} cannot be filled in: {error}") from error
 
 
-def read_prompt(path: Path) -> Prompt:
-    """A Markdown template whose front matter lists its variables. Raises BadFile with the line of what is wrong."""
+def read_prompt(path: Path, before: Prompt | None = None) -> Prompt:
+    """A Markdown template whose front matter lists its variables; `before` is the prompt that it overrides.
+
+    Raises BadFile with the line of what is wrong.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -57,11 +61,15 @@ def read_prompt(path: Path) -> Prompt:
         raise BadFile(path, f"broken front matter: {error.problem}", line) from error
     except (yaml.YAMLError, TemplateError) as error:
         line = above + error.lineno if getattr(error, "lineno", None) else None  # type: ignore[union-attr]
-        raise BadFile(path, f"broken template: {error}", line) from error
+        raise BadFile(path, f"broken template: {getattr(error, 'message', None) or error}", line) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise BadFile(path, "its front matter must be `variables: [NAME, …]`", 2)
     if undeclared := sorted(used - set(names)):
         first = re.search(rf"\b{re.escape(undeclared[0])}\b", match[2])
         line = above + 1 + match[2].count("\n", 0, first.start() if first else 0)
         raise BadFile(path, f"uses {', '.join(undeclared)}, not among its variables", line)
-    return Prompt(path.stem, frozenset(names), match[2])
+    given = before.given if before else frozenset(names)
+    if strange := sorted(frozenset(names) - given):
+        there = ", ".join(sorted(given)) or "nothing"
+        raise BadFile(path, f"nobody gives {', '.join(strange)}; there is {there}", 2)
+    return Prompt(path.stem, frozenset(names), match[2], given)

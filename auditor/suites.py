@@ -25,13 +25,13 @@ class Draft:
     before: Draft | None
 
 
-def read_draft(path: Path, shelf: Shelf[Draft]) -> Draft:
-    """Raises BadFile if it is no YAML mapping."""
+def read_draft(path: Path, before: Draft | None) -> Draft:
+    """`before` is the suite that it overrides. Raises BadFile if it is no YAML mapping."""
     document = read_document(path)
     if not isinstance(document.data, dict):
         fitted(document.data, Suite, document)
-    name, before = document.data.get("name"), shelf.items.get(path.stem)
-    return Draft(name if isinstance(name, str) else path.stem, document, before.value if before else None)
+    name = document.data.get("name")
+    return Draft(name if isinstance(name, str) else path.stem, document, before)
 
 
 def finish(drafts: Shelf[Draft], suites: Shelf[Suite]) -> None:

@@ -530,5 +530,5 @@ class RunResult(Record):
     grader: str
     audits: tuple[AuditRecord, ...]
     summary: tuple[SummaryRow, ...]
-    llm_use: dict[str, LlmUse] = Field(description="by role: `agent`, or a grader's name; offline ones left out")
+    llm_use: dict[str, LlmUse] = Field(description="by role: `agent`, a grader's name, `check`; offline ones left out")
     seconds: dict[str, float]

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import auditor
 from auditor.errors import BadFile, UsageError
@@ -27,6 +27,8 @@ from auditor.shelves import Broken, Shelf
 from auditor.suites import Draft, finish, read_draft
 from auditor.types import Agent, Organism, Rubric, Suite
 from auditor.yaml_files import read_document, read_yaml
+
+T = TypeVar("T")
 
 MARKER = "auditor.toml"
 ENTRY_POINTS = "auditor.workspaces"
@@ -140,9 +142,9 @@ def _load_root(ws: Workspace, drafts: Shelf[Draft], name: str, root: Path) -> No
     _plugins(ws.tools, Tool, root / "tools", name)
     _plugins(ws.graders, Grader, root / "graders", name)
     _files(ws.agents, root / "evals" / "agents", "*.yaml", name, lambda p: read_yaml(p, Agent))
-    _files(drafts, root / "evals" / "suites", "*.yaml", name, lambda p: read_draft(p, drafts))
+    _files(drafts, root / "evals" / "suites", "*.yaml", name, lambda p: read_draft(p, _before(drafts, p.stem)))
     _files(ws.rubrics, root / "rubrics", "*.yaml", name, lambda p: read_yaml(p, Rubric))
-    _files(ws.prompts, root / "prompts", "*.md", name, read_prompt)
+    _files(ws.prompts, root / "prompts", "*.md", name, lambda p: read_prompt(p, _before(ws.prompts, p.stem)))
     _files(ws.organisms, root / "evals" / "organisms", "*/organism.yaml", name, read_organism)
     for path in sorted((root / "evals" / "corpora").glob("*.jsonl.gz")):
         ws.corpora.put(path.name.split(".")[0], path, path, name)
@@ -162,6 +164,12 @@ def _files(shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Calla
             shelf.put(value.name, value, path, root)
         except BadFile as error:
             shelf.fail({expected, *_claimed(path, _YAML_NAME)}, error, root)
+
+
+def _before(shelf: Shelf[T], name: str) -> T | None:
+    """What of that name was there before."""
+    there = shelf.items.get(name)
+    return there.value if there else None
 
 
 def _plugin_files(folder: Path) -> list[Path]:

@@ -126,6 +126,35 @@ def test_a_rubric_that_could_not_grade(change, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("said", [told(401, "Incorrect API key provided"), told(402, "Insufficient credits.")])
+def test_a_grader_that_can_answer_nobody_is_found_before_the_agents_are_paid(said, workspace_folder, run_cli, judges):
+    served = judges(lambda body: said)
+    args = ["evaluate", "small", "--llm", "openai:agent", "--grader-llm", "openai:judge", "--name", "run", "--json"]
+    code, out, err = run_cli(*args)
+    assert (code, out) == (2, "")
+    assert err.strip().splitlines()[-1].startswith("error: the grader's model openai:judge: the LLM endpoint ")
+    assert [body["model"] for body in served.requests] == ["judge"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("grade_rubric", "no front matter", "grade_rubric.md:1: has no front matter"),
+        ("grade_rubric", "---\nvariables: [levels, mood]\n---\n{{ levels }} {{ mood }}", "grade_rubric.md:2: nobody"),
+        ("agent_conclude", "---\nvariables: [why]\n---\n{{ why }}", "agent_conclude.md:2: nobody gives why; there is"),
+        ("agent_conclude", "---\nvariables: [reason]\n---\n\n{{ reason | shout }}", "agent_conclude.md:5: broken"),
+    ],
+)
+def test_a_prompt_is_checked_before_anything_is_paid(name, text, said, workspace_folder, run_cli, judges):
+    served = judges(lambda body: None)
+    (workspace_folder / "prompts").mkdir()
+    (workspace_folder / f"prompts/{name}.md").write_text(text)
+    args = ["evaluate", "small", "--llm", "openai:agent", "--grader-llm", "openai:judge", "--name", "run", "--json"]
+    code, out, err = run_cli(*args)
+    assert (code, out, served.requests) == (2, "", [])
+    assert said in err.strip().splitlines()[-1]
+
+
 def test_a_rubric_is_checked_before_anything_is_paid(workspace_folder, run_cli, serve):
     endpoint = serve(lambda body: FINAL)
     (workspace_folder / "rubrics").mkdir()
@@ -192,13 +221,19 @@ NO_VERDICTS = {
     "refused": completion({"refusal": "I cannot judge this."}),
     "moderated": told(403, "Your input was flagged", 403),
     "failing": told(400, "Bad Request"),
-    "unpaid": told(402, "Insufficient credits."),
+    "unpaid": told(402, "Insufficient credits."),  # as it may be from the first verdict on
 }
+READY = completion({"content": "ready"})
+
+
+def is_check(body):
+    """Whether the judge is only asked if it is there."""
+    return "ready" in body["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("name", NO_VERDICTS)
 def test_a_hypothesis_without_a_verdict_is_kept_and_graded_by_resuming(name, workspace_folder, run_cli, judges):
-    served = judges(lambda body: NO_VERDICTS[name])
+    served = judges(lambda body: READY if is_check(body) else NO_VERDICTS[name])
     args = ["evaluate", "small", "--llm", "openai:agent", "--grader-llm", "openai:judge", "--grader-repeats", 1,
             "--name", "run", "--repeats", 1, "--agent", "blackbox", "--json"]  # fmt: skip
     code, out, err = run_cli(*args)
@@ -208,11 +243,12 @@ def test_a_hypothesis_without_a_verdict_is_kept_and_graded_by_resuming(name, wor
     assert audit["error"].startswith("rubric_llm: ")
     asked = sum(body["model"] == "agent" for body in served.requests)
 
-    well = judges(lambda body: None)
+    well = judges(lambda body: READY if is_check(body) else None)
     code, out, err = run_cli(*args, "--resume")
     assert code == 0, err + out
     assert [audit["grade"] for audit in json.loads(out)["audits"]] == [3]
-    assert [body["model"] for body in well.requests] == ["judge"]  # the agent is not paid again
+    asked_again = [body["model"] for body in well.requests if not is_check(body)]
+    assert asked_again == ["judge"]  # the agent is not paid again
     assert asked == 1
     use = json.loads(out)["llm_use"]
     answered = name not in ("moderated", "failing", "unpaid")

@@ -92,7 +92,8 @@ def test_each_role_has_its_own_model(workspace_folder, run_cli, serve):
     assert result["grader"] == "rubric_llm"
     assert [a["grade"] for a in result["audits"]] == [3, 3]
     use = result["llm_use"]
-    assert sorted(use) == ["agent", "coherence_llm", "patchscope_scale_llm", "rubric_llm"]
+    assert sorted(use) == ["agent", "check", "coherence_llm", "patchscope_scale_llm", "rubric_llm"]
+    assert use["check"]["calls"] == 1  # whether the grader answers at all
     assert use["agent"] == {"calls": 2, "tokens": {"input": 200, "output": 20}, "cost_usd": None}
     assert use["rubric_llm"]["calls"] == 4
     assert use["rubric_llm"]["cost_usd"] == pytest.approx(4 * (100 * 1 + 10 * 2) / 1e6)

@@ -30,7 +30,7 @@ def request(ws: Workspace, suite: Suite, settings: Settings, seed: int, protocol
     organisms = [ws.organisms[name] for name in suite.organisms]
     prompts = {*(agent.prompt for agent in agents.values()), *(f"agent_{part}" for part in PROMPTS)}
     if {settings.grader_llm, settings.lens_llm} != {OFFLINE}:
-        prompts |= {name for name in ws.prompts.items if name.startswith("grade_")}
+        prompts |= {name for name in (*ws.prompts.items, *ws.prompts.broken) if name.startswith("grade_")}
     return {
         "suite": suite.model_dump(mode="json"),
         "llm": settings.llm,

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
+from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from auditor.agent.chat import make_caller
@@ -17,6 +18,8 @@ from auditor.evaluation.organism import audit_organism, failed
 from auditor.evaluation.stats import summarize
 from auditor.lens.corpus import read_corpus
 from auditor.lens.words import background_of
+from auditor.llm.caller import Caller
+from auditor.llm.failures import CallFailed, EndpointUnusable
 from auditor.llm.journal import CallLog
 from auditor.llm.spec import OFFLINE
 from auditor.models.embed import load_embedder
@@ -33,6 +36,8 @@ def evaluate(run: Evaluation) -> RunResult:
     log = CallLog(run.store.folder / "calls.jsonl")
     with contextlib.closing(connection):
         shared = _shared(run, SqliteSaver(connection), log, seconds)
+        if shared.grader and len(done) < len(jobs):
+            _reach(shared.grader)
         for name in run.suite.organisms:
             todo = [job for job in jobs if job.organism.name == name and job.id not in done]
             if not todo:
@@ -60,6 +65,19 @@ def evaluate(run: Evaluation) -> RunResult:
         llm_use=_use(run, log, audits),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
     )
+
+
+def _reach(grader: Caller) -> None:
+    """Ask the grader's model for a word: agents are not to be paid for what nobody grades.
+
+    Raises UsageError if it can answer nobody.
+    """
+    try:
+        grader.call([HumanMessage("Answer with one word: ready")], purpose="check", usable=lambda _message: False)
+    except EndpointUnusable as error:
+        raise UsageError(f"the grader's model {grader.name}: {error}") from error
+    except CallFailed:
+        return  # it may answer when there is something to grade
 
 
 def _use(run: Evaluation, log: CallLog, audits: Sequence[AuditRecord]) -> dict[str, LlmUse]:
