@@ -62,6 +62,9 @@ class FakePair:
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return [1.0] * len(texts)
 
+    def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
+        return [(float(len(text.split())), len(text.split())) for text in texts]
+
 
 Turn = str | AIMessage | Exception
 

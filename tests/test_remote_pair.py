@@ -29,7 +29,7 @@ class TestRemotePair:
         asked = [
             Request(p, side, i, 8 + i, 0.9, 0.95, i % 2 == 0, None if i % 3 else push, "Be old." if i else "")
             for i, p in enumerate(SENTENCES) for side in Side
-        ]  # fmt: skip
+        ] + [Request(p, chat=False, max_new_tokens=6, verbatim=True) for p in SENTENCES]  # fmt: skip
         assert remote.generate(asked) == tiny.generate(asked)
 
     def test_tensors_are_the_same(self, remote, tiny):
@@ -37,6 +37,10 @@ class TestRemotePair:
         vectors = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(1))
         rows, learned = [[5, 6, 7, 8], [9, 8, 7]], [[False, True, True, True], [True, True, False]]
         for side in Side:
+            asked = [Request(p, system="Be old.", prefill="It ", verbatim=True) for p in SENTENCES]
+            asked.append(Request("The to", user_turn=True))
+            said = [" is so.", "is", "", "was, then.", "wn"]
+            assert remote.said_nll(side, asked, said) == tiny.said_nll(side, asked, said)
             theirs, ours = (pair.residuals(side, ids, [0, 2]) for pair in (remote, tiny))
             assert all(torch.equal(theirs[layer], ours[layer]) for layer in (0, 2))
             assert torch.equal(remote.unembed(side, vectors), tiny.unembed(side, vectors))
@@ -64,6 +68,8 @@ class TestRemotePair:
             ("residuals", {"side": "base", "layers": [1], "ids": [[]]}),
             ("swapped", {"host": "base", "layer": 1, "rows": [[1, 2]], "learned": [[True]], "vectors": VECTORS}),
             ("swapped", {"host": "base", "layer": 1, "rows": [[1, 999]], "learned": [[True] * 2], "vectors": VECTORS}),
+            ("said", {"side": "base", "requests": [{"prompt": "a"}], "texts": ["b", "c"]}),
+            ("said", {"side": "base", "requests": [{"prompt": "a"}], "texts": ["b" * 100_000]}),
             ("pushed", {"side": "base", "layer": 9, "rows": [[1, 2]], "vectors": VECTORS}),
             ("pushed", {"side": "base", "layer": 1, "rows": [[1, 999]], "vectors": VECTORS}),
             ("pushed", {"side": "base", "layer": 1, "rows": [[]], "vectors": VECTORS}),

@@ -69,6 +69,9 @@ class BlindPair:
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return self._asked(lambda pair: pair.mean_nll(side, texts))
 
+    def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
+        return self._asked(lambda pair: pair.said_nll(side, requests, texts))
+
     def _asked(self, ask: Callable[[ModelPair], T]) -> T:
         """What the pair behind answers; an error that names it does so no longer."""
         pair = _behind[self]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -63,7 +63,7 @@ class Request:
     """One text to be generated. `chat`: wrap the prompt in the tokenizer's chat template, with `system` before it
     and `prefill` as the beginning of the answer; without it the prompt is the beginning of a plain text. `user_turn`:
     the model writes the user's words, which `prompt` (or nothing) begins. `amplify`: hold the finetune against the
-    base at every token.
+    base at every token. `verbatim`: the text with the white space that it begins and ends with.
     """
 
     prompt: str
@@ -78,6 +78,7 @@ class Request:
     prefill: str = ""
     user_turn: bool = False
     amplify: Amplification | None = None
+    verbatim: bool = False
 
     def __post_init__(self) -> None:
         """Raises UsageError for what does not go together."""
@@ -89,6 +90,13 @@ class Request:
     @property
     def sampling(self) -> Sampling:
         return Sampling(self.seed, self.max_new_tokens, self.temperature, self.top_p)
+
+
+def going_on(request: Request, text: str) -> Request:
+    """`request` once `text` has been said: a prompt that ends with it."""
+    if request.user_turn:
+        return replace(request, prompt=request.prompt + text)
+    return replace(request, prefill=request.prefill + text)
 
 
 @dataclass(frozen=True, slots=True)

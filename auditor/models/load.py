@@ -88,6 +88,22 @@ def pair_on(
     )
 
 
+def load_alone(model: str, settings: Settings, worker: Worker | None = None) -> LocalPair:
+    """A whole model that stands on both sides: a reference for texts of others, or what has no known base.
+
+    `worker`: whose thread runs it, if others' models are there already. Raises BadModel.
+    """
+    weights = resolve(model, settings)
+    alone = Variant(load_host(weights, settings, worker or Worker()))
+    return LocalPair(
+        name=weights.id,
+        fingerprint=weights.sha256[:16],
+        base_sources=weights.sources,
+        tokenizer=alone.host.tokenizer,
+        models={Side.BASE: alone, Side.FINETUNED: alone},
+    )
+
+
 def load_host(
     weights: Weights,
     settings: Settings,

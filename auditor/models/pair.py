@@ -13,10 +13,11 @@ from torch import Tensor
 from auditor.chat_template import render, users_turn
 from auditor.errors import UsageError
 from auditor.models.engine import Engine, replace
-from auditor.models.generate import Amplification, Amplified, Request, Side, demand_amplified
+from auditor.models.generate import Amplification, Amplified, Request, Side, demand_amplified, going_on
 from auditor.models.host import Variant
 from auditor.models.likelihood import token_nll
 from auditor.models.passes import patched, prefix_of, pushed, residuals_of, stream_after
+from auditor.models.prefixes import common
 from auditor.models.row import Beside, Row, likelihood
 from auditor.models.stream import demand_finite, unembed
 from auditor.models.tokens import all_plain_ids, plain_ids, something, told_of, without_embeddings
@@ -93,6 +94,12 @@ class ModelPair(Protocol):
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         """Mean negative log-likelihood per token, in nats; `inf` for texts of fewer than two tokens."""
+        ...
+
+    def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Of each of `texts`, verbatim, as what is said after its request's prompt, whatever side that asks: summed
+        negative log-likelihood in nats, and how many tokens that is; a text of none gives (0, 0).
+        """
         ...
 
 
@@ -187,11 +194,11 @@ class LocalPair:
             yield self.models[side].run(partial(pushed, rows=batch, layer=layer, vectors=vectors))
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
-        return [self.text(row.out) for row in self._decoded(requests)]
+        return [self.said(row) for row in self._decoded(requests)]
 
     def amplified(self, requests: Sequence[Request]) -> list[Amplified]:
         demand_amplified(requests)
-        return [Amplified(self.text(row.out), *(likelihood([row]) or (None, None))) for row in self._decoded(requests)]
+        return [Amplified(self.said(row), *(likelihood([row]) or (None, None))) for row in self._decoded(requests)]
 
     def _decoded(self, requests: Sequence[Request]) -> list[Row]:
         """A row for each request, at its end."""
@@ -213,7 +220,10 @@ class LocalPair:
     def row(self, request: Request) -> Row:
         """`request` as a row that a live batch can take. Raises UsageError."""
         ids, model = self._prompt_ids(request, request.side), self.models[request.side]
-        row = Row(ids, request.sampling, model.adapter, request.steering, stops=self.stops(request.side))
+        row = Row(
+            ids, request.sampling, model.adapter, request.steering, stops=self.stops(request.side),
+            verbatim=request.verbatim,
+        )  # fmt: skip
         if request.amplify is not None:
             self.amplify(row, request.amplify, self._prompt_ids(request, Side.BASE))
         return row
@@ -231,9 +241,14 @@ class LocalPair:
         if row.beside is not None:
             self.models[Side.BASE].host.demand_room(len(row.beside.row.prompt), row.sampling.max_new_tokens)
 
-    def text(self, ids: Sequence[int]) -> str:
-        """What the tokens say."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+    def text(self, ids: Sequence[int], *, verbatim: bool = False) -> str:
+        """What the tokens say; `verbatim`: with the white space around it."""
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return text if verbatim else text.strip()
+
+    def said(self, row: Row) -> str:
+        """What a row says."""
+        return self.text(row.out, verbatim=row.verbatim)
 
     def _prompt_ids(self, request: Request, side: Side) -> list[int]:
         """What is asked, as `side` reads it."""
@@ -276,6 +291,21 @@ class LocalPair:
             rows = [encoded[i] for i in batch]
             for i, nll in zip(batch, self.models[side].run(partial(token_nll, rows=rows)), strict=True):
                 out[i] = float(nll.mean())
+        return out
+
+    def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
+        asked = [self._prompt_ids(request, side) for request in requests]
+        rows = [self._prompt_ids(going_on(r, text), side) for r, text in zip(requests, texts, strict=True)]
+        self._demand_readable(side, rows)
+        read = [common(prompt, row) for prompt, row in zip(asked, rows, strict=True)]
+        out = [(0.0, 0)] * len(rows)
+        order = sorted((i for i in range(len(rows)) if read[i] < len(rows[i]) > 1), key=lambda i: len(rows[i]))
+        for start in range(0, len(order), TEXTS_PER_BATCH):
+            batch = order[start : start + TEXTS_PER_BATCH]
+            counted = [[place >= read[i] for place in range(len(rows[i]))] for i in batch]
+            job = partial(token_nll, rows=[rows[i] for i in batch], counted=counted)
+            for i, nll in zip(batch, self.models[side].run(job), strict=True):
+                out[i] = (float(nll.sum()), len(nll))
         return out
 
     def swapped_nll(

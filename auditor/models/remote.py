@@ -56,6 +56,15 @@ class RemotePair:
         found: list[float | None] = self._post("nll", wire.Nll(side=side, texts=list(texts))).json()
         return [float("inf") if value is None else value for value in found]
 
+    def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
+        found: list[tuple[float, int]] = []
+        for start in range(0, len(requests), REQUESTS_AT_ONCE):
+            part = slice(start, start + REQUESTS_AT_ONCE)
+            asked = [wire.WireRequest.of(request) for request in requests[part]]
+            said = self._post("said", wire.Said(side=side, requests=asked, texts=list(texts[part])))
+            found += [(float(total), int(count)) for total, count in said.json()]
+        return found
+
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         body = wire.Residuals(side=side, layers=list(layers), ids=ids.tolist())
         return {int(layer): part for layer, part in self._tensors("residuals", body).items()}

@@ -32,6 +32,7 @@ class Row:
     heard: Callable[[Row], bool] | None = None
     stops: frozenset[int] = frozenset()  # tokens that end it, beside the model's own
     beside: Beside | None = None  # if it is amplified
+    verbatim: bool = False  # its text keeps the white space that it begins and ends with
     follows: bool = False  # it is beside an amplified one, whose tokens it reads
     out: list[int] = field(default_factory=list)
     logprobs: list[tuple[float, list[tuple[int, float]]]] = field(default_factory=list)

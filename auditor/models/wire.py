@@ -98,6 +98,23 @@ class WireRequest(Body):
     prefill: str = Field("", max_length=1_000_000)
     user_turn: bool = False
     amplify: Amplify | None = None
+    verbatim: bool = False
+
+    @classmethod
+    def of(cls, request: Request, steering: int | None = None) -> WireRequest:
+        r = request
+        return cls(
+            prompt=r.prompt, side=r.side, seed=r.seed, max_new_tokens=r.max_new_tokens, temperature=r.temperature,
+            top_p=r.top_p, chat=r.chat, steering=steering, system=r.system, prefill=r.prefill, user_turn=r.user_turn,
+            amplify=Amplify.of(r.amplify) if r.amplify else None, verbatim=r.verbatim,
+        )  # fmt: skip
+
+    def unpacked(self, steering: Steering | None = None) -> Request:
+        return Request(
+            self.prompt, self.side, self.seed, self.max_new_tokens, self.temperature, self.top_p, self.chat, steering,
+            self.system, self.prefill, self.user_turn, self.amplify.unpacked() if self.amplify else None,
+            self.verbatim,
+        )  # fmt: skip
 
 
 class Generate(Body):
@@ -116,28 +133,13 @@ class Generate(Body):
         pushes = list(dict.fromkeys(r.steering for r in requests if r.steering is not None))
         place = {push: number for number, push in enumerate(pushes)}
         return cls(
-            requests=[
-                WireRequest(
-                    prompt=r.prompt, side=r.side, seed=r.seed, max_new_tokens=r.max_new_tokens,
-                    temperature=r.temperature, top_p=r.top_p, chat=r.chat, system=r.system, prefill=r.prefill,
-                    steering=None if r.steering is None else place[r.steering],
-                    user_turn=r.user_turn, amplify=Amplify.of(r.amplify) if r.amplify else None,
-                )
-                for r in requests
-            ],
+            requests=[WireRequest.of(r, None if r.steering is None else place[r.steering]) for r in requests],
             steerings=[WireSteering(layer=push.layer, vector=Array.of(push.vector)) for push in pushes],
-        )  # fmt: skip
+        )
 
     def unpacked(self) -> list[Request]:
         pushes = [Steering(push.layer, push.vector.tensor()) for push in self.steerings]
-        return [
-            Request(
-                r.prompt, r.side, r.seed, r.max_new_tokens, r.temperature, r.top_p, r.chat,
-                None if r.steering is None else pushes[r.steering], r.system, r.prefill,
-                r.user_turn, r.amplify.unpacked() if r.amplify else None,
-            )
-            for r in self.requests
-        ]  # fmt: skip
+        return [r.unpacked(None if r.steering is None else pushes[r.steering]) for r in self.requests]
 
 
 class Generated(BaseModel):
@@ -149,6 +151,20 @@ class Generated(BaseModel):
 class Nll(Body):
     side: Side
     texts: list[str] = Texts
+
+
+class Said(Body):
+    """What was said after each request; a steering in one means nothing here."""
+
+    side: Side
+    requests: list[WireRequest] = Texts
+    texts: list[str] = Texts
+
+    @model_validator(mode="after")
+    def _paired(self) -> Said:
+        if len(self.requests) != len(self.texts):
+            raise ValueError(f"{len(self.requests)} requests and {len(self.texts)} texts")
+        return self
 
 
 class Residuals(Body):
@@ -172,8 +188,9 @@ class Patched(Body):
 
 
 class Pushed(Body):
+    most_bytes = MOST_BYTES
     side: Side
-    rows: list[list[int]] = Texts
+    rows: list[Ids] = Texts
     layer: int = Field(ge=0)
     vectors: Array
 

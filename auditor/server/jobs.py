@@ -50,7 +50,7 @@ def demand_short(pair: LocalPair, side: Side, *prompts: str) -> None:
 
 def texts_of(pair: LocalPair, rows: Sequence[Row]) -> list[str]:
     """What the rows say."""
-    return [pair.text(row.out) for row in rows]
+    return [pair.said(row) for row in rows]
 
 
 def start(

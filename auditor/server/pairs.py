@@ -58,6 +58,18 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             found = await computed(http, pair.mean_nll, asked.side, asked.texts)
         return [None if value == float("inf") else value for value in found]
 
+    @app.post("/v1/pairs/{name}/said")
+    async def said(name: str, asked: wire.Said, http: Request) -> list[tuple[float, int]]:
+        """Summed negative log-likelihood of each text after its request's prompt, in nats, and its tokens."""
+        async with serving.pair(name) as pair:
+
+            def found() -> list[tuple[float, int]]:
+                requests = [request.unpacked() for request in asked.requests]
+                jobs.demand_short(pair, asked.side, *(r.prompt for r in requests), *asked.texts)
+                return pair.said_nll(asked.side, requests, asked.texts)
+
+            return await computed(http, found)
+
     @app.post("/v1/pairs/{name}/residuals")
     async def residuals(name: str, asked: wire.Residuals, http: Request) -> Response:
         """Residual streams after blocks: (n, k, d_model) for each layer, in a frame of safetensors."""
