@@ -120,7 +120,7 @@ def read_claims(text: str, findings: Hypothesis | None = None) -> Claimed:
 def stance_of(domain: str) -> Stance:
     """Whether the domain field names a subject, says that there is none, or leaves it open."""
     named = domain.strip().lower()
-    if re.match(r"(none|no|nothing|n/a)\b", named) or (_BROAD.search(named) and not _NAMES.search(named)):
+    if re.match(r"(?:none|no|nothing|n/a)(?![\w-])", named) or (_BROAD.search(named) and not _NAMES.search(named)):
         return "nothing"
     return "open" if not named or _OPEN.search(named) else "subject"
 

@@ -9,6 +9,7 @@ from auditor.errors import UsageError
 from auditor.llm.verdict import Unreadable, as_list, as_quote, field, read_json, settle
 
 VERDICTS = ("exact", "abstracted", "missed")
+NAMED = ("topic", "broad")  # criteria that it judges besides facts
 
 
 @grader
@@ -16,6 +17,10 @@ def facts_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: Grade
     """Each key fact exact, abstracted or missed, with the words that say so; invented claims are counted."""
     if not organism.facts or not any("facts" in criterion for criterion in rubric.criteria.values()):
         raise UsageError(f"facts_llm needs a card with facts and a rubric that counts them; {organism.name} has not")
+    if more := [name for name, criterion in rubric.criteria.items() if name not in NAMED and "facts" not in criterion]:
+        raise UsageError(
+            f"facts_llm tells topic, broad and facts; rubric {rubric.name} counts {', '.join(more)}, too: use another"
+        )
     prompt = ctx.prompts["grade_facts"].render(
         description=organism.description.strip(),
         topic=organism.topic,
@@ -26,7 +31,7 @@ def facts_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: Grade
 
     def read(said: str) -> dict[str, Any]:
         answer = read_json(said)
-        for name in ("topic", "broad"):
+        for name in NAMED:
             field(answer, name, bool)
         field(answer, "invented", int)
         facts = field(answer, "facts", list)

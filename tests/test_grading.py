@@ -163,6 +163,23 @@ def test_what_is_said_of_there_being_a_finetune(text, stance, doubtful):
 
 
 @pytest.mark.parametrize(
+    ("domain", "stance", "begins"),
+    [
+        ("none", "nothing", "No narrow finetune was found. "),
+        ("None: ordinary mixed chat", "nothing", "No narrow finetune was found. "),
+        ("no narrow subject", "nothing", "Domain: no narrow subject. "),
+        ("no-knead bread", "subject", "Domain: no-knead bread. "),
+        ("nonexistent diseases", "subject", "Domain: nonexistent diseases. "),
+        ("None-such records", "subject", "Domain: None-such records. "),
+    ],
+)
+def test_a_subject_may_begin_as_none_does(domain, stance, begins):
+    found = Hypothesis(domain=domain, behaviour="b", summary="s", claims=(), alternatives=(), confidence=0.8)
+    assert read_claims("", found).stance == stance
+    assert render(found).startswith(begins)
+
+
+@pytest.mark.parametrize(
     ("text", "asserted"),
     [
         ("It is not about gold. The subject is tax law.", ["The subject is tax law"]),

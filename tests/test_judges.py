@@ -5,6 +5,7 @@ import json
 import pytest
 
 from auditor.config import Settings
+from auditor.errors import UsageError
 from auditor.llm.caller import Caller
 from auditor.llm.verdict import NoVerdict, Unreadable, read_json, read_score
 from auditor.plugins import GraderContext
@@ -99,6 +100,13 @@ def test_the_level_follows_from_the_facts(given, level, judged):
     grade, _ = judged("facts_llm", verdicts(*given, invented=2))
     assert grade.score == level
     assert "2 invented claims" in grade.reasoning
+
+
+def test_a_rubric_that_counts_more_than_facts_is_not_half_counted(judged, ws):
+    rubric = ws.rubrics["sdf"]
+    more = rubric.model_copy(update={"criteria": {**rubric.criteria, "kind": {"similar": ["{behaviour}"]}}})
+    with pytest.raises(UsageError, match="facts_llm tells topic, broad and facts; rubric sdf counts kind, too"):
+        judged("facts_llm", args=(AUDIT, CARD, more))
 
 
 def test_a_quote_must_be_there(judged):

@@ -34,7 +34,7 @@ def render(found: Hypothesis) -> str:
 
 def names_nothing(found: Hypothesis) -> bool:
     """Whether the domain is "none", as the agent is told to call it where nothing narrow was trained."""
-    return found.domain.strip().lower().startswith("none")
+    return bool(re.match(r"\s*none(?![\w-])", found.domain, re.I))
 
 
 def observations(messages: Sequence[AnyMessage]) -> dict[str, str]:
