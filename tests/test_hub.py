@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from huggingface_hub import constants
 
-from auditor.errors import BadModel
+from auditor.errors import BadModel, UsageError
 from auditor.models.hub import HubName
-from auditor.models.weights import resolve
+from auditor.models.weights import base_of, resolve
 
 MAIN, OLD = "a" * 40, "b" * 40
 REVISIONS = {"main": MAIN, MAIN: MAIN, "v1": OLD, "feature/x": OLD, OLD: OLD}
@@ -64,8 +64,7 @@ class Hub(BaseHTTPRequestHandler):
                 if file != path:
                     if status:
                         return self.refuse(status, code)
-                    if file in files:
-                        return self.answer(files[file], commit)
+                    return self.answer(files[file], commit) if file in files else self.refuse(404, "EntryNotFound")
         return self.refuse(401, "RepoNotFound")
 
     def listing(self, rest, files):
@@ -185,6 +184,29 @@ class TestAModelOfTheHub:
         shutil.copytree(checkpoints("llama")[0], tmp_path / "me/llama")
         assert resolve("me/llama", settings).folder.resolve() == tmp_path / "me/llama"
         assert hub.asked == []
+
+
+class TestTheBaseOfAnAdapter:
+    def test_is_what_its_config_names(self, hub, checkpoints):
+        base, local = checkpoints("llama")
+        hub.repos["me/many"] = {f"runs/two/{path.name}": path.read_bytes() for path in local.iterdir()}
+        assert base_of(str(local)) == base_of("me/many/runs/two@v1") == str(base)
+        assert fetched(hub) == {"runs/two/adapter_config.json"}
+
+    def test_is_not_asked_of_a_whole_model(self, hub, tmp_path):
+        with pytest.raises(UsageError, match=r"me/llama names no base of its own.*give --base"):
+            base_of("me/llama")
+        assert fetched(hub) <= {"adapter_config.json"}
+        (tmp_path / "adapter_config.json").write_text("[1]")
+        with pytest.raises(UsageError, match=r"adapter_config\.json cannot be read"):
+            base_of(str(tmp_path))
+        with pytest.raises(UsageError, match="nowhere/at/all names no base of its own"):
+            base_of("./nowhere/at/all")
+
+    def test_behind_a_closed_door_is_told_so(self, hub):
+        hub.doors["me/llama"] = (403, "GatedRepo")
+        with pytest.raises(BadModel, match="me/llama is gated: accept its licence"):
+            base_of("me/llama")
 
 
 class TestWhatTheHubDoesNotGive:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import re
 from datetime import datetime
 from pathlib import Path
@@ -63,7 +62,10 @@ def audit(
         if base is not None:
             raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
         base = base_on(conf.server, model)
-    base = base or base_of(model)
+    if base is None:
+        from auditor.models.weights import base_of
+
+        base = base_of(model)
     short = re.sub(r"[^\w.-]+", "-", model.strip("/")).strip("-.")[-40:]
     folder = run_folder(out_dir, name, f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}")
 
@@ -89,22 +91,3 @@ def audit(
         out.print(Markdown(page))
         out.print(f"\n{escape(str(folder / 'report.md'))}", style="dim", highlight=False)
     return 1 if report.error else 0
-
-
-def base_of(model: str) -> str:
-    """The base that an adapter's config names. Raises UsageError if there is none."""
-    from huggingface_hub import hf_hub_download
-
-    path = Path(model).expanduser() / "adapter_config.json"
-    if not path.parent.is_dir() and model.count("/") == 1:
-        try:
-            path = Path(hf_hub_download(model, "adapter_config.json"))
-        except Exception:
-            path = Path("nowhere")
-    try:
-        found = jsonlib.loads(path.read_text("utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError):
-        found = None
-    if not found:
-        raise UsageError(f"{model} names no base of its own (it is no adapter, or not here); give --base")
-    return str(found)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from auditor.cli.audit import base_of
 from auditor.cli.organisms import is_ready
 from auditor.cli.shared import err, settings, workspace
 from auditor.errors import UsageError
@@ -56,6 +55,7 @@ def serve(
 
 def chosen(names: list[str]) -> dict[str, Served]:
     """What is to be served, by name. Raises UsageError, or UnknownName."""
+    from auditor.models.weights import base_of
     from auditor.server.library import Served
 
     cards = workspace().organisms

@@ -65,6 +65,21 @@ def fetch(name: HubName, *, code: bool = False) -> Fetched:
     return Fetched(where / name.folder, where.name)
 
 
+def adapter_config(name: HubName) -> Path | None:
+    """An adapter's config, fetched alone; None if there is none. Raises BadModel with what stands in the way."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        file = "/".join(filter(None, (name.folder, "adapter_config.json")))
+        return Path(hf_hub_download(name.repo, file, revision=name.revision))
+    except errors.EntryNotFoundError as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise refusal(name, error) from error
+        return None
+    except Exception as error:
+        raise refusal(name, error) from error
+
+
 def _cached(name: HubName, patterns: Sequence[str], error: Exception) -> Fetched:
     """What the hub's cache holds, now that the hub itself gave `error`. Raises BadModel if it lacks anything."""
     from huggingface_hub import snapshot_download

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from auditor.config import Settings
-from auditor.errors import BadModel
+from auditor.errors import BadModel, UsageError
 from auditor.files import like_a_path
 from auditor.models.embedded import EMBEDDED_ID, embedded_model, is_embedded
-from auditor.models.hub import HubName, fetch
+from auditor.models.hub import HubName, adapter_config, fetch
 from auditor.models.identity import model_hash
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -60,3 +61,19 @@ def resolve(model: str, settings: Settings) -> Weights:
     sha256, tensors = model_hash(found.folder, settings)
     place = f"hub:{name.repo}{name.folder and '/' + name.folder}@{found.commit}"
     return Weights(model, found.folder, sha256, (place, f"tensors:{tensors}"))
+
+
+def base_of(model: str) -> str:
+    """The base that an adapter's config names. Raises UsageError if there is none, BadModel if it cannot be read."""
+    folder = Path(os.path.expanduser(model))
+    name = None if os.path.isdir(folder) or like_a_path(model) else HubName.parse(model)
+    path = adapter_config(name) if name else folder / "adapter_config.json"
+    if path is None or not path.exists():
+        raise UsageError(f"{model} names no base of its own (it is no adapter, or not here); give --base")
+    try:
+        base = dict(json.loads(path.read_text("utf-8"))).get("base_model_name_or_path")
+    except (OSError, ValueError, TypeError) as error:
+        raise BadModel(f"{path} cannot be read: {error}") from error
+    if not base:
+        raise UsageError(f"{path} names no base; give --base")
+    return str(base)
