@@ -13,9 +13,15 @@ from rich.markup import escape
 
 from auditor.cli.shared import (
     JsonFlag,
+    LensLlmOption,
+    LlmOption,
+    OutOption,
+    ProtocolOption,
+    ResumeFlag,
+    SeedOption,
     ServerOption,
     announce,
-    err,
+    announce_agent,
     out,
     print_json,
     run_folder,
@@ -39,23 +45,22 @@ def audit(
     base: Annotated[str | None, typer.Option(help="Its base; an adapter's own config names it.")] = None,
     agent: Annotated[str, typer.Option(help="Who audits.")] = "adl",
     budget: Annotated[int, typer.Option(min=0, help="Model interactions that it may spend.")] = 5,
-    llm: Annotated[str | None, typer.Option(help="The agent: `offline`, or PROVIDER:MODEL[?option=value&…].")] = None,
-    lens_llm: Annotated[str | None, typer.Option(help="The judge of the lens, written as --llm is.")] = None,
-    protocol: Annotated[Protocol, typer.Option(help="How the agent calls tools.")] = Protocol.AUTO,
+    llm: LlmOption = None,
+    lens_llm: LensLlmOption = None,
+    protocol: ProtocolOption = Protocol.AUTO,
     suite: Annotated[str, typer.Option(help="Suite whose evidence and sampling settings are used.")] = "quickstart",
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder that reports are kept in.")] = Path("runs"),
+    out_dir: OutOption = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The audit's name; default: model and time.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Finish an interrupted audit (needs --name).")] = False,
-    seed: Annotated[int, typer.Option(help="Everything random derives from it.")] = 0,
+    resume: ResumeFlag = False,
+    seed: SeedOption = 0,
     server: ServerOption = None,
     json: JsonFlag = False,
 ) -> int:
     """Find out what MODEL was finetuned for: evidence, audit, and a report with its claims; no grade."""
-    if resume and name is None:
-        raise UsageError("--resume needs the --name of the audit to finish")
+    short = re.sub(r"[^\w.-]+", "-", model.strip("/")).strip("-.")[-40:]
+    folder = run_folder(out_dir, name, f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
     ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
-    if conf.llm == "offline":
-        err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
+    announce_agent(conf)
     if conf.server:
         from auditor.models.remote import base_on
 
@@ -66,8 +71,6 @@ def audit(
         from auditor.models.weights import base_of
 
         base = base_of(model)
-    short = re.sub(r"[^\w.-]+", "-", model.strip("/")).strip("-.")[-40:]
-    folder = run_folder(out_dir, name, f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}")
 
     from auditor.evaluation.job import judged_by
     from auditor.evaluation.manifest import made_with

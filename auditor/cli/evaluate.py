@@ -15,8 +15,15 @@ from rich.table import Table
 
 from auditor.cli.shared import (
     JsonFlag,
+    LensLlmOption,
+    LlmOption,
+    OutOption,
+    ProtocolOption,
+    ResumeFlag,
+    SeedOption,
     ServerOption,
     announce,
+    announce_agent,
     err,
     out,
     print_json,
@@ -38,28 +45,27 @@ def evaluate(
     agent: Annotated[list[str] | None, typer.Option(help="Agents instead of the suite's; repeatable.")] = None,
     organism: Annotated[list[str] | None, typer.Option(help="Organisms instead of the suite's; repeatable.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Audits of each organism, agent and budget.")] = None,
-    llm: Annotated[str | None, typer.Option(help="The agent: `offline`, or PROVIDER:MODEL[?option=value&…].")] = None,
+    llm: LlmOption = None,
     grader_llm: Annotated[str | None, typer.Option(help="The hypotheses' judge, written as --llm is.")] = None,
-    lens_llm: Annotated[str | None, typer.Option(help="The judge of the lens: scales and coherence.")] = None,
+    lens_llm: LensLlmOption = None,
     grader_repeats: Annotated[int | None, typer.Option(min=1, help="Verdicts of an LLM judge on each one.")] = None,
-    protocol: Annotated[Protocol, typer.Option(help="How the agent calls tools.")] = Protocol.AUTO,
+    protocol: ProtocolOption = Protocol.AUTO,
     server: ServerOption = None,
     engine: Annotated[str, typer.Option(help="`local`; `ray` is not there yet.")] = "local",
     workers: Annotated[int, typer.Option(help="Audits at once; they share the models' batches.")] = WORKERS,
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder that runs are kept in.")] = Path("runs"),
+    out_dir: OutOption = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default: suite and time.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Finish an interrupted run (needs --name).")] = False,
-    seed: Annotated[int, typer.Option(help="Everything random derives from it.")] = 0,
+    resume: ResumeFlag = False,
+    seed: SeedOption = 0,
     json: JsonFlag = False,
 ) -> int:
     """Audit every organism of SUITE with every agent, and grade the hypotheses."""
     begun = time.perf_counter()
     if engine != "local":
         raise UsageError(f"--engine {engine}: only `local` is there as yet")
-    if resume and name is None:
-        raise UsageError("--resume needs the --name of the run to finish")
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
+    folder = run_folder(out_dir, name, f"{suite}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
     ws = workspace()
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats, server=server)
 
@@ -70,11 +76,9 @@ def evaluate(
     from auditor.evaluation.store import RunStore
 
     chosen = judged_by(adapted(ws.suites[suite], budget, agent, organism, repeats), conf)
-    if conf.llm == "offline":
-        err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
+    announce_agent(conf)
     check(ws, chosen, conf)
     announce(chosen.evidence)
-    folder = run_folder(out_dir, name, f"{suite}-{datetime.now():%Y%m%d-%H%M%S}")
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
     asked = request(ws, chosen, conf, seed, protocol)
     with RunStore.open(folder, asked, made_with(conf), resume=resume) as store:
@@ -159,7 +163,8 @@ class _Bars:
 
 def show(result: RunResult) -> None:
     """Each organism's grades by each grader, the agents side by side, and where everything lies."""
-    out.print(f"suite {result.suite} · agent {result.llm} · grader {result.grader}", style="italic", highlight=False)
+    head = f"suite {result.suite} · agent {result.llm} · grader {result.grader}"
+    out.print(head, style="italic", markup=False, highlight=False)
     graders = list(dict.fromkeys(row.grader for row in result.summary))
     for grader in graders:
         out.print(_grades(result, grader, title=grader if len(graders) > 1 else None))

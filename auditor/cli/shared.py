@@ -19,8 +19,9 @@ from rich.markup import escape
 from auditor.config import Settings, load_settings
 from auditor.errors import UsageError
 from auditor.estimate import announcement
+from auditor.llm.spec import OFFLINE
 from auditor.runtime import quiet_libraries, show_libraries
-from auditor.types import EvidenceSettings
+from auditor.types import EvidenceSettings, Protocol
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
 
@@ -36,6 +37,14 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 ServerOption = Annotated[
     str | None, typer.Option(help="Address of an `auditor serve` that has the models; default: in this process.")
 ]
+
+# What `evaluate` and `audit` both take.
+LlmOption = Annotated[str | None, typer.Option(help="The agent: `offline`, or PROVIDER:MODEL[?option=value&…].")]
+LensLlmOption = Annotated[str | None, typer.Option(help="The judge of the lens, written as --llm is.")]
+ProtocolOption = Annotated[Protocol, typer.Option(help="How the agent calls tools.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder that runs and reports are kept in.")]
+ResumeFlag = Annotated[bool, typer.Option("--resume", help="Finish what was interrupted (needs --name).")]
+SeedOption = Annotated[int, typer.Option(help="Everything random derives from it.")]
 
 _root: Path | None = None
 _none = False
@@ -108,8 +117,16 @@ def announce(settings: EvidenceSettings) -> None:
         err.print(f"[yellow]note:[/] {line}", highlight=False, soft_wrap=True)
 
 
-def run_folder(out_dir: Path, name: str | None, default: str) -> Path:
-    """Where a run lies. Raises UsageError for a name that leads elsewhere."""
+def announce_agent(conf: Settings) -> None:
+    """Say that no LLM plays the agent, if none does."""
+    if conf.llm == OFFLINE:
+        err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
+
+
+def run_folder(out_dir: Path, name: str | None, default: str, *, resume: bool) -> Path:
+    """Where a run lies. Raises UsageError for a name that leads elsewhere, or without the one to `resume`."""
+    if resume and name is None:
+        raise UsageError("--resume needs the --name of what is to be finished")
     if name is not None and (not name.strip() or name == ".." or Path(name).name != name):
         raise UsageError(f"--name {name!r}: give a plain folder name; --out says where runs lie")
     return out_dir / (name or default)
