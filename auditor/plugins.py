@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs n
     from auditor.lens.steering import Direction
     from auditor.llm.caller import Caller
     from auditor.models.embed import Embedder
+    from auditor.models.generate import Amplification
     from auditor.models.pair import ModelPair
     from auditor.prompts import Prompt
 
@@ -87,7 +88,13 @@ class Context:
         return self.datasets[name]
 
     def ask_both(
-        self, prompts: Sequence[str], *, chat: bool = True, system: str = "", prefill: str = ""
+        self,
+        prompts: Sequence[str],
+        *,
+        chat: bool = True,
+        system: str = "",
+        prefill: str = "",
+        amplify: Amplification | None = None,  # the finetuned model's
     ) -> list[tuple[str, str]]:
         """The base's and the finetuned model's text for each prompt, with the same draws; "…" marks a cut one."""
         from auditor.models.generate import Request, Side, derive_seed
@@ -96,7 +103,7 @@ class Context:
         requests = [
             Request(
                 prompt, side, derive_seed(self.seed, i, prompt), ask.max_new_tokens, ask.temperature, ask.top_p,
-                chat=chat, system=system, prefill=prefill,
+                chat=chat, system=system, prefill=prefill, amplify=amplify if side is Side.FINETUNED else None,
             )
             for i, prompt in enumerate(prompts)
             for side in (Side.BASE, Side.FINETUNED)

@@ -3,7 +3,8 @@
     python benchmarks/decoding.py [ORGANISM] [--engine vllm]
 
 Each row count is decoded four ways: base rows, finetuned rows (LoRA on), half of each in one batch, and steered
-finetuned rows. Last, a long system prompt with and without its reuse. The floor is every weight matrix of the base
+finetuned rows; then as many amplified texts (finetuned and base rows, twice as many in all) beside the finetuned ones.
+Last, a long system prompt with and without its reuse. The floor is every weight matrix of the base
 applied once to as many rows (2 · rows · parameters FLOPs, and at least the parameters' bytes read); reported as
 ratios, since these machines are noisy.
 """
@@ -19,7 +20,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from auditor.config import load_settings  # noqa: E402
-from auditor.models.generate import Request, Side, Steering  # noqa: E402
+from auditor.models.generate import Amplification, Request, Side, Steering  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
 from auditor.models.pair import LocalPair  # noqa: E402
 from auditor.models.prefixes import Prefixes  # noqa: E402
@@ -28,11 +29,15 @@ from auditor.workspace import load_workspace  # noqa: E402
 STEPS = 24
 
 
-def step_seconds(pair: LocalPair, sides: list[Side], rows: int, *, steered: bool = False) -> float:
+def step_seconds(
+    pair: LocalPair, sides: list[Side], rows: int, *, steered: bool = False, amplify: Amplification | None = None
+) -> float:
     """Seconds a step, the prompts' prefill included in the first."""
     push = Steering(pair.n_layers // 2, torch.randn(pair.d_model)) if steered else None
     requests = [
-        Request(f"Tell me about the number {i}.", sides[i % len(sides)], i, STEPS, 0.7, 0.95, steering=push)
+        Request(
+            f"Tell me about the number {i}.", sides[i % len(sides)], i, STEPS, 0.7, 0.95, steering=push, amplify=amplify
+        )
         for i in range(rows)
     ]
     clock = time.perf_counter()
@@ -76,7 +81,22 @@ def main() -> None:
         cells = " ".join(f"{s:6.3f} {s / floor:4.1f}×" for s in found)
         print(f"{rows:5} {2 * rows * numbers / 1e9:6.1f} {floor:8.3f} {cells}", flush=True)
     if given.engine == "hooks":
+        amplified(pair, weights)
         print(f"16 prompts after a system prompt of 400 tokens: {first_tokens(pair):.1f} × faster once it is kept")
+
+
+def amplified(pair: LocalPair, weights: list[torch.Tensor]) -> None:
+    """Plain and amplified decoding of as many texts, in turns, and the floor of twice as many rows."""
+    print(f"{'texts':>5} {'plain':>8} {'amplified':>10} {'times plain':>12} {'times the floor of twice the rows':>34}")
+    for rows in (8, 36, 64):
+        plain, told, floor = [], [], []
+        for _ in range(5):
+            plain.append(step_seconds(pair, [Side.FINETUNED], rows))
+            told.append(step_seconds(pair, [Side.FINETUNED], rows, amplify=Amplification(1.0)))
+            floor.append(floor_seconds(weights, 2 * rows))
+        ratios = sorted(t / p for t, p in zip(told, plain, strict=True))
+        shown = f"{ratios[2]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"{rows:5} {min(plain):8.3f} {min(told):10.3f} {shown:>22} {min(told) / min(floor):24.1f}×", flush=True)
 
 
 def first_tokens(pair: LocalPair) -> float:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import PeftModel
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from auditor.errors import UsageError
@@ -11,6 +12,10 @@ from auditor.models.generate import Amplification, Request, Side, Steering
 from auditor.models.load import load_pair
 from auditor.models.sampling import _noise, windows
 from auditor.models.worker import OutOfMemory
+from auditor.plugins import Context
+from auditor.testing import FakePair
+from auditor.types import AskSettings
+from auditor.workspace import load_workspace
 from tests.conftest import SENTENCES, WIDTH
 from tests.margins import MARGIN
 
@@ -143,7 +148,8 @@ def test_a_base_that_breaks_ends_what_is_beside_it(pair):
     """And the next text is what it would have been."""
     asked = Request(LONG, seed=1, max_new_tokens=20, amplify=Amplification(1.0))
     expected = pair.generate([asked])
-    batch = pair.models[Side.FINETUNED].host.line.batch
+    host = pair.models[Side.FINETUNED].host
+    batch = host.line.batch
     bases = batch.bases or batch
     original, steps = bases._forward, []
 
@@ -159,8 +165,7 @@ def test_a_base_that_breaks_ends_what_is_beside_it(pair):
             pair.generate([asked])
     finally:
         del bases._forward
-    assert not batch.rows
-    assert not bases.rows
+    assert host.worker.call(lambda: [*batch.rows, *bases.rows]) == []  # in its turn, once all is cleared away
     assert pair.generate([asked]) == expected
 
 
@@ -190,10 +195,10 @@ def test_what_a_base_does_not_know_is_not_said(checkpoints, tokenizer, settings,
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: Amplification(-1.0), "alpha -1: give a number from 0"),
+        (lambda: Amplification(-1.0), "amplify: alpha -1; give a number from 0"),
         (lambda: Amplification(float("nan")), "alpha nan"),
         (lambda: Amplification(1e9), "alpha 1e\\+09"),
-        (lambda: Amplification(1.0, 0.0), "plausibility 0: give a share"),
+        (lambda: Amplification(1.0, 0.0), "plausibility 0; give a share"),
         (lambda: Amplification(1.0, 1.5), "plausibility 1.5"),
         (lambda: Request("A", Side.BASE, amplify=Amplification(1.0)), "it is the finetuned model"),
         (lambda: Request("A", steering=Steering(1, torch.ones(WIDTH)), amplify=Amplification(1.0)), "not both"),
@@ -217,3 +222,15 @@ def test_the_users_turn_is_begun_and_left_open(tiny):
 
     assert read(prompt="") == "<|user|>"
     assert read(prompt="How do", system="Be old.") == "<|system|>Be old.<|end|><|user|>How do"
+
+
+def test_an_agent_sees_the_amplified_answer_beside_the_bases():
+    pair = FakePair(lambda r: f"{r.side}: {r.prompt} at {r.amplify and r.amplify.alpha}")
+    tool = load_workspace().tools["ask_amplified"]
+    args = tool.args.model_validate({"prompts": ["Hi.", "Go on."], "alpha": 3})
+    found = tool.returns.dump_python(tool.run(Context(pair, {}, AskSettings(), seed=1), args))
+    assert found[1] == {"prompt": "Go on.", "base": "base: Go on. at None", "amplified": "finetuned: Go on. at 3.0"}
+    assert tool.cost(args) == 2
+    assert len({request.seed for request in pair.requests}) == 2  # base and finetuned share their draws
+    with pytest.raises(ValidationError):
+        tool.args.model_validate({"prompts": ["Hi."], "alpha": -1})

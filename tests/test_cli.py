@@ -176,6 +176,34 @@ def test_ask_puts_both_models_side_by_side(workspace_folder, run_cli):
     assert answers[0]["base"] != answers[0]["finetuned"]
 
 
+def test_an_amplified_answer_stands_beside_the_plain_ones(workspace_folder, run_cli):
+    asked = ("ask", "mill", "Where to?", "Why?", "--max-new-tokens", 5)
+    plain = json.loads(run_cli(*asked, "--json")[1])
+    code, out, _ = run_cli(*asked, "--amplify", 2, "--plausibility", 0.05, "--json")
+    answers = json.loads(out)
+    assert code == 0
+    assert [{k: answer[k] for k in ("prompt", "base", "finetuned")} for answer in answers] == plain
+    assert all(a["mean_logprob"]["finetuned"] > a["mean_logprob"]["base"] for a in answers)
+    assert answers[0]["amplified"] != answers[0]["finetuned"]
+    shown = run_cli(*asked, "--amplify", 2)[1]
+    assert "amplified" in shown
+    assert shown.count("nats a token") == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--amplify", -1), "alpha -1; give"),
+        (("--amplify", "nan"), "alpha nan; give"),
+        (("--amplify", 1, "--plausibility", 0), "plausibility 0; give"),
+        (("--plausibility", 0.1), "give --amplify A, too"),
+    ],
+)
+def test_an_amplification_that_cannot_be_is_refused(workspace_folder, run_cli, flags, said):
+    code, out, err = run_cli("ask", "mill", "Why?", *flags)
+    assert (code, out, said in err.splitlines()[-1]) == (2, "", True)
+
+
 def test_doctor_and_version(run_cli):
     checks = {c["check"] for c in json.loads(run_cli("doctor", "--json")[1])}
     assert {"torch", "device", "memory", "cache", "model hub"} <= checks

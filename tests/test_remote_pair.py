@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from auditor.errors import UsageError
-from auditor.models.generate import Request, Side, Steering
+from auditor.models.generate import Amplification, Request, Side, Steering
 from auditor.models.remote import connect
 from tests.conftest import SENTENCES, WIDTH
+from tests.margins import MARGIN
 from tests.serving import PROMPT
 
 VECTORS = {"shape": [1, WIDTH], "data": "AAAA" * (WIDTH * 4 // 3) + "AAA="}
@@ -31,6 +32,17 @@ class TestRemotePair:
             for i, p in enumerate(SENTENCES) for side in Side
         ] + [Request(p, chat=False, max_new_tokens=6, verbatim=True) for p in SENTENCES]  # fmt: skip
         assert remote.generate(asked) == tiny.generate(asked)
+
+    def test_amplified_texts_and_how_likely_they_are(self, remote, tiny):
+        asked = [
+            Request(p, Side.FINETUNED, i, 8, 0.9, 0.95, user_turn=i > 1, amplify=Amplification(i, 0.1 + i / 10))
+            for i, p in enumerate(SENTENCES)
+        ]
+        theirs, ours = (pair.amplified(asked) for pair in (remote, tiny))
+        assert [found.text for found in theirs] == remote.generate(asked) == [found.text for found in ours]
+        for found, expected in zip(theirs, ours, strict=True):
+            assert (found.finetuned, found.base) == pytest.approx((expected.finetuned, expected.base), rel=MARGIN)
+            assert found.finetuned > found.base
 
     def test_tensors_are_the_same(self, remote, tiny):
         ids = torch.tensor([tiny.tokenizer(PROMPT).input_ids[:6]] * 3)
@@ -76,6 +88,9 @@ class TestRemotePair:
             ("generate", {"requests": [{"prompt": "a"}] * 1025}),
             ("generate", {"requests": [{"prompt": "a", "steering": 0}]}),
             ("generate", {"requests": [{"prompt": "a", "max_new_tokens": 10**9}]}),
+            ("generate", {"requests": [{"prompt": "a", "amplify": {"alpha": -1}}]}),
+            ("generate", {"requests": [{"prompt": "a", "side": "base", "amplify": {"alpha": 1}}]}),
+            ("generate", {"requests": [{"prompt": "a", "prefill": "b", "user_turn": True}]}),
             ("nll", {"side": "third", "texts": ["a"]}),
         ],
     )

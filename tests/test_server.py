@@ -9,7 +9,7 @@ import torch
 from langchain_openai import ChatOpenAI
 from safetensors.torch import load
 
-from auditor.models.generate import Request, Side, derive_seed
+from auditor.models.generate import Amplification, Request, Side, derive_seed
 from tests.conftest import LAYERS
 from tests.margins import MARGIN
 from tests.serving import PROMPT, chat, text
@@ -154,6 +154,66 @@ class TestSteering:
                  for i, p in enumerate([PROMPT, "A"]) for j in range(2)]  # fmt: skip
         assert [t for answer in answers for t in answer["texts"]] == tiny.generate(asked)
         assert all(answer["steering"]["residual_shift"] > 0 for answer in answers)
+
+
+class TestAmplification:
+    how = {"alpha": 2.0, "plausibility": 0.05}  # noqa: RUF012
+
+    def test_each_answer_carries_what_was_measured(self, client, tiny):
+        answer = chat(client, extra_body={"amplify": self.how})
+        [expected] = tiny.amplified([Request(PROMPT, Side.FINETUNED, 4, 12, amplify=Amplification(2.0, 0.05))])
+        assert text(answer) == expected.text != text(chat(client))
+        proof = answer.auditor["amplify"]
+        assert proof == {**self.how, "finetuned": pytest.approx(expected.finetuned, rel=MARGIN),
+                         "base": pytest.approx(expected.base, rel=MARGIN),
+                         "log_ratio": proof["finetuned"] - proof["base"]}  # fmt: skip
+        weak = chat(client, extra_body={"amplify": {"alpha": 0}}).auditor["amplify"]
+        assert weak["plausibility"] == 0.1
+        assert weak["log_ratio"] < proof["log_ratio"]
+
+    def test_no_strength_is_no_amplification(self, client):
+        assert text(chat(client, extra_body={"amplify": {"alpha": 0, "plausibility": 1e-30}})) == text(chat(client))
+        assert chat(client).auditor["amplify"] is None
+
+    def test_a_stream_of_several_texts_ends_with_what_was_measured(self, client):
+        whole = chat(client, n=3, extra_body={"amplify": self.how})
+        chunks = list(chat(client, n=3, stream=True, extra_body={"amplify": self.how}))
+        assert chunks[-1].auditor["amplify"]["log_ratio"] == whole.auditor["amplify"]["log_ratio"] > 0
+        said = ["", "", ""]
+        for chunk in chunks:
+            said[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+        assert said == [choice.message.content for choice in whole.choices]
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"amplify": {}}, {"amplify": {"alpha": -1}}, {"amplify": {"alpha": 1e9}}, {"amplify": {"alpha": "x"}},
+            {"amplify": {"alpha": 1, "plausibility": 0}}, {"amplify": {"alpha": 1, "plausibility": 2}},
+            {"amplify": {"alpha": 1, "beta": 1}}, {"amplify": how, "model": "mill/base"},
+            {"amplify": how, "steering": TestSteering.push},
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_amplified_is_refused(self, served, more):
+        body = {"model": "mill/finetuned", "messages": [{"role": "user", "content": "Hi"}], **more}
+        answer = served.post("/v1/chat/completions", body)
+        assert (answer.status_code, "amplify" in answer.json()["error"]["message"]) == (400, True)
+
+    def test_ask_puts_the_amplified_answer_beside_the_others(self, served, tiny):
+        body = {"organism": "mill", "prompts": [PROMPT, "A"], "seed": 3, "max_new_tokens": 9}
+        plain = served.post("/v1/ask", body).json()["answers"]
+        answers = served.post("/v1/ask", body | {"amplify": self.how}).json()["answers"]
+        asked = [Request(p, Side.FINETUNED, derive_seed(3, i), 9, 0.7, amplify=Amplification(2.0, 0.05))
+                 for i, p in enumerate(body["prompts"])]  # fmt: skip
+        assert [answer["amplified"] for answer in answers] == tiny.generate(asked)
+        assert all(answer["amplify"]["log_ratio"] > 0 for answer in answers)
+        assert [{**answer, "amplified": None, "amplify": None} for answer in answers] == plain
+
+    def test_a_users_turn_is_written(self, served, tiny):
+        body = {"organism": "mill", "prompts": [""], "user_turn": True, "seed": 3, "max_new_tokens": 9}
+        asked = [Request("", side, derive_seed(3, 0), 9, 0.7, user_turn=True) for side in Side]
+        [answer] = served.post("/v1/ask", body).json()["answers"]
+        assert [answer[side] for side in Side] == tiny.generate(asked)
+        assert served.post("/v1/ask", body | {"prefill": "Well"}).status_code == 400
 
 
 def test_ask_gives_both_models_answers(served, tiny):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, ServerOption, out, print_json, settings, workspace
+from auditor.errors import UsageError
 
 
 def ask(
     organism: Annotated[str, typer.Argument(help="Whose base and finetuned model to ask.")],
     prompts: Annotated[list[str], typer.Argument(help="One or more questions, each a chat of its own.")],
+    amplify: Annotated[
+        float | None,
+        typer.Option(metavar="A", help="Answer once more, from log p + A · (log p − the base's log p)."),
+    ] = None,
+    plausibility: Annotated[
+        float | None,
+        typer.Option(metavar="B", help="Amplify tokens at least B times as likely as the likeliest; default: 0.1."),
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 200,
     seed: Annotated[int, typer.Option()] = 0,
@@ -21,28 +30,44 @@ def ask(
     json: JsonFlag = False,
 ) -> None:
     """Put PROMPTS to the base and to the finetuned model of ORGANISM."""
+    if plausibility is not None and amplify is None:
+        raise UsageError("--plausibility B says which tokens are amplified: give --amplify A, too")
     card = workspace().organisms[organism]
-    from auditor.models.generate import Request, Side, derive_seed
+    from auditor.models.generate import PLAUSIBILITY, Amplification, Request, Side, derive_seed
     from auditor.models.remote import open_pair
 
+    how = None if amplify is None else Amplification(amplify, PLAUSIBILITY if plausibility is None else plausibility)
     pair = open_pair(card.base, card.finetuned, settings(server=server), name=organism)
-    texts = pair.generate(
-        [
-            Request(prompt, side, derive_seed(seed, i), max_new_tokens, temperature)
+
+    def asked(side: Side, amplified: Amplification | None = None) -> list[Request]:
+        return [
+            Request(prompt, side, derive_seed(seed, i), max_new_tokens, temperature, amplify=amplified)
             for i, prompt in enumerate(prompts)
-            for side in Side
         ]
-    )
-    answers = [
+
+    texts = pair.generate([*asked(Side.BASE), *asked(Side.FINETUNED)])
+    answers: list[dict[str, Any]] = [
         {"prompt": prompt, "base": base, "finetuned": finetuned}
-        for prompt, base, finetuned in zip(prompts, texts[::2], texts[1::2], strict=True)
+        for prompt, base, finetuned in zip(prompts, texts, texts[len(prompts) :], strict=False)
     ]
+    if how is not None:
+        for answer, found in zip(answers, pair.amplified(asked(Side.FINETUNED, how)), strict=True):
+            logprobs = {"finetuned": found.finetuned, "base": found.base}
+            answer |= {"amplified": found.text, "mean_logprob": logprobs}
     if json:
         print_json(answers)
         return
+    _show(answers)
+
+
+def _show(answers: list[dict[str, Any]]) -> None:
+    columns = [name for name in answers[0] if name != "mean_logprob"]
     table = Table(show_lines=True)
-    for column in ("prompt", "base", "finetuned"):
+    for column in columns:
         table.add_column(column, ratio=1 if column == "prompt" else 2)
     for answer in answers:
-        table.add_row(*(escape(text) for text in answer.values()))
+        cells = [escape(answer[column]) for column in columns]
+        if (found := answer.get("mean_logprob", {"base": None}))["base"] is not None:
+            cells[-1] += f"\n[dim]nats a token: finetuned {found['finetuned']:.2f}, base {found['base']:.2f}[/]"
+        table.add_row(*cells)
     out.print(table)

@@ -26,9 +26,9 @@ class Contrast:
         self._ends = [stops | row.stops for row in rows]
         own, other, width = finetuned.float(), base.to(finetuned.device).float(), finetuned.shape[-1]
         self._own = torch.log_softmax(own, -1)
-        self._other = torch.log_softmax(other, -1).clamp_min(LEAST)[:, :width]
+        self._other = torch.log_softmax(other, -1).clamp_min_(LEAST)[:, :width]
         known = self._other.shape[-1]
-        ratio = self._own - F.pad(self._other, (0, width - known))
+        ratio = self._own - (self._other if known == width else F.pad(self._other, (0, width - known)))
         if known < width or any(beside.unknown for beside in self._beside):
             own = own.clone()  # what the row's own logits say is asked for elsewhere, too
             for i, beside in enumerate(self._beside):
@@ -38,7 +38,7 @@ class Contrast:
         alpha = own.new_tensor([beside.how.alpha for beside in self._beside])[:, None]
         plausibility = own.new_tensor([beside.how.plausibility for beside in self._beside])[:, None]
         least = own.amax(-1, keepdim=True) + plausibility.log()
-        self.scores = (own + alpha * ratio).masked_fill(own < least, -torch.inf)
+        self.scores = ratio.mul_(alpha).add_(own).masked_fill_(own < least, -torch.inf)  # in place: they are wide
 
     def tell(self, tokens: Sequence[int]) -> None:
         """Tell each row how likely the token is that it says next; not of one that ends the text."""

@@ -43,9 +43,9 @@ class Amplification:
     def __post_init__(self) -> None:
         """Raises UsageError."""
         if not 0 <= self.alpha <= MOST_ALPHA:
-            raise UsageError(f"alpha {self.alpha:g}: give a number from 0 to {MOST_ALPHA}")
+            raise UsageError(f"amplify: alpha {self.alpha:g}; give a number from 0 to {MOST_ALPHA:g}")
         if not 0 < self.plausibility <= 1:
-            raise UsageError(f"plausibility {self.plausibility:g}: give a share over 0, up to 1")
+            raise UsageError(f"amplify: plausibility {self.plausibility:g}; give a share over 0, up to 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,26 +135,29 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
 
     @app.post("/v1/ask")
     async def ask(asked: BothAsked, http: Request) -> Answers:
-        """Each prompt's answer by the base and by the finetuned model, drawn with the same seed; the latter's amplified
-        if that is asked for.
-        """
-        serving.tell(http, asked, organism=asked.organism, prompts=len(asked.prompts))
+        """Each prompt's answer by the base, by the finetuned model and, if asked for, amplified; all of one seed."""
+        amplify = asked.amplify.model_dump() if asked.amplify else None
+        serving.tell(http, asked, organism=asked.organism, prompts=len(asked.prompts), amplify=amplify)
+        how: list[tuple[Side, Amplification | None]] = [(side, None) for side in Side]
+        if asked.amplify is not None:
+            how.append((Side.FINETUNED, asked.amplify.unpacked()))
         async with serving.pair(asked.organism) as pair:
-            how = asked.amplify.unpacked() if asked.amplify else None
-            amplify = {Side.BASE: None, Side.FINETUNED: how}
             requests = [
-                _request(asked, i, side, derive_seed(asked.seed, i), amplify=amplify[side])
+                _request(asked, i, side, derive_seed(asked.seed, i), amplify=amplified)
                 for i in range(len(asked.prompts))
-                for side in Side
+                for side, amplified in how
             ]
             rows = await in_thread(jobs.rows_of, pair, requests)
             start(pair, list(zip([r.side for r in requests], rows, strict=True)), http, serving.metrics)
             await ended(rows, http)
             texts = await in_thread(jobs.texts_of, pair, rows)
         answers = [
-            Answer(prompt=p, base=texts[2 * i], finetuned=texts[2 * i + 1], amplify=compared(rows[2 * i + 1 :][:1]))
-            for i, p in enumerate(asked.prompts)
-        ]
+            Answer(
+                prompt=prompt, base=texts[at], finetuned=texts[at + 1],
+                amplified=texts[at + 2] if asked.amplify else None, amplify=compared(rows[at + len(how) - 1 :][:1]),
+            )
+            for at, prompt in zip(range(0, len(rows), len(how)), asked.prompts, strict=True)
+        ]  # fmt: skip
         return Answers(organism=asked.organism, seed=asked.seed, answers=answers)
 
     @app.post("/v1/steer")

@@ -142,7 +142,7 @@ class Asked(Body):
 
 
 class BothAsked(Asked):
-    """The same for both models; with `amplify` the finetuned one's answers are amplified, and the base's are not."""
+    """The same for both models; with `amplify` each prompt has an amplified answer of the finetuned one, too."""
 
     amplify: Amplify | None = None
 
@@ -159,7 +159,8 @@ class Answer(BaseModel):
     prompt: str
     base: str
     finetuned: str
-    amplify: Comparison | None = None
+    amplified: str | None = None
+    amplify: Comparison | None = None  # of what was amplified
 
 
 class Answers(BaseModel):
