@@ -182,6 +182,13 @@ def test_calibration_finds_the_largest_coherent_strength(limit):
     assert alpha == pytest.approx(limit, abs=100 / 2**10 + 2 * limit / 2**5)
 
 
+def test_calibration_on_one_prompt_is_what_that_one_gives():
+    settings = CalibrationSettings(generations=1, iterations=3)
+    direction = Direction(1, 2, torch.ones(4), eta=1.0)
+    coherent = lambda texts: [float(t) <= 60 for t in texts]  # noqa: E731
+    assert calibrate(threshold_pair(), [direction], ["a"], coherent, settings, 0) == [50.0]
+
+
 def test_looking_ahead_bisects_like_one_step_at_a_time():
     """Batching several levels of the bisection changes the work, not the result."""
     for limit in (3.0, 41.7, 88.1):

@@ -5,10 +5,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+import torch
 
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError, BadModel, UsageError
 from auditor.models import http
-from auditor.models.generate import Request
+from auditor.models.generate import Request, Side
 from auditor.models.http import Client
 from auditor.models.remote import connect
 from auditor.models.wire import Nll, unframed
@@ -130,6 +131,26 @@ def test_parts_that_break_off_are_an_error(fake, quick):
     client = Client(fake(alive(begun)))
     with pytest.raises(AuditorError, match="broke off its answer"):
         list(client.parts("/v1/pairs/mill/patched", ASKED, unframed))
+
+
+def test_what_breaks_in_the_middle_of_an_answer_is_told(served, settings, monkeypatch):
+    """Its first part was fine, and so is the status."""
+    from auditor.models import pair
+
+    remote, original, runs = connect(served.url, "mill", settings), pair.patched, []
+
+    def breaks(*args):
+        runs.append(1)
+        if len(runs) > 1:
+            raise BadModel("after layer 1: NaN or Inf")
+        return original(*args)
+
+    monkeypatch.setattr(pair, "patched", breaks)
+    monkeypatch.setattr(pair, "PATCHES_PER_BATCH", 2)
+    parts = remote.patched_logits(Side.BASE, ["a b"], 1, torch.ones(4, remote.d_model))
+    assert next(parts)[0].shape[0] == 2
+    with pytest.raises(AuditorError, match="the model server says: after layer 1: NaN or Inf"):
+        next(parts)
 
 
 def test_an_answer_may_take_long_while_the_server_lives(served, settings, quick, monkeypatch):

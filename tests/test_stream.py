@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 from auditor.errors import BadModel
 from auditor.models.arch import decoder_of
 from auditor.models.engine import HookEngine
+from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
-from auditor.models.pair import Side
 from auditor.models.stream import check_stream, demand_finite, unembed
 from tests.conftest import COMMON, LAYERS, SENTENCES
 
@@ -111,3 +111,23 @@ def test_the_first_bad_position_is_named():
     values[1, 3, 0] = torch.inf
     with pytest.raises(BadModel, match=r"here: NaN or Inf at position 3 in float32; its weights are broken"):
         demand_finite(values, "here")
+
+
+def test_logits_that_are_no_numbers_are_told_whatever_asks_for_them(checkpoints, settings):
+    """A text drawn from them would look like one."""
+    pair = load_pair(*map(str, checkpoints("llama")), settings)
+    push = torch.randn(2, pair.d_model, generator=torch.Generator().manual_seed(0))
+    rows, learned = [[5, 6, 7]], [[True] * 3]
+    asks = [
+        lambda: pair.unembed(Side.FINETUNED, push),
+        lambda: list(pair.patched_logits(Side.FINETUNED, ["a b"], 1, push)),
+        lambda: pair.mean_nll(Side.FINETUNED, SENTENCES),
+        lambda: pair.swapped_nll(Side.FINETUNED, rows, learned, 1, push),
+        lambda: pair.generate([Request(SENTENCES[0], max_new_tokens=4)]),
+    ]
+    for ask in asks:
+        ask()
+    pair.models[Side.FINETUNED].host.engine.decoder.model.lm_head.weight.data[9] = torch.inf
+    for ask in asks:
+        with pytest.raises(BadModel, match=r"NaN or Inf.* in float32; its weights are broken"):
+            ask()

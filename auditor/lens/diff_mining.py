@@ -13,7 +13,6 @@ from torch import Tensor
 from auditor.errors import UsageError
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff import Window, aligned, batches, kept, rendered_chats, windows
-from auditor.lens.finite import checked
 from auditor.lens.topics import Topic, topics_of
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
@@ -127,7 +126,7 @@ def _log_probabilities(pair: ModelPair, read: list[Window], tokens: int) -> Iter
             streams.append(kept(whole, at, there)[there.to(whole.device)].split(POSITIONS_AT_ONCE))  # (n, d_model)
         for base, finetuned in zip(*streams, strict=True):
             logits = (pair.unembed(Side.BASE, base), pair.unembed(Side.FINETUNED, finetuned))
-            logs = [checked(part, pair, "what both models say next").log_softmax(-1) for part in logits]
+            logs = [part.log_softmax(-1) for part in logits]
             common = min(part.shape[-1] for part in logs)
             yield logs[0][:, :common], logs[1][:, :common].to(logs[0].device)
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auditor.lens.finite import checked
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.types import LensReading, ScoredToken
@@ -20,7 +19,6 @@ def logit_lens(pair: ModelPair, vectors: Tensor, k: int) -> list[LensReading]:
     read = []
     for part in vectors.split(ROWS_AT_ONCE):
         probs = torch.softmax(pair.unembed(Side.FINETUNED, part), -1)  # (rows, vocab)
-        checked(probs, pair, "what the logit lens reads")
         ends = zip(likeliest(pair.tokenizer, probs, k), likeliest(pair.tokenizer, probs, k, largest=False), strict=True)
         read += [LensReading(top=top, bottom=bottom) for top, bottom in ends]
     return read

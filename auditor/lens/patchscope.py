@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from auditor.lens.finite import checked
 from auditor.lens.logit_lens import likeliest
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
@@ -31,15 +30,10 @@ def patchscope(
     scales = torch.tensor(settings.scales)
     patches = (eta * scales[None, :, None] * unit[:, None]).flatten(0, 1)  # (m * scales, d_model)
     prompts = [identity_prompt(words) for words in TRIPLES]
-
-    def mean(logits: tuple[Tensor, ...]) -> Tensor:
-        where = f"the finetuned model's probabilities when its residual after layer {layer} is replaced"
-        return checked(_mean_over_prompts(logits, settings), pair, where)
-
     read = [
         tokens
         for logits in pair.patched_logits(Side.FINETUNED, prompts, layer, patches)
-        for tokens in likeliest(pair.tokenizer, mean(logits), settings.keep)
+        for tokens in likeliest(pair.tokenizer, _mean_over_prompts(logits, settings), settings.keep)
     ]
     step = len(settings.scales)
     sets = [TokenSet(scale=settings.scales[i % step], tokens=tokens) for i, tokens in enumerate(read)]

@@ -67,7 +67,7 @@ def calibrate(
     settings: CalibrationSettings,
     seed: int,
 ) -> list[float]:
-    """α for each of `directions`: the mean over three prompts of the largest strength that stays coherent.
+    """α for each of `directions`: the mean over the prompts of the largest strength that stays coherent.
 
     The first prompt searches [0, upper]; the others [0, 2 · the first's result]. Directions, later prompts and
     the strengths of the next few bisections share batches: decoding many rows costs little more than few.
@@ -89,7 +89,7 @@ def _bisect(
     seed: int,
 ) -> None:
     n, left = settings.generations, iterations
-    while left:
+    while left and searches:
         fitting = ROWS_AHEAD // (n * len(searches))  # strengths a search for which rows are to be had
         levels = max(1, min(left, (fitting + 1).bit_length() - 1))
         left -= levels

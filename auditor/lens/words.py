@@ -151,7 +151,8 @@ class CohesionGauge:
 
 def _heaviest_component(linked: NDArray[np.bool_], weight: Array) -> list[int]:
     """Indices of the connected component with the greatest total weight, if it has two members or more."""
-    left, best, best_weight = set(range(len(weight))), [0][:0], 0.0
+    best: list[int] = []
+    left, best_weight = set(range(len(weight))), 0.0
     while left:
         frontier, component = [left.pop()], set[int]()
         while frontier:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -158,15 +157,14 @@ def _belongs(model: Any, key: str) -> bool:
     return ".lora_" in key or hasattr(model, first) or hasattr(at, first)
 
 
+@torch.no_grad()
 def _demand_finite(folder: Path, model: Any) -> None:
     """Raises BadModel for tensors that hold NaN or infinity; a sum tells, and reads each number once."""
-    for name, tensor in _sums(model):
+    for name, tensor in model.named_parameters():
+        if tensor.dtype not in _SUMMED or tensor.device.type == "meta":
+            continue
         if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
             hint = "; try AUDITOR_DTYPE=bfloat16 or float32" if tensor.dtype == torch.float16 else ""
             raise BadModel(
                 f"{folder}: {name} holds NaN or infinity in {str(tensor.dtype).removeprefix('torch.')}{hint}"
             )
-
-
-def _sums(model: Any) -> Iterable[tuple[str, torch.Tensor]]:
-    return ((n, p.detach()) for n, p in model.named_parameters() if p.dtype in _SUMMED and p.device.type != "meta")

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -160,10 +160,9 @@ class Client:
         threading.Thread(target=run, daemon=True).start()  # nobody waits for it once the server is given up
         missed = 0
         while missed < MISSED:
-            try:
-                return result.result(PULSE)
-            except TimeoutError:
-                missed = 0 if result.done() or self._lives() else missed + 1
+            if wait([result], PULSE).done:
+                return result.result()
+            missed = 0 if self._lives() else missed + 1
         raise UsageError(f"the model server at {self._address} has given no sign of life since {MISSED} questions")
 
     def _lives(self) -> bool:

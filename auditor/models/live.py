@@ -26,6 +26,7 @@ from auditor.models.row import Row
 from auditor.models.sampling import sample, windows
 from auditor.models.shift import shift_measured
 from auditor.models.slots import Frame, SlotLayer
+from auditor.models.stream import not_finite
 
 SPARE = 32  # columns beyond what is asked for, so that the next to join finds room
 WORTH = 128  # tokens that reading a common beginning first must save
@@ -256,7 +257,11 @@ class LiveBatch:
         tokens = sample(scores, begins, temperature, top_p).tolist()
         if contrast is not None:
             contrast.tell([tokens[i] for i in places])
+        sound = logits.amax(-1).isfinite().tolist()  # NaN is a maximum, too
         for i, row in enumerate(rows):
+            if not sound[i]:
+                row.fail(not_finite("what the model says next is NaN or Inf", logits.dtype))
+                continue
             if row.alternatives is not None:
                 row.logprobs.append(_logprobs(logits[i], tokens[i], row.alternatives))
             row.take(tokens[i], self.stops)

@@ -27,6 +27,7 @@ __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 TOKENS_PER_BATCH = 4096  # prompt tokens in one forward pass
 PATCHES_PER_BATCH = 160  # patched tokens in one forward pass; five directions at 30 scales are 150
 TEXTS_PER_BATCH = 16  # whole texts in one forward pass
+NLL_TOKENS = 256  # of a text, over which its mean likelihood is taken
 
 
 class ModelPair(Protocol):
@@ -49,7 +50,10 @@ class ModelPair(Protocol):
         ...
 
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
-        """Logits of the logit lens for `vectors` (n, d_model): (n, vocab) in float32, where the model lies."""
+        """Logits of the logit lens for `vectors` (n, d_model): (n, vocab) in float32, where the model lies.
+
+        Raises BadModel for NaN and Inf, as all of these do.
+        """
         ...
 
     def patched_logits(
@@ -93,7 +97,9 @@ class ModelPair(Protocol):
         ...
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
-        """Mean negative log-likelihood per token, in nats; `inf` for texts of fewer than two tokens."""
+        """Mean negative log-likelihood per token, in nats, of each text's first NLL_TOKENS; `inf` for texts of fewer
+        than two tokens.
+        """
         ...
 
     def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
@@ -282,7 +288,7 @@ class LocalPair:
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         # Never `truncation=`: it is a state of the tokenizer, which other threads use at the same time.
-        encoded = [ids[:256] for ids in all_plain_ids(self.tokenizer, texts)]
+        encoded = [ids[:NLL_TOKENS] for ids in all_plain_ids(self.tokenizer, texts)]
         self._demand_readable(side, encoded)
         order = sorted((i for i, ids in enumerate(encoded) if len(ids) > 1), key=lambda i: len(encoded[i]))
         out = [float("inf")] * len(texts)

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from auditor.models.cache import growing_cache, repeated
 from auditor.models.engine import Edit, Engine, replace
 from auditor.models.likelihood import padded
-from auditor.models.stream import unembed
+from auditor.models.stream import demand_finite, unembed
 
 SHARED_BEGINNINGS = 0.75  # of all texts; with more different first tokens than this one pass is cheaper
 
@@ -50,7 +50,10 @@ def prefix_of(engine: Engine, ids: Tensor) -> DynamicCache:
 
 
 def patched(engine: Engine, ids: Tensor, prefix: DynamicCache, layer: int, edit: Edit, rows: int) -> Tensor:
-    """Logits (rows, vocab) of the one token `ids` (1, 1) after `prefix`; blocks up to `layer` do not matter."""
+    """Logits (rows, vocab) of the one token `ids` (1, 1) after `prefix`; blocks up to `layer` do not matter.
+
+    Raises BadModel for NaN and Inf.
+    """
     cache = repeated(prefix, rows)
     inputs = {
         "input_ids": ids.expand(rows, 1),
@@ -60,6 +63,8 @@ def patched(engine: Engine, ids: Tensor, prefix: DynamicCache, layer: int, edit:
     }
     logits = engine.forward(inputs, edits={layer: edit}, start=layer + 1).logits
     assert logits is not None
+    who = type(engine.decoder.model).__name__
+    demand_finite(logits[:, -1], f"the logits of {who} when its residual after layer {layer} is replaced")
     return logits[:, -1].float()
 
 

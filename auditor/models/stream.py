@@ -21,7 +21,8 @@ GROSS = 0.2  # of the logits: what is missed when a state is, and what no roundi
 def unembed(engine: Engine, residuals: Tensor) -> Tensor:
     """Logit lens: `residuals` (n, d_model) as the last block's output -> logits (n, vocab) in float32.
 
-    What follows the blocks is the model's own code: norm, unembedding, and any scale or cap.
+    What follows the blocks is the model's own code: norm, unembedding, and any scale or cap. Raises BadModel for NaN
+    and Inf.
     """
     weight, last = next(engine.decoder.model.parameters()), engine.decoder.n_layers - 1
     ids = torch.zeros(len(residuals), 1, dtype=torch.long, device=weight.device)
@@ -29,6 +30,7 @@ def unembed(engine: Engine, residuals: Tensor) -> Tensor:
     inputs = {"input_ids": ids, "use_cache": False, "logits_to_keep": 1}
     logits = engine.forward(inputs, edits={last: partial(replace, stream)}, start=last + 1).logits
     assert logits is not None
+    demand_finite(logits[:, -1], f"what {type(engine.decoder.model).__name__} makes of a residual")
     return logits[:, -1].float()
 
 
@@ -66,7 +68,7 @@ def _compare(engine: Engine, ids: Tensor, who: str) -> None:
             shape = tuple(whole.residuals[layer].shape)
             raise BadModel(f"{who}: block {layer} hands on {shape}, not a residual stream of width {decoder.d_model}")
         demand_finite(whole.residuals[layer], f"{who} after layer {layer}")
-    demand_finite(logits[None], f"the logits of {who}")
+    demand_finite(whole.logits, f"the logits of {who}")
     last, middle = layers[-1], layers[-1] // 2
     if not _near(unembed(engine, whole.residuals[last][0]), logits, eps**0.5):
         raise BadModel(f"{who}: its last residual does not give its logits; the lens cannot read it")
@@ -87,17 +89,22 @@ def _near(a: Tensor, b: Tensor, share: float) -> bool:
 
 
 def demand_finite(values: Tensor, where: str, computed: torch.dtype | None = None) -> None:
-    """`values`: (rows, positions, width). Raises BadModel that names the first position and what would help.
+    """`values`: (rows, positions, width), or (rows, width). Raises BadModel that names the first position, if there
+    are some, and what would help.
 
     `computed`: the precision that they were computed in, if it is not theirs.
     """
     dtype = computed or values.dtype
-    bad = ~torch.isfinite(values).all(-1)  # (rows, positions)
-    if not bool(bad.any()):
-        return
-    at, kind = int(bad.nonzero()[0, -1]), str(dtype).removeprefix("torch.")
+    bad = ~torch.isfinite(values).all(-1)  # (rows, positions), or (rows,)
+    if bool(bad.any()):
+        at = f" at position {int(bad.nonzero()[0, 1])}" if bad.ndim == 2 else ""
+        raise not_finite(f"{where}: NaN or Inf{at}", dtype)
+
+
+def not_finite(what: str, dtype: torch.dtype) -> BadModel:
+    """What to say of it, and what would help."""
     help_ = "try AUDITOR_DTYPE=bfloat16 or float32" if dtype == torch.float16 else "its weights are broken"
-    raise BadModel(f"{where}: NaN or Inf at position {at} in {kind}; {help_}")
+    return BadModel(f"{what} in {str(dtype).removeprefix('torch.')}; {help_}")
 
 
 def _keys_and_values_only(decoder: Decoder) -> bool:

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, RootMo
 from safetensors.torch import load, save
 from torch import Tensor
 
+from auditor.errors import AuditorError
 from auditor.models.generate import MOST_ALPHA, PLAUSIBILITY, Amplification, Request, Side, Steering
 
+ERROR = "error"  # name of the one tensor of a frame that tells what went wrong
 LENGTH = 8  # bytes of a frame's length, little-endian
 MOST_TOKENS = 4096  # of one answer
 MOST_BYTES = 64 << 20  # of a body: 1,000 residuals of a 70B model are 33 MB, a third more in base64
@@ -238,13 +240,23 @@ def frame(tensors: dict[str, Tensor]) -> bytes:
     return len(data).to_bytes(LENGTH, "little") + bytes(data)
 
 
+def framed_error(error: AuditorError) -> bytes:
+    """What went wrong, as the last frame of an answer that has begun."""
+    return frame({ERROR: torch.tensor(list(str(error).encode()), dtype=torch.uint8)})
+
+
 def unframed(chunks: Iterator[bytes]) -> Iterator[dict[str, Tensor]]:
-    """The frames in a stream of bytes. Raises ValueError if it ends within one."""
+    """The frames in a stream of bytes. Raises ValueError if it ends within one, and AuditorError for one that tells
+    what went wrong.
+    """
     held = bytearray()
     for chunk in chunks:
         held += chunk
         while len(held) >= LENGTH and len(held) >= (end := LENGTH + int.from_bytes(held[:LENGTH], "little")):
-            yield load(bytes(held[LENGTH:end]))
+            tensors = load(bytes(held[LENGTH:end]))
+            if ERROR in tensors:
+                raise AuditorError(f"the model server says: {bytes(tensors[ERROR].tolist()).decode()}")
+            yield tensors
             del held[:end]
     if held:
         raise ValueError("the answer was cut off")

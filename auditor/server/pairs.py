@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from fastapi import FastAPI, Request, Response
 
-from auditor.errors import UsageError
+from auditor.errors import AuditorError, UsageError
 from auditor.models import wire
 from auditor.models.generate import Side
 from auditor.models.pair import LocalPair
@@ -116,8 +116,11 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             first, more = await computed(http, begun)  # what fails, fails before the answer begins
 
             def frames() -> Iterator[bytes]:
-                for run in chain([first], more):
-                    yield wire.frame({str(number): logits for number, logits in enumerate(run)})
+                try:
+                    for run in chain([first], more):
+                        yield wire.frame({str(number): logits for number, logits in enumerate(run)})
+                except AuditorError as error:
+                    yield wire.framed_error(error)
 
             return Streamed(frames(), held.pop_all(), BINARY)
 
