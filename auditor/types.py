@@ -121,8 +121,9 @@ class Organism(Record):
 class PatchscopeSettings(Record):
     """Token-identity patchscope (paper section 3.2, appendix C)."""
 
-    scales: tuple[float, ...] = tuple(
-        [round(0.5 + 0.1 * i, 1) for i in range(16)] + [3, 4, 5, 10] + [20.0 * i for i in range(1, 11)]
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        tuple([round(0.5 + 0.1 * i, 1) for i in range(16)] + [3, 4, 5, 10] + [20.0 * i for i in range(1, 11)]),
+        min_length=1,
     )
     keep: int = Field(20, ge=1, description="tokens kept for each position and scale")
     common_top: int = Field(16_384, ge=1, description="a token must rank this high under every triple")
@@ -136,18 +137,20 @@ class CalibrationSettings(Record):
     more_iterations: int = Field(5, ge=1, description="bisections on the other two, over [0, 2 × first result]")
     generations: int = Field(10, ge=1, description="texts for each strength tried")
     coherent_share: float = Field(0.8, gt=0, le=1)
-    temperature: float = 1.2
-    max_new_tokens: int = 128
+    temperature: float = Field(1.2, ge=0)
+    max_new_tokens: int = Field(128, ge=1)
 
 
 class SteeringSettings(Record):
     """Steered and unsteered samples (paper section 3.2)."""
 
-    positions: int | Literal["all"] = Field("all", description="how many positions, best patchscope first")
+    positions: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description="how many positions, best patchscope first"
+    )
     prompts: int = Field(20, ge=1)
     samples: int = Field(5, ge=1)
-    temperature: float = 1.1
-    max_new_tokens: int = 512
+    temperature: float = Field(1.1, ge=0)
+    max_new_tokens: int = Field(512, ge=1)
     calibration: CalibrationSettings = CalibrationSettings()
 
     def fast(self) -> SteeringSettings:

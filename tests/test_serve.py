@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from auditor.cli.serve import chosen
 from auditor.errors import UsageError
 from auditor.models.generate import Request
 from auditor.models.remote import connect
@@ -187,12 +188,24 @@ def test_an_address_of_another_machine_is_one_line():
         listen("192.0.2.1", 0)
 
 
+def test_a_pair_is_named_with_the_revisions_of_both(workspace_folder):
+    served = chosen(["a=org/model@org/base@v2", "b=./here@embedded"])
+    assert [(pair.finetuned, pair.base) for pair in served.values()] == [
+        ("org/model", "org/base@v2"), ("./here", "embedded"),
+    ]  # fmt: skip
+    (pair,) = chosen(["a=org/model/sub@refs/pr/1"], "org/base@v2").values()
+    assert (pair.finetuned, pair.base) == ("org/model/sub@refs/pr/1", "org/base@v2")
+
+
 def test_what_cannot_be_served_is_one_line(run_cli, workspace_folder, checkpoints):
     for args, said in [
         (("serve", "mil"), "did you mean mill"),
         (("serve", "mill", "--host", "0.0.0.0"), "AUDITOR_API_KEY"),
         (("serve", "own="), "NAME=MODEL"),
         (("serve", "own=nowhere/there/x"), "names no base"),
+        (("serve", "own=org/model@v1"), "behind @ stands the base, and 'v1' is no folder and no hub id; for a MODEL of"),
+        (("serve", "own=org/model@v1@org/base"), "give its base as --base"),
+        (("serve", "own=org/model@"), "give its base as --base"),
         (("serve", f"own=nowhere@{checkpoints('llama')[0]}", "--port", "0"), "no model at 'nowhere'"),
     ]:
         code, _, err = run_cli(*args)

@@ -66,3 +66,20 @@ def test_a_mistake_is_told_with_its_line(suites, texts, told):
     assert made["quickstart"]
     with pytest.raises(BadFile, match=told):
         made["a"]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "told"),
+    [
+        ("{steering: {positions: 0}}", r"evidence\.steering\.positions.*greater than or equal to 1"),
+        ("{steering: {temperature: -1}}", r"evidence\.steering\.temperature"),
+        ("{steering: {max_new_tokens: 0}}", r"evidence\.steering\.max_new_tokens"),
+        ("{steering: {calibration: {temperature: -0.1}}}", r"steering\.calibration\.temperature"),
+        ("{steering: {calibration: {max_new_tokens: 0}}}", r"steering\.calibration\.max_new_tokens"),
+        ("{patchscope: {scales: []}}", r"evidence\.patchscope\.scales"),
+        ("{patchscope: {scales: [1, 0]}}", r"evidence\.patchscope\.scales"),
+    ],
+)
+def test_evidence_of_nothing_is_refused(suites, evidence, told):
+    with pytest.raises(BadFile, match=rf"a\.yaml:3: .*{told}"):
+        suites(a=f"extends: quickstart\nevidence: {evidence}\n")["a"]

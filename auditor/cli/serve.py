@@ -22,6 +22,9 @@ def serve(
         list[str] | None,
         typer.Argument(help="Organisms, or your own pairs as NAME=MODEL or NAME=MODEL@BASE; default: all organisms."),
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base of the pairs given as NAME=MODEL; default: an adapter's config names it.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; any but loopback demands a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     api_key_file: Annotated[
@@ -47,29 +50,45 @@ def serve(
     ws, conf = workspace(), settings(device=device, dtype=dtype)
     if engine == "vllm" and conf.device not in ("cpu", "cuda", "balanced"):
         raise UsageError(f"--engine vllm --device {conf.device}: give cuda, and the GPU in CUDA_VISIBLE_DEVICES")
-    library = Library(chosen(organisms or []), ws, conf, "vllm" if engine == "vllm" else "hooks")
+    library = Library(chosen(organisms or [], base), ws, conf, "vllm" if engine == "vllm" else "hooks")
     library.check()
     err.print(f"serving {escape(', '.join(library.served))} ({'with' if key else 'without'} a key)", highlight=False)
     run_server(library, host, port, key=key, log_prompts=log_prompts)
 
 
-def chosen(names: list[str]) -> dict[str, Served]:
-    """What is to be served, by name. Raises UsageError, or UnknownName."""
+def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
+    """What is to be served, by name. `base`: of all that are given as NAME=MODEL. Raises UsageError, or UnknownName."""
     from auditor.models.weights import base_of
     from auditor.server.library import Served
 
     cards = workspace().organisms
     found = {}
     for name in names or [item.value.name for item in cards if is_ready(item.value)]:
-        own, equals, model = name.partition("=")
+        own, equals, pair = name.partition("=")
         if not equals:
             card = cards[name]
             found[name] = Served(name, card.base, card.finetuned)
             continue
-        model, _, base = model.partition("@")
+        model, of_it = _model_and_base(name, pair, base)
         if not own.replace("-", "").replace("_", "").isalnum() or not model:
             raise UsageError(f"{name}: give NAME=MODEL or NAME=MODEL@BASE, the name of letters, digits, - and _")
-        found[own] = Served(own, base or base_of(model), model)
+        found[own] = Served(own, of_it or base_of(model), model)
     if not found:
         raise UsageError("there is no organism whose weights are here; name one, or give NAME=MODEL@BASE")
     return found
+
+
+def _model_and_base(name: str, pair: str, base: str | None) -> tuple[str, str | None]:
+    """What MODEL@BASE says; with a base given apart, all of it is the model, which may have a revision."""
+    from auditor.models.embedded import is_embedded
+    from auditor.models.hub import HubName
+
+    model, at, after = pair.partition("@")
+    if base is not None or not at:
+        return pair, base
+    if not (is_embedded(after) or Path(after).expanduser().is_dir() or HubName.parse(after)):
+        raise UsageError(
+            f"{name}: behind @ stands the base, and {after!r} is no folder and no hub id; "
+            "for a MODEL of some revision give its base as --base"
+        )
+    return model, after
