@@ -86,7 +86,7 @@ def _model_and_base(name: str, pair: str, base: str | None) -> tuple[str, str | 
     model, at, after = pair.partition("@")
     if base is not None or not at:
         return pair, base
-    if not (is_embedded(after) or Path(after).expanduser().is_dir() or HubName.parse(after)):
+    if not (is_embedded(after) or HubName.parse(after) or (after and Path(after).expanduser().is_dir())):
         raise UsageError(
             f"{name}: behind @ stands the base, and {after!r} is no folder and no hub id; "
             "for a MODEL of some revision give its base as --base"
