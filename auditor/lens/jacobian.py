@@ -19,7 +19,6 @@ from auditor.errors import UsageError
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff import beginnings
 from auditor.lens.diff_mining import RARE
-from auditor.lens.finite import checked
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.types import Record
@@ -90,8 +89,7 @@ def derivatives(
     usual: Tensor | float = 0.0
     with torch.inference_mode():
         for logits in pair.pushed_logits(side, rows, layer, pushes):  # (n, 2m, vocab)
-            logs = checked(logits, pair, f"what is said when its residuals after layer {layer} are pushed")
-            logs = logs.log_softmax(-1)
+            logs = logits.log_softmax(-1)
             apart = (logs[:, :m] - logs[:, m:]) / (2 * steps[:, None].to(logs.device))
             scores = scores + apart.double().sum(0).cpu()
             usual = usual + logs.exp().double().mean(1).sum(0).cpu()
