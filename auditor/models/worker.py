@@ -130,18 +130,22 @@ class Line:
         with self._lock:
             waiting = [row for rows in self._waiting.values() for row in rows]
             self._waiting.clear()
-        for row in [*joining, *waiting, *self.batch.rows]:
-            row.fail(error)
+        broken = [*joining, *waiting, *self.batch.rows]
         with suppress(Exception):
-            self.batch.clear()
+            self.batch.clear()  # first: who hears of it may ask again at once
+        for row in broken:
+            row.fail(error)
 
     def _recover(self, joining: Sequence[Row], error: Exception) -> None:
         """End `joining`, and everything in the batch if its state was lost too."""
         told = out_of_memory(error) or error
-        for row in [*joining, *self.batch.rows] if self.batch.torn else joining:
-            row.fail(told)
-        if self.batch.torn:
-            self.batch.clear()
+        broken = [*joining, *self.batch.rows] if self.batch.torn else joining
+        try:
+            if self.batch.torn:
+                self.batch.clear()
+        finally:
+            for row in broken:
+                row.fail(told)
         if told is not error and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
