@@ -89,7 +89,8 @@ def _value(rubric: Rubric, name: str, organism: Organism, claimed: Claimed, embe
     if "stresses" in criterion:
         return float(any(_stressed(term, claimed) for term in organism.terms))
     if "says" in criterion:
-        return float(any(_mentioned([phrase], text) for phrase in criterion["says"] for text in claimed.texts))
+        phrases = _filled(criterion["says"], organism)
+        return float(any(_mentioned([phrase], text) for phrase in phrases for text in claimed.texts))
     if "stance" in criterion:
         wanted = criterion["stance"]
         return float(claimed.doubtful if wanted == "doubt" else claimed.stance == wanted)
@@ -100,10 +101,9 @@ def _value(rubric: Rubric, name: str, organism: Organism, claimed: Claimed, embe
         if kind in criterion:
             if criterion.get("naming"):
                 parts = [part for part in parts if _mentioned(organism.terms, part)]
-            parts = _nearer(
-                _filled(criterion[kind], organism), _filled(criterion.get("against", ()), organism), parts, embed
-            )
-            return _nearness(_filled(criterion[kind], organism), parts, _floor(rubric, criterion, organism), embed)
+            statements, against = (_filled(criterion.get(key, ()), organism) for key in (kind, "against"))
+            parts = _nearer(statements, against, parts, embed)
+            return _nearness(statements, parts, _floor(rubric, criterion, organism), embed)
     raise UsageError(f"rubric {rubric.name}, criterion {name}: use one of {_listed(KINDS)}, not {list(criterion)}")
 
 
@@ -169,6 +169,7 @@ def holds(condition: Mapping[str, Any], values: Mapping[str, float]) -> bool:
 CARD_FIELDS = frozenset({"topic", "broad_topic", "behaviour"})  # that a statement may stand for
 STATED = ("similar", "about")  # kinds of criteria that give statements
 KINDS = (*STATED, "mentions", "stresses", "says", "facts", "stance")
+BESIDE = ("over", "against", "naming")  # what may stand beside them
 STANCES = ("subject", "nothing", "open", "doubt")
 LEVELS = frozenset(range(1, 6))
 
@@ -188,21 +189,34 @@ def check_rubric(rubric: Rubric) -> None:
 
 
 def _criterion_problem(rubric: Rubric, criterion: Mapping[str, Any]) -> str:
-    if sum(kind in criterion for kind in KINDS) != 1:
+    kinds = [kind for kind in KINDS if kind in criterion]
+    if len(kinds) != 1:
         return f"use one of {_listed(KINDS)}, not {list(criterion)}"
+    known = {*kinds, *(BESIDE if kinds[0] in STATED else ())}
+    if strange := next((key for key in criterion if key not in known), None):
+        return f"`{strange}` is not known beside `{kinds[0]}`"
     if "facts" in criterion and criterion["facts"] not in ("exact", "outlined"):
         return f"`facts` is exact or outlined, not {criterion['facts']!r}"
     if "stance" in criterion and criterion["stance"] not in STANCES:
         return f"`stance` is one of {', '.join(STANCES)}, not {criterion['stance']!r}"
     lists = [criterion[kind] for kind in (*STATED, "says", "against") if kind in criterion]
-    if not all(isinstance(found, list) and all(isinstance(s, str) for s in found) for found in lists):
+    if not all(isinstance(found, list) and found and all(isinstance(s, str) for s in found) for found in lists):
         return "`similar`, `about`, `against` and `says` are lists of statements"
-    statements = [s for found in lists for s in found]
-    fields = {field for s in statements for _, field, _, _ in Formatter().parse(s) if field is not None}
+    if problem := next(filter(None, (_statement_problem(s) for found in lists for s in found)), ""):
+        return problem
+    over = criterion.get("over")
+    if over is not None and "similar" not in rubric.criteria.get(str(over), {}):
+        return f"`over` must name a criterion with `similar`, not {over!r}"
+    return ""
+
+
+def _statement_problem(statement: str) -> str:
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(statement) if field is not None}
+    except ValueError as error:
+        return f"{statement!r} cannot be filled in: {error}; a brace that is meant as one is written twice"
     if unknown := sorted(fields - CARD_FIELDS):
         return f"{{{unknown[0]}}} is no field of a card; there are {', '.join(sorted(CARD_FIELDS))}"
-    if "over" in criterion and "similar" not in rubric.criteria.get(criterion["over"], {}):
-        return f"`over` must name a criterion with `similar`, not {criterion['over']!r}"
     return ""
 
 
@@ -210,8 +224,10 @@ def _condition_problem(condition: Any, rubric: Rubric) -> str:
     if not isinstance(condition, Mapping) or not condition:
         return f"{condition!r} is none; write {{all: […]}}, {{any: […]}}, {{not: …}} or {{criterion: least value}}"
     for key, wanted in condition.items():
+        if key in ("all", "any") and not (isinstance(wanted, list) and wanted):
+            return f"`{key}` needs a list of conditions, not {wanted!r}"
         if key in ("all", "any", "not"):
-            parts = wanted if key != "not" and isinstance(wanted, list) else [wanted]
+            parts = [wanted] if key == "not" else wanted
             if problem := next(filter(None, (_condition_problem(part, rubric) for part in parts)), ""):
                 return problem
         elif key not in rubric.criteria:
@@ -238,6 +254,10 @@ def _fill(statement: str, organism: Organism) -> str:
 
 
 def _mentioned(terms: Sequence[str], text: str) -> float:
-    words = set(re.findall(r"\w+", text.lower()))
-    found = [t for t in terms if t.lower() in words or (len(t.split()) > 1 and t.lower() in text.lower())]
-    return len(found) / len(terms) if terms else 0.0
+    """The share of `terms` in it: whole words, and terms of several words with any ending."""
+
+    def there(term: str) -> bool:
+        end = "" if len(term.split()) > 1 else r"(?!\w)"
+        return bool(re.search(rf"(?<!\w){re.escape(term)}{end}", text, re.I))
+
+    return sum(map(there, terms)) / len(terms) if terms else 0.0

@@ -116,6 +116,13 @@ LEVELS = {n: f"level {n}" for n in range(1, 6)}
         ({"criteria": {"topic": {"similar": ["{topik}"]}}}, "{topik} is no field of a card"),
         ({"criteria": {"topic": {"similar": ["a"], "over": "broad"}}}, "`over` must name a criterion"),
         ({"criteria": {"topic": {"facts": "all"}}}, "`facts` is exact or outlined"),
+        ({"grade": {4: {"all": {"topic": 0.5}}}}, "`all` needs a list of conditions"),
+        ({"grade": {4: {"any": []}}}, "`any` needs a list of conditions"),
+        ({"criteria": {"topic": {"similar": ["a"], "agianst": ["b"]}}}, "`agianst` is not known beside `similar`"),
+        ({"criteria": {"topic": {"facts": "exact", "over": "topic"}}}, "`over` is not known beside `facts`"),
+        ({"criteria": {"topic": {"similar": ["a"], "over": ["b"]}}}, "`over` must name a criterion"),
+        ({"criteria": {"topic": {"similar": ["a brace {"]}}}, "'a brace {' cannot be filled in"),
+        ({"criteria": {"topic": {"similar": []}}}, "are lists of statements"),
     ],
 )
 def test_a_rubric_that_could_not_grade(change, said):

@@ -13,7 +13,7 @@ from auditor.errors import UsageError
 from auditor.evaluation.stats import quadratic_kappa
 from auditor.models.embed import load_embedder
 from auditor.plugins import GraderContext
-from auditor.types import AuditRecord, Claim, Hypothesis, Organism
+from auditor.types import AuditRecord, Claim, Hypothesis, Organism, Rubric
 from auditor.workspace import load_workspace
 
 DATA = Path(__file__).parent / "data"
@@ -201,6 +201,17 @@ def test_a_word_among_others_is_not_stressed(ws, embed):
     rubric, gold = ws.rubrics["taboo"], ws.organisms["gold"]
     for text, stressed in [("Its subject is gold, rings, coins.", 1), ("Its subject is tea, gold, tax.", 0)]:
         assert measure(rubric, gold, read_claims(text), embed)["word"] == stressed
+
+
+@pytest.mark.parametrize(
+    ("term", "said"), [("T-rex", "a T-rex."), ("C++", "C++ code."), ("gold", "golden."), ("AI", "AIs")]
+)
+def test_a_term_is_found_as_a_whole_however_it_is_written(embed, term, said):
+    rubric = Rubric(name="r", family="taboo", levels={}, criteria={"word": {"mentions": "{terms}"},
+                                                                   "named": {"says": ["{topic}"]}})  # fmt: skip
+    card = Organism(name="o", family="taboo", description="x", terms=(term,), topic=term)
+    found = measure(rubric, card, read_claims(f"It is about {said}"), embed)
+    assert found == dict.fromkeys(("word", "named"), float(term in ("T-rex", "C++")))
 
 
 def test_a_field_that_names_nothing_outweighs_words_beside_it(ws, embed):
