@@ -25,6 +25,13 @@ class TestRemotePair:
         assert remote.tokenizer(PROMPT).input_ids == tiny.tokenizer(PROMPT).input_ids
         assert remote.tokenizer.chat_template == tiny.tokenizer.chat_template
 
+    def test_a_tokenizer_whose_files_were_cut_is_fetched_again(self, served, settings, tmp_path, tiny):
+        conf = settings.model_copy(update={"cache_dir": tmp_path})
+        connect(served.url, "mill", conf)
+        (file,) = tmp_path.glob("tokenizers/*/chat_template.jinja")
+        file.write_text(file.read_text()[:-30])
+        assert connect(served.url, "mill", conf).tokenizer.chat_template == tiny.tokenizer.chat_template
+
     def test_texts_are_the_same(self, remote, tiny):
         push = Steering(1, torch.randn(WIDTH, generator=torch.Generator().manual_seed(0)))
         asked = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from auditor.config import Settings
 from auditor.errors import UnknownName, UsageError
+from auditor.files import flaw, seal, take_place
 from auditor.models import wire
 from auditor.models.generate import Amplified, Request, Side, demand_amplified
 from auditor.models.http import Client
@@ -142,18 +143,21 @@ def open_pair(
 
 
 def _tokenizer(info: wire.PairInfo, settings: Settings) -> Any:
-    """The server's tokenizer, from its files; they are data, no code of theirs is run."""
+    """The server's tokenizer, from its files; they are data, no code of theirs is run. Raises UsageError."""
     from transformers import AutoTokenizer
 
+    for name in info.tokenizer:
+        if "/" in name or "\\" in name or not name.endswith((".json", ".jinja", ".txt")):
+            raise UsageError(f"the model server sent a tokenizer file called {name!r}")
     digest = hashlib.sha256(repr(sorted(info.tokenizer.items())).encode()).hexdigest()
     folder = settings.cache_dir / "tokenizers" / digest
-    if not folder.exists():
+    if flaw(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent))
-        for name, text in info.tokenizer.items():
-            if "/" in name or "\\" in name or not name.endswith((".json", ".jinja", ".txt")):
-                raise UsageError(f"the model server sent a tokenizer file called {name!r}")
-            (part / name).write_text(text, encoding="utf-8")
-        with suppress(OSError):  # another process was first
-            part.rename(folder)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+            part = Path(beside) / digest
+            part.mkdir()
+            for name, text in info.tokenizer.items():
+                (part / name).write_text(text, encoding="utf-8")
+            seal(part)
+            take_place(part, folder)
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
