@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from auditor.errors import UsageError
 from auditor.models.contrast import Contrast
 from auditor.models.generate import Amplification, Request, Side, Steering
+from auditor.models.live import SPARE
 from auditor.models.load import load_pair
 from auditor.models.sampling import _noise, windows
 from auditor.models.worker import OutOfMemory
@@ -234,3 +235,35 @@ def test_an_agent_sees_the_amplified_answer_beside_the_bases():
     assert len({request.seed for request in pair.requests}) == 2  # base and finetuned share their draws
     with pytest.raises(ValidationError):
         tool.args.model_validate({"prompts": ["Hi."], "alpha": -1})
+
+
+def test_both_rows_take_room(pair):
+    """In the batch's places and in memory."""
+    batch, seen = pair.models[Side.FINETUNED].host.line.batch, []
+    rows = [pair.row(asked) for asked in requests()]
+    prompts = max(len(row.prompt) for row in rows)
+    needed = prompts + max(row.sampling.max_new_tokens for row in rows) + SPARE
+    with pytest.MonkeyPatch.context() as patch:
+        for cells, fits in ((11 * needed, False), (22 * needed, True)):  # for a quarter more rows than the nine
+            for each in {batch, batch.bases or batch}:
+                patch.setattr(each, "cells", cells if batch.bases is None else cells // 2)
+            assert batch.has_room(rows) is fits
+        patch.setattr("auditor.models.worker.ROWS", 6)
+        for row in rows:
+            row.heard = lambda _row: bool(seen.append(sum(r.places for r in batch.rows if not r.follows)))
+        host = pair.models[Side.FINETUNED].host
+        host.decode(rows, "test")
+        host.worker.wait(rows)
+    assert max(seen) == 6
+
+
+def test_nnsight_says_the_same(checkpoints, settings, tiny):
+    pair = load_pair(*map(str, checkpoints("llama")), settings, engine="nnsight")
+    asked = [request for request in requests() if request.amplify.alpha]
+    assert pair.generate(asked) == tiny.generate(asked)
+
+
+def test_vllm_is_not_asked_for_it(tiny, monkeypatch):
+    monkeypatch.setattr("auditor.models.host.Host.compares", False)
+    with pytest.raises(UsageError, match="--engine hooks"):
+        tiny.generate([Request("A", amplify=Amplification(1.0))])
