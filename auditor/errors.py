@@ -9,7 +9,8 @@
     └── Refused               a tool call that the agent may not make; becomes an observation
         └── TooLong           (a UsageError, too) more tokens than the model reads at once
 
-Any other exception is a bug and is shown as one.
+What chat models add to it is in `llm/failures.py` and `llm/verdict.py`. Any other exception is a bug and is shown as
+one.
 """
 
 from __future__ import annotations

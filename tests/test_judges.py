@@ -6,11 +6,12 @@ import pytest
 
 from auditor.config import Settings
 from auditor.errors import UsageError
+from auditor.evaluation.job import judged_by
 from auditor.llm.caller import Caller
 from auditor.llm.verdict import NoVerdict, Unreadable, read_json, read_score
 from auditor.plugins import GraderContext
 from auditor.testing import ScriptedChat
-from auditor.types import AuditRecord, Organism, ScoredToken, TokenSet
+from auditor.types import AuditRecord, Organism, ScoredToken, Suite, TokenSet
 from auditor.workspace import load_workspace
 
 CARD = Organism(
@@ -107,6 +108,12 @@ def test_a_rubric_that_counts_more_than_facts_is_not_half_counted(judged, ws):
     more = rubric.model_copy(update={"criteria": {**rubric.criteria, "kind": {"similar": ["{behaviour}"]}}})
     with pytest.raises(UsageError, match="facts_llm tells topic, broad and facts; rubric sdf counts kind, too"):
         judged("facts_llm", args=(AUDIT, CARD, more))
+
+
+def test_a_judge_stands_in_for_its_offline_variant_once():
+    suite = Suite(name="s", organisms=(), graders=("rubric_offline", "rubric_llm", "my_offline_guess"))
+    assert judged_by(suite, Settings(grader_llm="openai:m")).graders == ("rubric_llm", "my_offline_guess")
+    assert judged_by(suite, Settings()).graders == suite.graders
 
 
 def test_a_quote_must_be_there(judged):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol as Interface
@@ -81,7 +82,7 @@ def judged_by(suite: Suite, settings: Settings) -> Suite:
     """The suite with the LLM variant of each offline grader, for the roles that have an LLM."""
 
     def variant(name: str, llm: str) -> str:
-        return name if llm == OFFLINE else name.replace("_offline", "_llm")
+        return name if llm == OFFLINE else re.sub("_offline$", "_llm", name)
 
     evidence = suite.evidence.model_copy(
         update={
@@ -89,5 +90,5 @@ def judged_by(suite: Suite, settings: Settings) -> Suite:
             "coherence_grader": variant(suite.evidence.coherence_grader, settings.lens_llm),
         }
     )
-    graders = tuple(variant(name, settings.grader_llm) for name in suite.graders)
+    graders = tuple(dict.fromkeys(variant(name, settings.grader_llm) for name in suite.graders))
     return suite.model_copy(update={"graders": graders, "evidence": evidence})
