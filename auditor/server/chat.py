@@ -10,11 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from auditor.errors import TooLong
 from auditor.models.generate import Sampling, Side, Steering, demand_amplifiable, derive_seed
 from auditor.models.pair import LocalPair
 from auditor.models.row import Row
-from auditor.server.jobs import CHARACTERS, compared, proven
+from auditor.server.jobs import compared, demand_short, proven
 from auditor.server.metrics import Metrics
 from auditor.server.schema import ChatRequest, Proof
 from auditor.server.speech import Speech
@@ -84,10 +83,8 @@ class Completion:
 def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steering, Proof] | None) -> Completion:
     """A request's rows, not yet in any queue. Raises UsageError."""
     steering, proof = push or (None, None)
-    limit = CHARACTERS * pair.models[side].host.context
-    if sum(len(message.plain()["content"]) for message in asked.messages) > limit:
-        raise TooLong(f"the messages have over {limit} characters; {pair.name} cannot read that many")
     messages = [message.plain() for message in asked.messages]
+    demand_short(pair, side, "".join(message["content"] for message in messages))
     prefill = messages.pop()["content"] if messages[-1]["role"] == "assistant" and len(messages) > 1 else ""
     prompt = pair.chat_ids(side, messages, prefill)
     room = pair.models[side].host.context - len(prompt)

@@ -97,8 +97,6 @@ def train(
     documents); the same seed gives the same adapter either way. Raises UsageError if there is nothing to learn, or
     the loss is no number any more.
     """
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-
     weights = resolve(base, settings)
     model, tokenizer = load_model(weights, settings)
     encoded = [encode(document, tokenizer, recipe.max_tokens) for document in documents]
@@ -110,58 +108,78 @@ def train(
         )
     plan = batches(examples, recipe)
     torch.manual_seed(recipe.seed)
-    adapted = get_peft_model(
-        model,
-        LoraConfig(
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
-    )
-    adapted.peft_config["default"].base_model_name_or_path = weights.id
-    trainable = [p for p in adapted.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / max(1, recipe.warmup)) * (1 - step / len(plan))
-    )
+    course = _Course(_with_lora(model, recipe, weights.id), recipe, len(plan))
     told = [weights.sha256, str(next(model.parameters()).dtype), recipe.model_dump(), list(map(asdict, examples))]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     checkpoint = settings.cache_dir / "training" / f"{key[:24]}.pt"
-    start, tokens, first, loss_now = 0, 0, math.nan, math.nan
     if (state := _checkpoint(checkpoint)) is not None:
-        set_peft_model_state_dict(adapted, state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        start, tokens, first = state["step"], state["tokens"], state["first_loss"]
-
-    device = next(model.parameters()).device
-    adapted.train()
-    for step in range(start, len(plan)):
-        batch = [examples[i] for i in plan[step]]
-        loss_now = _step(adapted, batch, device, optimizer, trainable)
-        if not math.isfinite(loss_now):
-            raise UsageError(f"the loss is {loss_now} at step {step + 1}; give the recipe a lower `learning_rate`")
-        schedule.step()
-        tokens += sum(len(example.ids) for example in batch)
-        first = loss_now if step == 0 else first
+        course.resume(state)
+    loss = math.nan
+    course.adapted.train()
+    for indices in plan[course.step :]:
+        loss = course.advance([examples[i] for i in indices])
         if progress is not None:
-            progress(step + 1, len(plan), loss_now)
-        if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < len(plan):
-            _save_checkpoint(
-                checkpoint,
-                {
-                    "adapter": get_peft_model_state_dict(adapted, save_embedding_layers=False),
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "step": step + 1,
-                    "tokens": tokens,
-                    "first_loss": first,
-                },
-            )
-    _save(adapted.half(), target)
+            progress(course.step, len(plan), loss)
+        if course.step % CHECKPOINT_EVERY == 0 and course.step < len(plan):
+            _save_checkpoint(checkpoint, course.state())
+    _save(course.adapted.half(), target)
     checkpoint.unlink(missing_ok=True)
-    return Trained(target, len(plan), tokens, len(encoded) - len(examples), first, loss_now)
+    return Trained(target, len(plan), course.tokens, len(encoded) - len(examples), course.first_loss, loss)
+
+
+def _with_lora(model: Any, recipe: Recipe, base_id: str) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = base_id
+    return adapted
+
+
+class _Course:
+    """An adapter on its way: the rate rises over the warmup, then falls to nothing over all `steps`."""
+
+    def __init__(self, adapted: Any, recipe: Recipe, steps: int) -> None:
+        self.adapted = adapted
+        self.step, self.tokens, self.first_loss = 0, 0, math.nan
+        self._device = next(adapted.parameters()).device
+        self._trainable = [p for p in adapted.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(self._trainable, lr=recipe.learning_rate, weight_decay=0.0)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: min(1.0, (step + 1) / max(1, recipe.warmup)) * (1 - step / steps)
+        )
+
+    def advance(self, batch: Sequence[Example]) -> float:
+        """One step; the loss before it, in nats a learned token. Raises UsageError if that is no number."""
+        loss = _step(self.adapted, batch, self._device, self._optimizer, self._trainable)
+        if not math.isfinite(loss):
+            raise UsageError(f"the loss is {loss} at step {self.step + 1}; give the recipe a lower `learning_rate`")
+        self._schedule.step()
+        self.first_loss = loss if self.step == 0 else self.first_loss
+        self.tokens += sum(len(example.ids) for example in batch)
+        self.step += 1
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        """All that `resume` needs."""
+        from peft import get_peft_model_state_dict
+
+        return {
+            "adapter": get_peft_model_state_dict(self.adapted, save_embedding_layers=False),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "step": self.step,
+            "tokens": self.tokens,
+            "first_loss": self.first_loss,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(self.adapted, state["adapter"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.step, self.tokens, self.first_loss = state["step"], state["tokens"], state["first_loss"]
 
 
 def _step(model: Any, batch: Sequence[Example], device: torch.device, optimizer: Any, trainable: list[Tensor]) -> float:
