@@ -115,14 +115,8 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
 
             first, more = await computed(http, begun)  # what fails, fails before the answer begins
 
-            def frames() -> Iterator[bytes]:
-                try:
-                    for run in chain([first], more):
-                        yield wire.frame({str(number): logits for number, logits in enumerate(run)})
-                except AuditorError as error:
-                    yield wire.framed_error(error)
-
-            return Streamed(frames(), held.pop_all(), BINARY)
+            named = ({str(i): logits for i, logits in enumerate(run)} for run in chain([first], more))
+            return Streamed(_frames(named), held.pop_all(), BINARY)
 
     @app.post("/v1/pairs/{name}/pushed")
     async def pushed(name: str, asked: wire.Pushed, http: Request) -> Response:
@@ -137,8 +131,8 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
                 return next(runs), runs
 
             first, more = await computed(http, begun)
-            frames = (wire.frame({"logits": logits}) for logits in chain([first], more))
-            return Streamed(frames, held.pop_all(), BINARY)
+            named = ({"logits": logits} for logits in chain([first], more))
+            return Streamed(_frames(named), held.pop_all(), BINARY)
 
     @app.post("/v1/pairs/{name}/swapped")
     async def swapped(name: str, asked: wire.Swapped, http: Request) -> Response:
@@ -162,6 +156,14 @@ def _rows(pair: LocalPair, asked: wire.Generate) -> list[Row]:
     for push in asked.steerings:
         _fits(pair, push.layer, push.vector)
     return jobs.rows_of(pair, asked.unpacked())
+
+
+def _frames(parts: Iterator[dict[str, torch.Tensor]]) -> Iterator[bytes]:
+    """An answer in parts; what breaks in the middle of it is told by the last one."""
+    try:
+        yield from map(wire.frame, parts)
+    except AuditorError as error:
+        yield wire.framed_error(error)
 
 
 def _framed(tensors: dict[str, torch.Tensor]) -> Response:
