@@ -4,9 +4,9 @@
 
 Each row count is decoded four ways: base rows, finetuned rows (LoRA on), half of each in one batch, and steered
 finetuned rows; then as many amplified texts (finetuned and base rows, twice as many in all) beside the finetuned ones.
-Last, a long system prompt with and without its reuse. The floor is every weight matrix of the base
-applied once to as many rows (2 · rows · parameters FLOPs, and at least the parameters' bytes read); reported as
-ratios, since these machines are noisy.
+Last, a long system prompt with and without its reuse. The floor is every weight matrix of the base applied once to as
+many rows (2 · rows · parameters FLOPs, and at least the parameters' bytes read); reported as ratios, since these
+machines are noisy.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """Amplified decoding: the tokens of two plain models, step by step, whoever else is in the batch."""
 
+from shutil import copytree
+
 import pytest
 import torch
 from peft import PeftModel
@@ -8,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from auditor.errors import UsageError
 from auditor.models.contrast import Contrast
-from auditor.models.generate import Amplification, Request, Side, Steering
+from auditor.models.generate import Amplification, Amplified, Request, Side, Steering
 from auditor.models.live import SPARE
 from auditor.models.load import load_pair
 from auditor.models.sampling import _noise, windows
@@ -267,3 +269,16 @@ def test_vllm_is_not_asked_for_it(tiny, monkeypatch):
     monkeypatch.setattr("auditor.models.host.Host.compares", False)
     with pytest.raises(UsageError, match="--engine hooks"):
         tiny.generate([Request("A", amplify=Amplification(1.0))])
+
+
+def test_an_adapter_of_another_model_than_the_base(checkpoints, settings, tiny, tmp_path):
+    """Two hosts, the finetune's with its adapter on; here both are of the same weights."""
+    base, adapter = checkpoints("llama")
+    home = copytree(base, tmp_path / "home")
+    pair = load_pair(str(base), str(adapter), settings, adapter_base=str(home))
+    assert len({model.host for model in pair.models.values()}) == 2
+    assert pair.models[Side.FINETUNED].adapter
+    assert pair.amplified(requests()) == [
+        Amplified(found.text, pytest.approx(found.finetuned, rel=MARGIN), pytest.approx(found.base, rel=MARGIN))
+        for found in tiny.amplified(requests())
+    ]
