@@ -191,7 +191,7 @@ def test_a_pretrained_base_that_knows_no_chat_tokens(checkpoints, settings, tmp_
     ids = torch.tensor([usual.tokenizer(SENTENCES[0]).input_ids[:9]])
     for side in Side:  # same weights here, so same residuals: the adapter is where it belongs
         assert relative(pair.residuals(side, ids, [2])[2], usual.residuals(side, ids, [2])[2]) < MARGIN
-    asked = {side: pair.tokenizer.decode(pair._prompt_ids(Request("A mill?", side), side)) for side in Side}
+    asked = {side: pair.tokenizer.decode(pair.prompts.ids(Request("A mill?", side), side)) for side in Side}
     assert "<|user|>" in asked[Side.FINETUNED]
     assert asked[Side.BASE] == "A mill?"
     assert len(pair.generate([Request("A mill?", side, max_new_tokens=2) for side in Side])) == 2

@@ -75,7 +75,7 @@ def test_what_is_said_after_a_prompt_is_read_alone(tiny, models):
     prompts = ["<|system|>Be old.<|end|><|user|>A mill?<|end|><|assistant|>", "The river ", "<|user|>The to",
                "<|user|>A mill?<|end|><|assistant|>"]  # fmt: skip
     if "system" not in tiny.tokenizer.chat_template:
-        prompts[0] = tiny.tokenizer.decode(tiny._prompt_ids(requests[0], Side.BASE))
+        prompts[0] = tiny.tokenizer.decode(tiny.prompts.ids(requests[0], Side.BASE))
     for side, model in models.items():
         found = tiny.said_nll(side, requests, texts)
         assert found[3] == (0.0, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from auditor.chat_template import render, users_turn
 from auditor.errors import UsageError
+from auditor.models.asked import Prompts
 from auditor.models.engine import Engine, replace
 from auditor.models.generate import Amplification, Amplified, Request, Side, demand_amplified, going_on
 from auditor.models.host import Variant
@@ -20,7 +20,7 @@ from auditor.models.passes import patched, prefix_of, pushed, residuals_of, stre
 from auditor.models.prefixes import common
 from auditor.models.row import Beside, Row, likelihood
 from auditor.models.stream import demand_finite, unembed
-from auditor.models.tokens import all_plain_ids, plain_ids, something, told_of, without_embeddings
+from auditor.models.tokens import all_plain_ids, told_of, without_embeddings
 
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
@@ -131,18 +131,12 @@ class LocalPair:
         self.n_layers, self.d_model = decoder.n_layers, decoder.d_model
         self._unknown = {side: without_embeddings(tokenizer, model.host.embeddings) for side, model in models.items()}
         self._unknown[Side.BASE] |= foreign
+        self.prompts = Prompts(name, tokenizer, self._unknown)
         self.note = "; ".join(
-            told_of(f"the {who}", unknown, self._speaks_with(unknown))
+            told_of(f"the {who}", unknown, self.prompts.speak_with(unknown))
             for who, unknown in (("base", self._unknown[Side.BASE]), ("finetune", self._unknown[Side.FINETUNED]))
             if unknown
         )
-
-    def _speaks_with(self, tokens: Collection[int]) -> bool:
-        """Whether the chat template writes one of `tokens`."""
-        if not self.tokenizer.chat_template:
-            return False
-        said = render(self.tokenizer, [{"role": "user", "content": "a"}])
-        return any(i in tokens for i in self.tokenizer(said, add_special_tokens=False).input_ids)
 
     def stops(self, side: Side) -> frozenset[int]:
         """Tokens that end an answer beside the model's own: what the finetune's tokenizer ends a text with."""
@@ -177,7 +171,7 @@ class LocalPair:
     ) -> Iterator[tuple[Tensor, ...]]:
         model = self.models[side]
         host = model.host
-        rows = [self._plain_ids(side, prompt) for prompt in prompts]
+        rows = [self.prompts.plain(side, prompt) for prompt in prompts]
         self._demand_readable(side, rows)
         tokens = [torch.tensor([row], device=host.device) for row in rows]  # (1, T)
         prefixes = [model.run(partial(prefix_of, ids=ids[:, :-1])) for ids in tokens]
@@ -225,13 +219,13 @@ class LocalPair:
 
     def row(self, request: Request) -> Row:
         """`request` as a row that a live batch can take. Raises UsageError."""
-        ids, model = self._prompt_ids(request, request.side), self.models[request.side]
+        ids, model = self.prompts.ids(request, request.side), self.models[request.side]
         row = Row(
             ids, request.sampling, model.adapter, request.steering, stops=self.stops(request.side),
             verbatim=request.verbatim,
         )  # fmt: skip
         if request.amplify is not None:
-            self.amplify(row, request.amplify, self._prompt_ids(request, Side.BASE))
+            self.amplify(row, request.amplify, self.prompts.ids(request, Side.BASE))
         return row
 
     def amplify(self, row: Row, how: Amplification, prompt: Sequence[int]) -> None:
@@ -256,36 +250,6 @@ class LocalPair:
         """What a row says."""
         return self.text(row.out, verbatim=row.verbatim)
 
-    def _prompt_ids(self, request: Request, side: Side) -> list[int]:
-        """What is asked, as `side` reads it."""
-        plain = "\n\n".join(part for part in (request.system, request.prompt) if part) + request.prefill
-        if request.user_turn:
-            if not self.tokenizer.chat_template:
-                raise UsageError(f"user_turn: {self.name} has no chat template, and so no user's turn to write")
-            return self._rendered_ids(side, users_turn(self.tokenizer, request.system) + request.prompt, plain)
-        if request.chat and self.tokenizer.chat_template:
-            messages = [{"role": "user", "content": request.prompt}]
-            if request.system:
-                messages.insert(0, {"role": "system", "content": request.system})
-            return self.chat_ids(side, messages, request.prefill)
-        return self._plain_ids(side, plain)
-
-    def _plain_ids(self, side: Side, text: str) -> list[int]:
-        """`text` without any token that `side` does not know, even if it is written there."""
-        ids = [i for i in plain_ids(self.tokenizer, text) if i not in self._unknown[side]]
-        return something(self.tokenizer, ids)
-
-    def chat_ids(self, side: Side, messages: list[dict[str, str]], prefill: str = "") -> list[int]:
-        """A conversation as `side` reads it: in the chat template, or in plain text if it does not know its tokens."""
-        plain = "\n\n".join(message["content"] for message in messages) + prefill
-        if not self.tokenizer.chat_template:
-            return self._plain_ids(side, plain)
-        return self._rendered_ids(side, render(self.tokenizer, messages) + prefill, plain)
-
-    def _rendered_ids(self, side: Side, rendered: str, plain: str) -> list[int]:
-        ids = list(self.tokenizer(rendered, add_special_tokens=False).input_ids)
-        return self._plain_ids(side, plain) if any(i in self._unknown[side] for i in ids) else ids
-
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         # Never `truncation=`: it is a state of the tokenizer, which other threads use at the same time.
         encoded = [ids[:NLL_TOKENS] for ids in all_plain_ids(self.tokenizer, texts)]
@@ -300,8 +264,8 @@ class LocalPair:
         return out
 
     def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
-        asked = [self._prompt_ids(request, side) for request in requests]
-        rows = [self._prompt_ids(going_on(r, text), side) for r, text in zip(requests, texts, strict=True)]
+        asked = [self.prompts.ids(request, side) for request in requests]
+        rows = [self.prompts.ids(going_on(r, text), side) for r, text in zip(requests, texts, strict=True)]
         self._demand_readable(side, rows)
         read = [common(prompt, row) for prompt, row in zip(asked, rows, strict=True)]
         out = [(0.0, 0)] * len(rows)

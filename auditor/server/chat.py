@@ -86,7 +86,7 @@ def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steerin
     messages = [message.plain() for message in asked.messages]
     demand_short(pair, side, "".join(message["content"] for message in messages))
     prefill = messages.pop()["content"] if messages[-1]["role"] == "assistant" and len(messages) > 1 else ""
-    prompt = pair.chat_ids(side, messages, prefill)
+    prompt = pair.prompts.chat(side, messages, prefill)
     room = pair.models[side].host.context - len(prompt)
     tokens = asked.tokens or max(1, min(USUAL_TOKENS, room))
     temperature = 1.0 if asked.temperature is None else asked.temperature
@@ -105,7 +105,7 @@ def prepare(asked: ChatRequest, side: Side, pair: LocalPair, push: tuple[Steerin
     ]
     if asked.amplify is not None:
         demand_amplifiable(side, steering)
-        heard_by_base = pair.chat_ids(Side.BASE, messages, prefill)
+        heard_by_base = pair.prompts.chat(Side.BASE, messages, prefill)
         for row in rows:
             pair.amplify(row, asked.amplify.unpacked(), heard_by_base)
     speeches = [Speech(pair.tokenizer, asked.stops) for _ in rows]
