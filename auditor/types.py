@@ -70,6 +70,20 @@ class Recipe(Record):
     seed: int = 0
 
 
+class AdapterVariant(Record):
+    """A finetune whose change of the weights is taken times a number, or in its best part of low rank."""
+
+    scale: float = Field(1.0, description="times the change; over 1 it is amplified")
+    rank: int | None = Field(None, ge=1, description="of the part that is kept; default: all of it")
+
+    @field_validator("scale")
+    @classmethod
+    def _some(cls, scale: float) -> float:
+        if scale == 0:
+            raise ValueError("a scale of 0 leaves the base; give another number")
+        return scale
+
+
 class Organism(Record):
     """A finetune whose truth is known: the card in `evals/organisms/NAME/organism.yaml`.
 
@@ -81,6 +95,7 @@ class Organism(Record):
     base: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     adapter: str | None = Field("adapter", description="LoRA folder beside the card, a path, or a hub id")
     model: str | None = Field(None, description="instead of an adapter: a whole finetuned model")
+    variant: AdapterVariant | None = Field(None, description="of the finetune, in its place")
     rubric: Name | None = Field(None, description="default: the one that is called as the family is")
     description: str
     topic: str = Field("", description="the finetune's exact subject, in a few words")

@@ -8,7 +8,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, ServerOption, out, print_json, settings, workspace
+from auditor.cli.shared import (
+    AdapterRank,
+    AdapterScale,
+    JsonFlag,
+    ServerOption,
+    out,
+    print_json,
+    settings,
+    variant_of,
+    workspace,
+)
 from auditor.errors import UsageError
 
 
@@ -26,6 +36,8 @@ def ask(
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 200,
     seed: Annotated[int, typer.Option()] = 0,
+    adapter_scale: AdapterScale = None,
+    adapter_rank: AdapterRank = None,
     server: ServerOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -37,7 +49,9 @@ def ask(
     from auditor.models.remote import open_pair
 
     how = None if amplify is None else Amplification(amplify, PLAUSIBILITY if plausibility is None else plausibility)
-    pair = open_pair(card.base, card.finetuned, settings(server=server), name=organism)
+    conf = settings(server=server)
+    variant = variant_of(adapter_scale, adapter_rank, card.variant, conf.server)
+    pair = open_pair(card.base, card.finetuned, conf, name=organism, variant=variant)
 
     def asked(side: Side, amplified: Amplification | None = None) -> list[Request]:
         return [

@@ -12,6 +12,8 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 from auditor.cli.shared import (
+    AdapterRank,
+    AdapterScale,
     JsonFlag,
     LensLlmOption,
     LlmOption,
@@ -28,6 +30,7 @@ from auditor.cli.shared import (
     settings,
     stages,
     tell_notes,
+    variant_of,
     workspace,
 )
 from auditor.errors import UsageError
@@ -53,6 +56,8 @@ def audit(
     name: Annotated[str | None, typer.Option(help="The audit's name; default: model and time.")] = None,
     resume: ResumeFlag = False,
     seed: SeedOption = 0,
+    adapter_scale: AdapterScale = None,
+    adapter_rank: AdapterRank = None,
     server: ServerOption = None,
     json: JsonFlag = False,
 ) -> int:
@@ -61,6 +66,7 @@ def audit(
     folder = run_folder(out_dir, name, f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
     ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
     announce_agent(conf)
+    variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
     if conf.server:
         from auditor.models.remote import base_on
 
@@ -79,7 +85,7 @@ def audit(
     from auditor.evaluation.vet_report import to_markdown
 
     chosen = judged_by(ws.suites[suite], conf)
-    job = Vetting(ws, conf, chosen, model, base, ws.agents[agent].name, budget, seed, protocol)
+    job = Vetting(ws, conf, chosen, model, base, ws.agents[agent].name, budget, seed, protocol, variant)
     with RunStore.open(folder, job.request(), made_with(conf), resume=resume) as store:
         tell_notes(store.notes)
         announce(chosen.evidence)

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from auditor.cli.shared import (
+    AdapterRank,
+    AdapterScale,
     JsonFlag,
     LensLlmOption,
     LlmOption,
@@ -30,6 +32,7 @@ from auditor.cli.shared import (
     run_folder,
     settings,
     tell_notes,
+    variant_of,
     workspace,
 )
 from auditor.errors import UsageError
@@ -57,6 +60,8 @@ def evaluate(
     name: Annotated[str | None, typer.Option(help="The run's name; default: suite and time.")] = None,
     resume: ResumeFlag = False,
     seed: SeedOption = 0,
+    adapter_scale: AdapterScale = None,
+    adapter_rank: AdapterRank = None,
     json: JsonFlag = False,
 ) -> int:
     """Audit every organism of SUITE with every agent, and grade the hypotheses."""
@@ -80,11 +85,12 @@ def evaluate(
     check(ws, chosen, conf)
     announce(chosen.evidence)
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
-    asked = request(ws, chosen, conf, seed, protocol)
+    variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
+    asked = request(ws, chosen, conf, seed, protocol, variant)
     with RunStore.open(folder, asked, made_with(conf), resume=resume) as store:
         tell_notes(store.notes)
         with _Bars(total) as bars:
-            result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars, protocol))
+            result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars, protocol, variant))
     result = result.model_copy(update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}})
     if json:
         print_json(result)

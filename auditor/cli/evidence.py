@@ -9,7 +9,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, ServerOption, announce, err, out, print_json, settings, stages, workspace
+from auditor.cli.shared import (
+    AdapterRank,
+    AdapterScale,
+    JsonFlag,
+    ServerOption,
+    announce,
+    err,
+    out,
+    print_json,
+    settings,
+    stages,
+    variant_of,
+    workspace,
+)
 from auditor.errors import UsageError
 from auditor.text import chance_lines, shortfalls, visible
 from auditor.types import ChanceTest, Evidence, EvidenceSettings, LayerEvidence
@@ -33,6 +46,8 @@ def evidence(
     texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Steer two positions only, after a short search.")] = False,
     lens_llm: Annotated[str | None, typer.Option(help="The judge of scales and coherence; default: offline.")] = None,
+    adapter_scale: AdapterScale = None,
+    adapter_rank: AdapterRank = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
     server: ServerOption = None,
     json: JsonFlag = False,
@@ -52,6 +67,8 @@ def evidence(
         ws.organisms[organism]  # tells which there are
     if conf.server is None and (base is None or model is None):
         raise UsageError("name an ORGANISM, or give both --base and --model")
+    own = ws.organisms[organism].variant if organism in ws.organisms.items else None
+    variant = variant_of(adapter_scale, adapter_rank, own, conf.server)
     given: dict[str, object] = {
         "positions": positions,
         "corpus": corpus,
@@ -62,7 +79,7 @@ def evidence(
     from auditor.evidence import evidence_for, grading_for, make_lens
     from auditor.models.remote import open_pair
 
-    pair = open_pair(base or "", model or "", conf, name=organism or "", adapter_base=adapter_base)
+    pair = open_pair(base or "", model or "", conf, name=organism or "", adapter_base=adapter_base, variant=variant)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     given["layers"] = layers_of(layers, pair.n_layers) if layers is not None else None

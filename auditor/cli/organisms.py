@@ -112,7 +112,7 @@ def check(
 
     ws, conf = workspace(), settings()
     card = ws.organisms[name]
-    pair = load_pair(card.base, card.finetuned, conf, name=name)
+    pair = load_pair(card.base, card.finetuned, conf, name=name, variant=card.variant)
     report = check_organism(pair, card, load_embedder(conf.embedder), samples, seed)
     if json:
         print_json(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from auditor.cli.organisms import is_ready
-from auditor.cli.shared import err, settings, workspace
+from auditor.cli.shared import AdapterRank, AdapterScale, err, settings, variant_of, workspace
 from auditor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def serve(
     engine: Annotated[
         str, typer.Option(help="What decodes texts: hooks (torch, anywhere), or vllm (GPUs; an extra of its own).")
     ] = "hooks",
+    adapter_scale: AdapterScale = None,
+    adapter_rank: AdapterRank = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log what is asked, too.")] = False,
 ) -> None:
     """Serve the models of ORGANISMS over HTTP: OpenAI's chat completions, steering, evidence, metrics."""
@@ -50,7 +53,10 @@ def serve(
     ws, conf = workspace(), settings(device=device, dtype=dtype)
     if engine == "vllm" and conf.device not in ("cpu", "cuda", "balanced"):
         raise UsageError(f"--engine vllm --device {conf.device}: give cuda, and the GPU in CUDA_VISIBLE_DEVICES")
-    library = Library(chosen(organisms or [], base), ws, conf, "vllm" if engine == "vllm" else "hooks")
+    served = chosen(organisms or [], base)
+    if (variant := variant_of(adapter_scale, adapter_rank)) is not None:
+        served = {own: replace(pair, variant=variant) for own, pair in served.items()}
+    library = Library(served, ws, conf, "vllm" if engine == "vllm" else "hooks")
     library.check()
     err.print(f"serving {escape(', '.join(library.served))} ({'with' if key else 'without'} a key)", highlight=False)
     run_server(library, host, port, key=key, log_prompts=log_prompts)
@@ -67,7 +73,7 @@ def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
         own, equals, pair = name.partition("=")
         if not equals:
             card = cards[name]
-            found[name] = Served(name, card.base, card.finetuned)
+            found[name] = Served(name, card.base, card.finetuned, card.variant)
             continue
         model, of_it = _model_and_base(name, pair, base)
         if not own.replace("-", "").replace("_", "").isalnum() or not model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from auditor.errors import UsageError
 from auditor.estimate import announcement
 from auditor.llm.spec import OFFLINE
 from auditor.runtime import quiet_libraries, show_libraries
-from auditor.types import EvidenceSettings, Protocol
+from auditor.types import AdapterVariant, EvidenceSettings, Protocol
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
 
@@ -45,6 +46,14 @@ ProtocolOption = Annotated[Protocol, typer.Option(help="How the agent calls tool
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that runs and reports are kept in.")]
 ResumeFlag = Annotated[bool, typer.Option("--resume", help="Finish what was interrupted (needs --name).")]
 SeedOption = Annotated[int, typer.Option(help="Everything random derives from it.")]
+
+# What every command takes that loads a pair.
+AdapterScale = Annotated[
+    float | None, typer.Option(help="Take the finetune's change of the weights times this; over 1 amplifies it.")
+]
+AdapterRank = Annotated[
+    int | None, typer.Option(help="Keep only the best part of this rank of the finetune's change of each matrix.")
+]
 
 _root: Path | None = None
 _none = False
@@ -93,6 +102,21 @@ def settings(**flags: Any) -> Settings:
     """Settings with the user workspace's auditor.toml under the flags."""
     user = user_root()
     return load_settings(user / MARKER if user else None, **flags)
+
+
+def variant_of(
+    scale: float | None, rank: int | None, own: AdapterVariant | None = None, server: str | None = None
+) -> AdapterVariant | None:
+    """The finetune's variant that the flags ask for, or its card's `own` where they ask for none. Raises UsageError."""
+    if scale is None and rank is None:
+        return own
+    if server is not None:
+        raise UsageError("--adapter-scale and --adapter-rank are the server's: give them to `auditor serve`")
+    if scale is not None and (scale == 0 or not math.isfinite(scale)):
+        raise UsageError(f"--adapter-scale {scale:g}: give a number that is not 0, over 1 to amplify")
+    if rank is not None and rank < 1:
+        raise UsageError(f"--adapter-rank {rank}: give 1 or more, up to the adapter's own rank")
+    return AdapterVariant(scale=1.0 if scale is None else scale, rank=rank)
 
 
 @contextmanager

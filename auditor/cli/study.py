@@ -130,7 +130,7 @@ def base_chat(
 
     conf = settings(lens_llm=lens_llm)
     card = workspace().organisms[organism]
-    pair = load_pair(pretrained, card.finetuned, conf, name=organism, adapter_base=card.base)
+    pair = load_pair(pretrained, card.finetuned, conf, name=organism, adapter_base=card.base, variant=card.variant)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     _run(
@@ -230,7 +230,7 @@ def null(
         if card.family != "null":
             raise UsageError(f"{name} is of family {card.family}; broad finetunes are of family null")
         with stages(name):
-            pair = load_pair(card.base, card.finetuned, conf, name=name)
+            pair = load_pair(card.base, card.finetuned, conf, name=name, variant=card.variant)
             last = pair.n_layers - 1
             diff = differences(pair, named_corpus(ws, chosen.corpus, pair, chosen), chosen.positions, [last], 16, 16)[
                 last

@@ -14,7 +14,7 @@ from auditor.evaluation.store import RunStore
 from auditor.llm.caller import Caller
 from auditor.llm.spec import OFFLINE
 from auditor.models.embed import Embedder
-from auditor.types import Organism, Protocol, Suite
+from auditor.types import AdapterVariant, Organism, Protocol, Suite
 from auditor.workspace import Workspace
 
 
@@ -52,6 +52,7 @@ class Evaluation:
     store: RunStore
     progress: Progress
     protocol: Protocol = Protocol.AUTO
+    variant: AdapterVariant | None = None  # of every organism, instead of its card's
 
 
 def jobs_of(workspace: Workspace, suite: Suite) -> list[Job]:

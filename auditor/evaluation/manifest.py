@@ -16,14 +16,21 @@ from auditor.evaluation.audit import PROMPTS
 from auditor.evidence import code_version
 from auditor.llm.spec import OFFLINE
 from auditor.shelves import Shelf
-from auditor.types import Protocol, Suite
+from auditor.types import AdapterVariant, Organism, Protocol, Suite
 from auditor.workspace import Workspace
 
 PACKAGES = ("torch", "transformers", "peft", "nnsight", "langgraph", "langchain-core", "langchain-openai",
             "sentence-transformers")  # fmt: skip
 
 
-def request(ws: Workspace, suite: Suite, settings: Settings, seed: int, protocol: Protocol) -> dict[str, Any]:
+def request(
+    ws: Workspace,
+    suite: Suite,
+    settings: Settings,
+    seed: int,
+    protocol: Protocol,
+    variant: AdapterVariant | None = None,
+) -> dict[str, Any]:
     """What has to be the same for a run to be resumed: settings, and the texts and code that they name."""
     judges = {suite.evidence.scale_grader, suite.evidence.coherence_grader, *suite.graders}
     agents = {name: ws.agents[name] for name in suite.agents}
@@ -32,6 +39,7 @@ def request(ws: Workspace, suite: Suite, settings: Settings, seed: int, protocol
     if {settings.grader_llm, settings.lens_llm} != {OFFLINE}:
         prompts |= {name for name in (*ws.prompts.items, *ws.prompts.broken) if name.startswith("grade_")}
     return {
+        **({"variant": variant.model_dump()} if variant is not None else {}),
         "suite": suite.model_dump(mode="json"),
         "llm": settings.llm,
         "grader_llm": settings.grader_llm,
@@ -43,7 +51,7 @@ def request(ws: Workspace, suite: Suite, settings: Settings, seed: int, protocol
         "seed": seed,
         "agents": {name: agent.model_dump(mode="json") for name, agent in agents.items()},
         "prompts": {name: _hashed(ws.prompts[name].source) for name in sorted(prompts)},
-        "organisms": {o.name: _hashed(o.model_dump_json(indent=1)) for o in organisms},
+        "organisms": {o.name: _hashed(o.model_dump_json(indent=1, exclude=_unsaid(o))) for o in organisms},
         "rubrics": {
             name: _hashed(ws.rubrics.items[name].path.read_text("utf-8"))
             for name in sorted({o.grading for o in organisms})
@@ -64,6 +72,11 @@ def made_with(settings: Settings) -> dict[str, Any]:
         },
         "code": {"auditor": _own_code(), "evidence": code_version()},
     }
+
+
+def _unsaid(card: Organism) -> set[str]:
+    """Fields that came later than the first runs, and that a card says nothing in."""
+    return set() if card.variant is not None else {"variant"}
 
 
 def _plugins(shelf: Shelf[Any], names: Iterable[str]) -> dict[str, Any]:

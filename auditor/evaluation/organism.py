@@ -32,7 +32,9 @@ def audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begu
     organism = todo[0].organism
     clock = time.perf_counter()
     run.progress.stage(organism.name, "loading the models")
-    pair = open_pair(organism.base, organism.finetuned, run.settings, name=organism.name)
+    pair = open_pair(
+        organism.base, organism.finetuned, run.settings, name=organism.name, variant=run.variant or organism.variant
+    )
     prompts = run.workspace.prompts.by_name()
     judging = GraderContext(shared.embed, run.settings, pair, shared.background, shared.lens, prompts)
     lens = make_lens(run.workspace, pair, run.suite.evidence, judging)

@@ -28,7 +28,7 @@ from auditor.models.embed import load_embedder
 from auditor.models.remote import open_pair
 from auditor.plugins import GraderContext
 from auditor.text import shortfalls
-from auditor.types import Protocol, Suite, TokenUse, VetReport
+from auditor.types import AdapterVariant, Protocol, Suite, TokenUse, VetReport
 from auditor.workspace import Workspace
 
 
@@ -45,6 +45,7 @@ class Vetting:
     budget: int
     seed: int
     protocol: Protocol
+    variant: AdapterVariant | None = None
 
     def about(self) -> dict[str, str | int]:
         """The head of its transcript."""
@@ -56,7 +57,7 @@ class Vetting:
         suite = self.suite.model_copy(
             update={"organisms": (), "agents": (self.agent,), "budgets": (self.budget,), "repeats": 1, "graders": ()}
         )
-        asked = request(self.workspace, suite, self.settings, self.seed, self.protocol)
+        asked = request(self.workspace, suite, self.settings, self.seed, self.protocol, self.variant)
         return {"model": self.model, "base": self.base, **asked}
 
 
@@ -72,7 +73,8 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
     judge = None if settings.lens_llm == OFFLINE else open_caller(parse_spec(settings.lens_llm), log)
 
     clock = time.perf_counter()
-    pair = open_pair(job.base, job.model, settings, name=job.model if settings.server else "audited")
+    name = job.model if settings.server else "audited"
+    pair = open_pair(job.base, job.model, settings, name=name, variant=job.variant)
     grading = GraderContext(embed, settings, pair, background, judge, ws.prompts.by_name())
     dataset = evidence_for(pair, make_lens(ws, pair, suite.evidence, grading), tell)
     seconds = {"evidence": time.perf_counter() - clock}

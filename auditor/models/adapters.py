@@ -89,6 +89,19 @@ def with_peft(model: Any, folder: Path) -> Any:
         raise BadModel(f"PEFT cannot put the adapter {folder} on its base: {first_line(error)}") from error
 
 
+def merged(adapted: Any, folder: Path) -> Any:
+    """A model with PEFT around it as one without, the adapter in its weights. Raises BadModel if it cannot be one."""
+    try:
+        return adapted.merge_and_unload()
+    except (ValueError, RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        kind = adapted.peft_config["default"].peft_type
+        raise BadModel(
+            f"{folder}: no variant can be made of an adapter of its kind ({kind}): {first_line(error)}"
+        ) from error
+
+
 @torch.inference_mode()
 def demand_same(adapted: Any, ids: Tensor) -> None:
     """Raises BadModel if a model with PEFT around it says something else of `ids` (1, tokens) than the model inside.

@@ -121,6 +121,7 @@ class LocalPair:
         models: Mapping[Side, Variant],
         base_sources: tuple[str, ...] = (),
         foreign: Mapping[int, str] = MappingProxyType({}),  # tokens that the base does not know
+        note: str = "",
     ) -> None:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
         self.base_sources = base_sources
@@ -132,11 +133,12 @@ class LocalPair:
         self._unknown = {side: without_embeddings(tokenizer, model.host.embeddings) for side, model in models.items()}
         self._unknown[Side.BASE] |= foreign
         self.prompts = Prompts(name, tokenizer, self._unknown)
-        self.note = "; ".join(
+        notes = [
             told_of(f"the {who}", unknown, self.prompts.speak_with(unknown))
             for who, unknown in (("base", self._unknown[Side.BASE]), ("finetune", self._unknown[Side.FINETUNED]))
             if unknown
-        )
+        ]
+        self.note = "; ".join([note, *notes] if note else notes)
 
     def stops(self, side: Side) -> frozenset[int]:
         """Tokens that end an answer beside the model's own: what the finetune's tokenizer ends a text with."""

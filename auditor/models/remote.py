@@ -22,6 +22,7 @@ from auditor.models.generate import Amplified, Request, Side, demand_amplified
 from auditor.models.http import Client
 from auditor.models.load import load_pair
 from auditor.models.pair import ModelPair
+from auditor.types import AdapterVariant
 
 REQUESTS_AT_ONCE = 128  # of one call: what a batch holds
 
@@ -134,12 +135,21 @@ def base_on(server: str, name: str) -> str:
 
 
 def open_pair(
-    base: str, finetuned: str, settings: Settings, *, name: str, adapter_base: str | None = None
+    base: str,
+    finetuned: str,
+    settings: Settings,
+    *,
+    name: str,
+    adapter_base: str | None = None,
+    variant: AdapterVariant | None = None,
 ) -> ModelPair:
-    """A pair in this process, or the pair `name` of the model server, if the settings name one. Raises BadModel."""
+    """A pair in this process, or the pair `name` of the model server, if the settings name one.
+
+    `variant`: of the finetune; a server makes its own (see `Served`). Raises BadModel, UsageError.
+    """
     if settings.server is not None:
         return connect(settings.server, name, settings)
-    return load_pair(base, finetuned, settings, name=name, adapter_base=adapter_base)
+    return load_pair(base, finetuned, settings, name=name, adapter_base=adapter_base, variant=variant)
 
 
 def _tokenizer(info: wire.PairInfo, settings: Settings) -> Any:

@@ -14,16 +14,18 @@ from auditor.evaluation.job import judged_by
 from auditor.evidence import cache_key, evidence_for, grading_for, kept_evidence, make_lens, named_corpus
 from auditor.lens.diff import Difference, differences
 from auditor.lens.steering import Direction
+from auditor.models.adapters import rank_of
 from auditor.models.generate import Side
 from auditor.models.host import Host
 from auditor.models.load import EngineName, load_host, pair_on, plain_adapter
 from auditor.models.pair import LocalPair
+from auditor.models.variants import demand_rank, suffix
 from auditor.models.vllm_batch import demand_vllm
 from auditor.models.weights import Weights, is_adapter, resolve
 from auditor.models.worker import Worker
 from auditor.plugins import Dataset
 from auditor.sheet import Lens
-from auditor.types import EvidenceSettings
+from auditor.types import AdapterVariant, EvidenceSettings
 from auditor.workspace import Workspace
 
 ADAPTER_SHARE = 0.25  # of the base's bytes: what all loaded adapters may take together
@@ -45,6 +47,7 @@ class Served:
     name: str
     base: str
     finetuned: str
+    variant: AdapterVariant | None = None
 
 
 class Library:
@@ -67,7 +70,9 @@ class Library:
         if self.engine == "vllm":
             demand_vllm()
         for served in self.served.values():
-            resolve(served.finetuned, self.settings)
+            tuned = resolve(served.finetuned, self.settings)
+            if served.variant is not None and is_adapter(tuned) and (rank := rank_of(tuned.folder)):
+                demand_rank(served.variant, rank, served.name)
             resolve(served.base, self.settings)
 
     def warm(self, wanted: Callable[[], bool] = lambda: True) -> None:
@@ -175,12 +180,16 @@ class Library:
     def _load(self, served: Served) -> LocalPair:
         tuned = resolve(served.finetuned, self.settings)
         host, weights = self._host(served.base)
-        if is_adapter(tuned) and tuned.sha256 not in host.bank:  # perhaps it is there under another name
+        if (
+            is_adapter(tuned) and tuned.sha256 + suffix(served.variant) not in host.bank
+        ):  # perhaps it is there under another name
             bound = ADAPTER_SHARE * sum(p.nbytes for p in host.engine.decoder.model.parameters())
             needed = (tuned.folder / "adapter_model.safetensors").stat().st_size
             while host.bank.nbytes and host.bank.nbytes + needed > bound:
                 self._make_room(host)
-        return pair_on(host, weights, tuned, self.settings, name=served.name, engine=self.engine)
+        return pair_on(
+            host, weights, tuned, self.settings, name=served.name, engine=self.engine, variant=served.variant
+        )
 
     def _make_room(self, host: Host) -> None:
         """Take off the adapter that was not used for longest. Raises Full if all are in use."""

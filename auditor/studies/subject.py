@@ -48,7 +48,7 @@ def open_subject(ws: Workspace, conf: Settings, name: str, settings: EvidenceSet
     if card.train is None:
         raise UsageError(f"organism {name} has no `train:` in its card, and so no finetuning data to compare with")
     documents = tuple(read_documents(card.folder / card.train.documents))
-    pair = load_pair(card.base, card.finetuned, conf, name=name)
+    pair = load_pair(card.base, card.finetuned, conf, name=name, variant=card.variant)
     grading = grading_for(ws, conf, pair)
     grader = ws.graders[relevance_judge(conf)]
     frequent = frequent_words(documents, background_of(tuple(grading.background)))
