@@ -39,7 +39,7 @@ def request(
     if {settings.grader_llm, settings.lens_llm} != {OFFLINE}:
         prompts |= {name for name in (*ws.prompts.items, *ws.prompts.broken) if name.startswith("grade_")}
     return {
-        **({"variant": variant.model_dump()} if variant is not None else {}),
+        "variant": variant.model_dump() if variant is not None else None,
         "suite": suite.model_dump(mode="json"),
         "llm": settings.llm,
         "grader_llm": settings.grader_llm,
