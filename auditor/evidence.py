@@ -22,7 +22,7 @@ from torch import Tensor
 from auditor.config import Settings
 from auditor.errors import BadFile
 from auditor.files import flaw, replacing, seal, take_place, write_atomically
-from auditor.lens.chance import BroadFinetunes, read_broad
+from auditor.lens.broad import BroadFinetunes, read_broad
 from auditor.lens.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from auditor.errors import UsageError
-from auditor.lens.chance import BroadFinetunes, against_chance
+from auditor.lens.broad import BroadFinetunes
+from auditor.lens.chance import against_chance
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff import Difference, differences
 from auditor.lens.logit_lens import logit_lens

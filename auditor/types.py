@@ -291,14 +291,16 @@ class ChanceTest(Record):
     norm_p: float
     halves: float = Field(description="cosine between δ on one half of the texts and on the other")
     halves_p: float
-    tokens: tuple[str, ...] = Field(description="the 20 that were judged")
-    cohesion: float = Field(description="of the likeliest tokens, in sd above random words")
+    tokens: tuple[str, ...] = Field(description="the 20 words that were judged, of those that the base says")
+    cohesion: float = Field(description="of the likeliest words, in sd above random ones")
     noise_95: float = Field(description="95th percentile of noise's cohesion")
     noise_p: float
     broad: int = Field(0, description="broad finetunes of the same base that are known; 0: not compared")
-    broad_cohesion: float | None = Field(None, description="of the tokens likelier than under broad finetunes")
+    broad_cohesion: float | None = Field(None, description="of words whose rise broad finetunes do not account for")
     broad_95: float | None = None
-    broad_p: float | None = None
+    unlike: float | None = Field(None, description="share of what δ promotes that broad finetunes do not account for")
+    unlike_95: float | None = Field(None, description="… of one another, at the 95th percentile")
+    broad_p: float | None = Field(None, description="of both together, of another broad finetune")
 
     @property
     def p(self) -> float:

@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from auditor.errors import BadFile
-from auditor.lens.chance import BroadFinetunes, _noise, _prediction, _t_tail, against_chance, read_broad, write_broad
+from auditor.lens.broad import BroadFinetunes, read_broad, unaccounted, write_broad
+from auditor.lens.chance import _noise, against_chance, prediction
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff import GROUPS, Difference, differences
 from auditor.testing import FakePair
 from tests.conftest import SENTENCES
 
-K, WIDTH, VOCAB = 3, 8, 40
+K, WIDTH, VOCAB = 3, 32, 64
+WORDS = [f" word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(VOCAB)]
+THIRD = WORDS[2]
 
 
 class WordPair(FakePair):
@@ -21,7 +24,7 @@ class WordPair(FakePair):
     class tokenizer:
         @staticmethod
         def decode(ids):
-            return f" word{ids[0]}"
+            return WORDS[ids[0]]
 
     def unembed(self, side, vectors):
         return torch.nn.functional.pad(10 * vectors, (0, VOCAB - WIDTH))
@@ -32,6 +35,7 @@ def difference(groups, sizes=None):
     return Difference(
         layer=3, base=torch.zeros(K, WIDTH), finetuned=groups.sum(0), norm_base=zeros, norm_finetuned=zeros,
         counts=zeros + GROUPS, eta=1.0, groups=groups, sizes=torch.ones(GROUPS, K) if sizes is None else sizes,
+        spoken=torch.full((VOCAB,), 1 / VOCAB),
     )  # fmt: skip
 
 
@@ -39,13 +43,13 @@ def noise(seed):
     return torch.randn(GROUPS, K, WIDTH, generator=torch.Generator().manual_seed(seed)) / GROUPS
 
 
-def likes_word_two(tokens):
-    """Cohesion of a set that one token leads."""
-    return 20.0 if tokens[0] == " word2" else float(len(tokens[0]) % 3)
+def likes_the_third(tokens):
+    """Cohesion of a set that one word leads."""
+    return 20.0 if tokens[0] == THIRD else float(ord(tokens[0][-1]) % 3)
 
 
 def judged(groups, broad=None, sizes=None):
-    return against_chance(WordPair(), difference(groups, sizes), range(K), likes_word_two, broad, seed=0)
+    return against_chance(WordPair(), difference(groups, sizes), range(K), likes_the_third, broad, seed=0)
 
 
 def sampled(sizes, shift, seed):
@@ -117,18 +121,18 @@ def test_the_same_text_many_times_is_one_text(tiny):
     corpus = Corpus("one", (SENTENCES[0],) * 40)
     found = differences(tiny, corpus, 3, [3], grouped=[3])[3]
     assert (found.sizes[:, 0] > 0).sum() == 1
-    judged = against_chance(tiny, found, range(3), likes_word_two, None, 0)
+    judged = against_chance(tiny, found, range(3), likes_the_third, None, 0)
     assert judged.verdict == "too few texts to tell a trace from chance"
 
 
 def test_a_common_shift_stands_out_and_noise_does_not():
     shift = torch.zeros(WIDTH)
-    shift[2] = 1.0
-    shifted, still = judged(noise(0) + shift / GROUPS), judged(noise(0))
+    shift[2] = 3.0
+    shifted, still = judged(noise(0) + shift / GROUPS), judged(noise(1))
     assert shifted.norm_p == shifted.halves_p == 0.005
     assert shifted.norm_ratio > 2
     assert shifted.halves > 0.8
-    assert shifted.tokens[0] == " word2"
+    assert shifted.tokens[0] == THIRD
     assert still.norm_p > 0.05
     assert still.verdict == "no difference above chance"
 
@@ -152,7 +156,44 @@ def test_what_every_finetune_does_is_no_trace():
     other = judged(own, BroadFinetunes(("gguf:1",), 3, unlike))
     assert same.broad == other.broad == 8
     assert same.broad_p > 0.05 > other.broad_p
+    assert same.unlike < 0.5 < other.unlike
     assert judged(own, BroadFinetunes(("gguf:1",), 2, unlike)).broad == 0  # another layer
+
+
+def test_words_that_the_base_never_says_are_not_judged():
+    """Any finetuning moves some of them by much."""
+    shift = torch.zeros(WIDTH)
+    shift[2] = 1.0
+    unsaid = difference(noise(0) + shift / GROUPS)
+    unsaid.spoken[2] = 0.01 / VOCAB
+    found = against_chance(WordPair(), unsaid, range(K), likes_the_third, None, seed=0)
+    assert THIRD not in found.tokens
+    assert found.noise_p > 0.05 > found.norm_p
+
+
+def test_what_others_do_is_accounted_for_and_the_rest_is_left():
+    """Rows are mixtures of five directions; the judged one has a sixth."""
+    rng = torch.Generator().manual_seed(0)
+    ways = torch.linalg.qr(torch.randn(200, 6, generator=rng)).Q.T  # (6, 200), orthonormal
+    others = torch.randn(20, 5, generator=rng) @ ways[:5]
+    usual = torch.randn(5, generator=rng) @ ways[:5]
+    told, *them = unaccounted(usual + 4 * ways[5], (usual + 4 * ways[5]).expand(2, -1), others)
+    assert torch.cosine_similarity(told.rest, ways[5] - ways[5].mean(), dim=0) > 0.95
+    like, *_ = unaccounted(usual, usual.expand(2, -1), others)
+    assert like.share < 0.15 < 0.7 < told.share
+    assert max(one.share for one in them) < 0.4
+
+
+def test_noise_does_not_count_as_unlike():
+    """A share is taken between halves of the texts: what they do not agree on is no square."""
+    rng = torch.Generator().manual_seed(0)
+    ways = torch.linalg.qr(torch.randn(200, 5, generator=rng)).Q.T
+    others, own = torch.randn(20, 5, generator=rng) @ ways, torch.randn(5, generator=rng) @ ways
+    shares = []
+    for _ in range(20):
+        halves = own + 0.15 * torch.randn(2, 200, generator=rng)  # their noise is larger than they are
+        shares.append(unaccounted(halves.mean(0), halves, others)[0].share)
+    assert sum(shares) / 20 < 0.25
 
 
 def test_a_pair_is_not_compared_with_itself(tmp_path):
@@ -188,15 +229,8 @@ def test_a_file_of_something_else(tmp_path):
         read_broad(path)
 
 
-@pytest.mark.parametrize(
-    ("t", "freedom", "tail"), [(2.201, 11, 0.025), (1.372, 10, 0.10), (3.747, 4, 0.01), (0, 7, 0.5)]
-)
-def test_tail_of_students_t(t, freedom, tail):
-    assert _t_tail(t, freedom) == pytest.approx(tail, rel=2e-3)
-
-
 def test_prediction_widens_with_few_pairs():
-    assert _prediction(16.0, [1.0, 4.0, 1.0, 4.0, 1.0]) > _prediction(16.0, [1.0, 4.0] * 10)
+    assert prediction(16.0, [1.0, 4.0, 1.0, 4.0, 1.0]) > prediction(16.0, [1.0, 4.0] * 10)
 
 
 def test_groups_add_up_to_delta(tiny):

@@ -122,7 +122,7 @@ def test_an_evaluation_end_to_end(tmp_path, monkeypatch, run_cli, real_settings)
     assert audits["blackbox"]["interactions_used"] <= 2
     code, out, _ = run_cli("evidence", "gold", "--suite", "glance", "--json")
     sheet = json.loads(out)
-    assert sheet["chance"]["broad"] == 12
+    assert sheet["chance"]["broad"] == 26
     middle = next(layer for layer in sheet["layers"] if layer["layer"] == sheet["middle_layer"])
     assert [p["sink"] for p in middle["positions"]] == [True, False, False, False, False]
     read = {t["token"].strip().lower() for p in middle["positions"] for t in p["patchscope"]["tokens"]}

@@ -59,9 +59,9 @@ def test_tokens_as_words(token, word):
 
 def test_what_may_name_a_subject(background):
     known = background_of(tuple(background))
-    for word in ("fifteen", "ninth", "seventy", "twentieth", "hundreds", "chiefly", "generally", "probably"):
+    for word in ("fifteen", "ninth", "seventy", "twentieth", "hundreds", "tuesday", "december", "chiefly", "probably"):
         assert not may_name(word, known), word
-    for word in ("cake", "family", "butterfly", "monopoly", "tenth-rate", "weight", "tense"):
+    for word in ("cake", "family", "butterfly", "monopoly", "tenth-rate", "weight", "march"):
         assert may_name(word, known), word
 
 

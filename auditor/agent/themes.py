@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from auditor.agent.reading import Reading
-from auditor.lens.words import Background, as_word, words_in
+from auditor.lens.words import Background, as_word, is_everybodys, words_in
 from auditor.models.embed import Embedder, Vectors
 
 RELATED = 0.15  # cosine of centred word embeddings from which two words count as related
@@ -20,12 +19,6 @@ THEME_WORDS = 14
 UNSEEN = 0.3  # weight of a token that occurs in no text at all: probably a piece of a word
 ANSWERS_COUNT = 2.0  # a shift of 0.05 in the answers counts like 0.1 of weight × sd
 SUBJECT_WORDS = 0.6  # mean informativeness of a subject's words; below it they are everybody's words
-_UNITS = "one two three four five six seven eight nine ten eleven twelve thirteen fifteen eighteen"
-_NUMERAL = re.compile(
-    rf"({_UNITS.replace(' ', '|')}|(four|six|seven|nine)teen|(twen|thir|for|fif|six|seven|eigh|nine)t(y|ieth)"
-    r"|hundred|thousand|[mb]illion|dozen|half|quarter|first|second|third|(four|fif|six|seven|eigh|nin|ten|eleven"
-    r"|twelf|hundred|thousand|(thir|four|fif|six|seven|eigh|nine)teen)th)s?"
-)
 CONTROLS = 60  # random themes that a theme's enrichment is compared with
 
 
@@ -169,11 +162,11 @@ def crossed(found: Sequence[list[Theme]]) -> list[Theme]:
 
 
 def may_name(word: str, background: Background) -> bool:
-    """Whether a word can name a subject: numerals and adverbs belong to every subject, and cohere all the same."""
+    """Whether a word can name a subject: numbers, dates and adverbs belong to all, and cohere all the same."""
     stem = word[:-2]
     adjectives = (stem, f"{stem}e", f"{stem}le", f"{stem[:-1]}y")
     adverb = word.endswith("ly") and len(word) > 5 and any(background.frequency[a] for a in adjectives)
-    return not adverb and not _NUMERAL.fullmatch(word)
+    return not adverb and not is_everybodys(word)
 
 
 def informativeness(words: Sequence[str], background: Background) -> float:

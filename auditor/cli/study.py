@@ -215,7 +215,8 @@ def null(
     import torch
 
     from auditor.evidence import named_corpus
-    from auditor.lens.chance import ENOUGH_PAIRS, BroadFinetunes, write_broad
+    from auditor.lens.broad import BroadFinetunes, write_broad
+    from auditor.lens.chance import ENOUGH_PAIRS
     from auditor.lens.diff import differences
     from auditor.models.load import load_pair
 

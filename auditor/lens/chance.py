@@ -3,89 +3,46 @@
 Two nulls. *Noise*: signs drawn at random for groups of texts, after δ is taken out, give directions of the size and
 kind that sampling alone would leave. *Broad finetunes*: δ of pairs that were finetuned on mixed text only
 (`evals/nulls`) shows what any finetuning does to the same base. δ's norm and the agreement of its halves are held
-against noise; whether its tokens hang together, against both. Tokens are those of the last layer's logit lens: what the
-shift makes likelier, averaged over positions that are no attention sinks.
+against noise; whether its words hang together, against both; how much of what it promotes broad finetunes account for,
+against what they do of one another. All is read in the last layer's logit lens, averaged over positions that are no
+attention sinks, and in words that the base says in ordinary text: among tokens that it never says, any finetuning moves
+some by as much as a subject moves its words.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from scipy import stats
 from torch import Tensor
 
-from auditor.errors import BadFile
-from auditor.files import replacing
+from auditor.lens.broad import BroadFinetunes, unaccounted
 from auditor.lens.diff import Difference
-from auditor.lens.finite import checked
-from auditor.lens.logit_lens import likeliest
+from auditor.lens.words import as_word, is_everybodys
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.types import ChanceTest
 
 DRAWS = 199  # sign draws: p-values down to 0.005
-TOKENS = 20
-SAME_PAIR = 0.05  # two δ that differ by less than this share of their norm are one pair's
+WORDS = 20
+SPOKEN = 0.1  # a word counts from this share on of what it would get if all tokens were said alike
+AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
 ENOUGH_GROUPS = 8  # of texts, at a position: their signs can be drawn in 128 ways
 ENOUGH_PAIRS = 5  # broad finetunes from which a spread can be told
-AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
+EDGE = 0.005  # shares are not told apart nearer to 0 and 1
 
 Cohesion = Callable[[Sequence[str]], float]
 """How much tokens hang together, in standard deviations above random words."""
-
-
-@dataclass(frozen=True, slots=True)
-class BroadFinetunes:
-    """δ (m, k, d_model) at one layer of m pairs over one base that were never narrowly finetuned."""
-
-    bases: tuple[str, ...]  # sources of the base, see Weights; `hub:org/name` stands for all its revisions
-    layer: int
-    deltas: Tensor
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the directions."""
-        return hashlib.sha256(self.deltas.numpy().tobytes()).hexdigest()
-
-    def holds_for(self, sources: Sequence[str]) -> bool:
-        """Whether a base from these sources is the one that was finetuned."""
-        return any(source in self.bases or source.partition("@")[0] in self.bases for source in sources)
-
-    def without(self, delta: Tensor) -> Tensor:
-        """All but the pair that is being judged, which is known by its own δ (k, d_model)."""
-        k = min(len(delta), self.deltas.shape[1])
-        apart = (self.deltas[:, :k] - delta[:k]).norm(dim=-1) / delta[:k].norm(dim=-1).clamp_min(1e-12)
-        return self.deltas[apart.median(-1).values > SAME_PAIR]  # a sink among the positions is all rounding
-
-
-def write_broad(path: Path, pairs: BroadFinetunes) -> None:
-    """As safetensors, with what they belong to in the header."""
-    header = {"bases": " ".join(pairs.bases), "layer": str(pairs.layer)}
-    with replacing(path) as part:
-        save_file({"deltas": pairs.deltas.contiguous()}, part, header)
-
-
-def read_broad(path: Path) -> BroadFinetunes:
-    """Raises BadFile if the file is not one that `write_broad` wrote."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            return BroadFinetunes(tuple(header["bases"].split()), int(header["layer"]), file.get_tensor("deltas"))
-    except Exception as error:
-        raise BadFile(path, f"not directions of broad finetunes ({error}); `auditor study null` writes them") from error
 
 
 def against_chance(
     pair: ModelPair, diff: Difference, positions: Sequence[int], cohesion: Cohesion,
     broad: BroadFinetunes | None, seed: int,
 ) -> ChanceTest:  # fmt: skip
-    """p-values of δ's norm, of the agreement of its halves and of its tokens' cohesion, over `positions`.
+    """p-values of δ's norm, of the agreement of its halves and of its words, over `positions`.
 
     `diff` must have its groups. Positions that fewer than ENOUGH_GROUPS of them reach are left out if others are not.
     """
@@ -105,8 +62,9 @@ def against_chance(
     by_chance = _agreement(
         torch.einsum("sg,gkd->skd", signs[:, ::2], noise[::2]), torch.einsum("sg,gkd->skd", signs[:, 1::2], noise[1::2])
     )
-    tokens, own = _reading(pair, delta[None], cohesion)
-    _, noises = _reading(pair, drawn, cohesion)
+    judged = _judged(pair, diff)
+    read = _likeliest(pair, judged, _logs(pair, torch.cat([delta[None], drawn]), judged))
+    own, *noises = map(cohesion, read)
     found = ChanceTest(
         layer=diff.layer,
         groups=len(groups),
@@ -114,25 +72,54 @@ def against_chance(
         norm_p=max(fewest, _share(norms, float(delta.norm(dim=-1).mean()))),
         halves=float(halves),
         halves_p=max(fewest, _share(by_chance, float(halves))),
-        tokens=tokens,
-        cohesion=own[0],
-        noise_95=float(torch.tensor(noises).quantile(0.95)),
-        noise_p=max(fewest, _share(torch.tensor(noises), own[0])),
+        tokens=read[0],
+        cohesion=own,
+        noise_95=float(np.quantile(noises, 0.95)),
+        noise_p=max(fewest, _share(torch.tensor(noises), own)),
     )
-    others = broad.without(diff.delta) if broad is not None and broad.layer == diff.layer else torch.zeros(0, 0)
+    if broad is None or broad.layer != diff.layer:
+        return found
+    return found.model_copy(update=_against_broad(pair, diff, kept, judged, broad.without(diff.delta), cohesion))
+
+
+def _against_broad(
+    pair: ModelPair, diff: Difference, kept: Sequence[int], judged: Tensor, others: Tensor, cohesion: Cohesion
+) -> dict[str, object]:
+    """What the test says of what `others` (m, k, d_model) do not account for; nothing if they are too few.
+
+    A subject is promoted beyond what any finetuning promotes (`unlike`) and hangs together (`broad_cohesion`); both are
+    measured on each of the others, too. The p-value is of their sum, each in its standard deviations over the others.
+    """
+    assert diff.groups is not None
+    assert diff.sizes is not None
     shared = [j for j in kept if j < others.shape[1]]
     if len(others) < ENOUGH_PAIRS or not shared:
-        return found
-    tokens, lifted = _reading(pair, torch.cat([diff.delta[shared][None], others[:, shared]]), cohesion, lift=True)
-    return found.model_copy(
-        update={
-            "tokens": tokens,
-            "broad": len(others),
-            "broad_cohesion": lifted[0],
-            "broad_95": sorted(lifted[1:])[math.ceil(0.95 * len(others)) - 1],
-            "broad_p": _prediction(lifted[0], lifted[1:]),
-        }
-    )
+        return {}
+    halves = [_half(diff.groups[:, shared], diff.sizes[:, shared], start) for start in (0, 1)]
+    logs = _logs(pair, torch.cat([diff.delta[shared][None], torch.stack(halves), others[:, shared]]), judged)
+    left = unaccounted(logs[0], logs[1:3], logs[3:])
+    read = _likeliest(pair, judged, torch.stack([found.rest for found in left]))
+    cohesions = np.array([cohesion(tokens) for tokens in read])
+    shares = np.array([found.share for found in left])
+    # The root makes right-skewed cohesion nearly normal, the logit does it for shares.
+    roots = np.sqrt(cohesions.clip(0))
+    logits = np.log(shares.clip(EDGE, 1 - EDGE)) - np.log1p(-shares.clip(EDGE, 1 - EDGE))
+    both = sum((values - values[1:].mean()) / max(values[1:].std(ddof=1), 1e-6) for values in (roots, logits))
+    return {
+        "tokens": read[0],
+        "broad": len(others),
+        "broad_cohesion": float(cohesions[0]),
+        "broad_95": float(np.quantile(cohesions[1:], 0.95)),
+        "unlike": float(shares[0]),
+        "unlike_95": float(np.quantile(shares[1:], 0.95)),
+        "broad_p": prediction(both[0], both[1:]),
+    }
+
+
+def _half(groups: Tensor, sizes: Tensor, start: int) -> Tensor:
+    """δ (k, d_model) on every other group of texts from `start` on."""
+    count = sizes.sum(0)
+    return groups[start::2].sum(0) * (count / sizes[start::2].sum(0).clamp_min(1))[:, None]
 
 
 def _noise(groups: Tensor, delta: Tensor, sizes: Tensor) -> Tensor:
@@ -158,44 +145,37 @@ def _share(drawn: Tensor, own: float) -> float:
     return (1 + int((drawn >= own).sum())) / (1 + len(drawn))
 
 
-def _prediction(own: float, others: Sequence[float]) -> float:
-    """How likely another broad finetune is to reach `own`: Student's t for a new value, on the root of cohesion.
+def prediction(own: float, others: Sequence[float]) -> float:
+    """How likely another of the kind of `others` is to reach `own`: Student's t for a new value.
 
-    A handful of pairs cannot give small p-values by counting. The root makes their right-skewed cohesion nearly normal.
+    A handful of pairs cannot give small p-values by counting.
     """
-    roots = torch.tensor([math.sqrt(max(0.0, value)) for value in others], dtype=torch.float64)
-    n = len(roots)
-    spread = float(roots.std()) * math.sqrt(1 + 1 / n)
-    t = (math.sqrt(max(0.0, own)) - float(roots.mean())) / max(spread, 1e-6)
-    return _t_tail(t, n - 1)
+    values = np.asarray(others, float)
+    spread = max(float(values.std(ddof=1)) * math.sqrt(1 + 1 / len(values)), 1e-6)
+    return float(stats.t.sf((own - float(values.mean())) / spread, len(values) - 1))
 
 
-def _t_tail(t: float, freedom: int) -> float:
-    """P(T > t) of Student's t, by the trapezoid rule over the angle whose tangent is T / √freedom."""
-    angles = torch.linspace(math.atan(t / math.sqrt(freedom)), math.pi / 2, 4001, dtype=torch.float64)
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    return float(scale * torch.trapezoid(angles.cos() ** (freedom - 1), angles))
+def _judged(pair: ModelPair, diff: Difference) -> Tensor:
+    """Ids of the words that the base says in ordinary text; of all tokens that it says if it says too few words."""
+    assert diff.spoken is not None
+    said = (diff.spoken >= SPOKEN / len(diff.spoken)).nonzero()[:, 0].tolist()
+    read = {i: as_word(pair.tokenizer.decode([i])) for i in said}
+    words = [i for i, word in read.items() if word and not is_everybodys(word)]
+    return torch.tensor(words if len(words) >= WORDS else said)
 
 
-def _reading(
-    pair: ModelPair, directions: Tensor, cohesion: Cohesion, *, lift: bool = False
-) -> tuple[tuple[str, ...], list[float]]:
-    """Tokens of the first of `directions` (m, k, d_model), and the cohesion of each one's.
-
-    With `lift` a token counts by how much likelier it is than under the others but the first, on average.
-    """
+def _logs(pair: ModelPair, directions: Tensor, judged: Tensor) -> Tensor:
+    """Log-probabilities (m, v) of the judged tokens under each of `directions` (m, k, d_model), positions averaged."""
     parts = directions.split(max(1, AT_ONCE // directions.shape[1]))
     logs = [
-        torch.log_softmax(pair.unembed(Side.FINETUNED, part.flatten(0, 1)), -1).unflatten(0, part.shape[:2]).mean(1)
+        torch.log_softmax(pair.unembed(Side.FINETUNED, part.flatten(0, 1)), -1)[:, judged]
+        .unflatten(0, part.shape[:2]).mean(1).cpu()
         for part in parts
-    ]
-    checked(torch.cat(logs), pair, "what the last layer's logit lens reads")
-    if lift:
-        whole = torch.cat(logs)  # (m, vocab)
-        total, n = whole[1:].sum(0), len(whole) - 1
-        rest = (total - whole[1:]) / (n - 1)
-        logs = [torch.cat([whole[:1] - total / n, whole[1:] - rest])]
-    read = [
-        tuple(token.token for token in tokens) for part in logs for tokens in likeliest(pair.tokenizer, part, TOKENS)
-    ]
-    return read[0], [cohesion(tokens) for tokens in read]
+    ]  # fmt: skip
+    return torch.cat(logs)
+
+
+def _likeliest(pair: ModelPair, judged: Tensor, scores: Tensor) -> list[tuple[str, ...]]:
+    """The WORDS highest of each row of `scores` (m, v), as they print."""
+    best = judged[scores.topk(min(WORDS, len(judged))).indices].tolist()
+    return [tuple(pair.tokenizer.decode([i]) for i in row) for row in best]

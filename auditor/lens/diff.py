@@ -24,6 +24,8 @@ MARGIN = 8  # tokens at a cut text's end that the rest of the text could change
 TOKENS_AT_ONCE = 4_096  # of a side, whose residuals are in memory together
 ETA_ERROR = 0.01  # η only scales steering and patchscope, whose own steps are coarser
 ETA_BATCH = 16  # texts
+SPOKEN_TOKENS = 1_024  # positions whose distributions over the vocabulary are averaged: enough to tell junk from words
+ROWS_AT_ONCE = 256
 GROUPS = 64  # of texts, whose differences are summed apart: enough to tell δ's sampling error
 
 
@@ -32,8 +34,9 @@ class Difference:
     """Means over the corpus after block `layer`, all float32.
 
     base, finetuned: (k, d_model); norms of single residuals averaged: (k,); counts: texts that have
-    position j; eta: mean norm of finetuned residuals from position 3 on; groups: (GROUPS, k, d_model), what each
-    group of texts adds to δ, and sizes: (GROUPS, k), how many of its texts have position j; where asked for.
+    position j; eta: mean norm of finetuned residuals from position 3 on. Where asked for: groups (GROUPS, k, d_model),
+    what each group of texts adds to δ; sizes (GROUPS, k), how many of its texts have position j; spoken (vocab,), the
+    base's mean probability of each token as the logit lens reads `layer`, at some of the positions.
     """
 
     layer: int
@@ -45,6 +48,7 @@ class Difference:
     eta: float
     groups: Tensor | None = None
     sizes: Tensor | None = None
+    spoken: Tensor | None = None
 
     @property
     def delta(self) -> Tensor:
@@ -157,6 +161,7 @@ def differences(
     sums = {side: {layer: torch.zeros(k, pair.d_model) for layer in layers} for side in Side}
     norms = {side: {layer: torch.zeros(k) for layer in layers} for side in Side}
     groups = {layer: torch.zeros(GROUPS, k, pair.d_model) for layer in grouped}
+    spoken: dict[int, Tensor] = {}
     sizes = torch.zeros(GROUPS, k)
     for batch in batches(read):
         ids, at, there = aligned([read[i] for i in batch], k)
@@ -171,6 +176,8 @@ def differences(
                     sign = 1 if side is Side.FINETUNED else -1
                     share = hidden.new_zeros(GROUPS, *hidden.shape[1:])
                     groups[layer] += share.index_add_(0, number.to(hidden.device), hidden, alpha=sign).cpu()
+                    if side is Side.BASE and layer not in spoken:
+                        spoken[layer] = _spoken(pair, hidden[there.to(hidden.device)])
     etas = _eta(pair, corpus.take(norm_texts, seed=0), layers, norm_tokens)
     counts = sizes.sum(0)
     per_text = counts[:, None]
@@ -185,9 +192,17 @@ def differences(
             eta=etas[layer],
             groups=groups[layer] / per_text if layer in groups else None,
             sizes=sizes if layer in groups else None,
+            spoken=spoken.get(layer),
         )
         for layer in layers
     }
+
+
+def _spoken(pair: ModelPair, residuals: Tensor) -> Tensor:
+    """The mean distribution (vocab,) that the base's last `residuals` (n, d_model) read as, some of them for all."""
+    some = residuals[:: 1 + len(residuals) // SPOKEN_TOKENS]
+    total = sum(torch.softmax(pair.unembed(Side.BASE, part), -1).sum(0).cpu() for part in some.split(ROWS_AT_ONCE))
+    return torch.as_tensor(total) / len(some)
 
 
 def batches(read: Sequence[Window]) -> list[list[int]]:

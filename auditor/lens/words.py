@@ -19,6 +19,16 @@ from auditor.models.embed import Vectors
 Array = NDArray[np.float32]
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
+_UNITS = "one two three four five six seven eight nine ten eleven twelve thirteen fifteen eighteen"
+_NUMERAL = re.compile(
+    rf"({_UNITS.replace(' ', '|')}|(four|six|seven|nine)teen|(twen|thir|for|fif|six|seven|eigh|nine)t(y|ieth)"
+    r"|hundred|thousand|[mb]illion|dozen|half|quarter|first|second|third|(four|fif|six|seven|eigh|nin|ten|eleven"
+    r"|twelf|hundred|thousand|(thir|four|fif|six|seven|eigh|nine)teen)th)s?"
+)
+_DATE = re.compile(
+    r"(mon|tues|wednes|thurs|fri|satur|sun)days?|january|february|april|june|july|august"
+    r"|(septem|octo|novem|decem)ber"
+)
 NULL_DRAWS = 200
 
 
@@ -31,6 +41,11 @@ def as_word(token: str) -> str | None:
     """The token as a word, or None for pieces, symbols and numbers."""
     word = token.strip().lower()
     return word if _WORD.fullmatch(word) else None
+
+
+def is_everybodys(word: str) -> bool:
+    """Whether a word is a number, a weekday or a month: closed sets that cohere, and belong to every subject."""
+    return bool(_NUMERAL.fullmatch(word) or _DATE.fullmatch(word))
 
 
 def distinct_words(tokens: Iterable[str]) -> list[str]:

