@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from auditor.cli.shared import (
     AdapterRank,
@@ -24,10 +23,7 @@ from auditor.cli.shared import (
     workspace,
 )
 from auditor.errors import UsageError
-from auditor.text import chance_lines, shortfalls, visible
-from auditor.types import ChanceTest, Evidence, EvidenceSettings, LayerEvidence
-
-SHOWN_TOKENS = 14
+from auditor.types import Evidence, EvidenceSettings
 
 
 def evidence(
@@ -118,73 +114,15 @@ def layers_of(text: str, n_layers: int) -> tuple[int, ...]:
 
 def show(sheet: Evidence) -> None:
     """The test against chance, norms and tokens as tables, then steered beside plain answers."""
-    _chance(sheet.chance)
+    from auditor.sheet_readings import readings_of
+    from auditor.views.terminal import rendered
+
+    readings = readings_of(sheet)
     read = f"corpus {sheet.corpus} · {sheet.texts_read:,} texts"
     out.print(f"[bold]{escape(sheet.pair)}[/] · {escape(read)}", highlight=False)
-    for line in shortfalls(sheet):
+    for line in (line for reading in readings.values() for line in reading.notes):
         out.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
-    for layer in sheet.layers:
-        out.print(_layer(layer, last=layer.layer == sheet.last_layer))
-    if any(p.sink for layer in sheet.layers for p in layer.positions):
-        out.print(
-            "[yellow]sink[/]: this position's residual norm is over 10 × the median position's (an attention sink); "
-            "its δ says little, and it is steered last.",
-            highlight=False,
-        )
-    for steering in sheet.steering:
-        if steering.alpha <= 0:
-            where = f"layer {steering.layer}, position {steering.position}"
-            out.print(f"Steering, {where}: no strength stayed coherent, so nothing was steered", highlight=False)
-            continue
-        table = Table(
-            title=f"Steering, layer {steering.layer}, position {steering.position}, α = {steering.alpha:.2f}\n"
-            f"[dim]answers to different prompts resemble one another by {steering.resemblance:.2f}, "
-            f"plain ones by {steering.resemblance_plain:.2f}[/]",
-            title_justify="left",
-        )
-        for column in ("prompt", "steered", "plain"):
-            table.add_column(column, ratio=1 if column == "prompt" else 2)
-        for sample in steering.samples[:5]:
-            table.add_row(*(escape(t[:200]) for t in (sample.prompt, sample.steered[0], sample.unsteered[0])))
-        out.print(table)
+    for reading in readings.values():
+        for shown in rendered(reading.show()):
+            out.print(shown, highlight=False)
     out.print(" · ".join(f"{k} {v:.0f} s" for k, v in sheet.seconds.items()), style="dim", highlight=False)
-
-
-def _chance(chance: ChanceTest) -> None:
-    out.print(f"[bold]{chance.verdict}[/]", highlight=False)
-    for line in chance_lines(chance):
-        out.print(f"  {escape(line)}", highlight=False, style="dim", soft_wrap=True)
-
-
-def _layer(layer: LayerEvidence, *, last: bool) -> Table:
-    name = f"layer {layer.layer}{' (last)' if last else ''}"
-    table = Table(title=f"{name}, η = {layer.eta:.1f}", title_justify="left")
-    for column in ("pos", "‖δ‖", "‖h_base‖", "‖h_ft‖"):
-        table.add_column(column, justify="right")
-    table.add_column("logit lens")
-    with_patchscope = layer.positions[0].patchscope is not None
-    if with_patchscope:
-        table.add_column("patchscope [dim](selected bold)")
-    for p in layer.positions:
-        row = [
-            f"{p.position}{' [yellow]sink[/]' if p.sink else ''}",
-            f"{p.norm_delta:.1f}",
-            f"{p.norm_base:.0f}",
-            f"{p.norm_finetuned:.0f}",
-            _tokens([t.token for t in p.logit_lens.top], ()),
-        ]
-        if p.patchscope is not None:
-            choice = p.patchscope.choice
-            tokens = _tokens([t.token for t in p.patchscope.tokens], choice.selected)
-            row.append(f"{tokens}\n[dim]λ = {choice.scale:g}, cohesion {choice.cohesion:.1f} sd[/]")
-        table.add_row(*row)
-    return table
-
-
-def _tokens(tokens: list[str], selected: tuple[str, ...]) -> str:
-    shown = []
-    for token in tokens[:SHOWN_TOKENS]:
-        text = escape(visible(token.strip()))
-        if text:
-            shown.append(f"[bold]{text}[/]" if token in selected else text)
-    return " ".join(shown)

@@ -1,0 +1,134 @@
+"""What a lens finds, and how it is shown: sections of few kinds, which terminal, page, Markdown and agents all read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from auditor.types import Record
+
+
+class Call(Record):
+    """The call of a tool that shows a section whole, but for the dataset's name."""
+
+    tool: str
+    args: dict[str, Any]
+
+
+class _Section(Record):
+    title: str
+    about: str = Field("", description="how to read it, in a sentence or two; for people")
+    weight: float = Field(1.0, ge=0, description="what comes first where room is short; 0: only named there")
+    calls: tuple[Call, ...] = Field((), description="where an agent reads all of it")
+
+
+class Token(Record):
+    """A token with its number; `chosen`: a judge, or another reading, bears it out."""
+
+    text: str
+    number: float | None = None
+    chosen: bool = False
+
+
+class Column(Record):
+    """Tokens at one place, best first."""
+
+    head: str = Field(description="the place: a position's number, say")
+    tokens: tuple[Token, ...]
+    note: str = Field("", description="beside the head: a scale, a cohesion")
+    aside: str = Field("", description="why it says little; it is left out where room is short")
+    weight: float = Field(0.0, description="what comes first where room is short")
+    usual: tuple[str, ...] = Field((), description="tokens that are read there without the finetune's difference, too")
+
+
+class RankedTokens(_Section):
+    """Ranked tokens with numbers, a column for each place where they were read."""
+
+    kind: Literal["tokens"] = "tokens"
+    places: str = Field("position", description="what the columns' heads name")
+    number: str = Field("probability", description="what the tokens' numbers are")
+    spoken: bool = Field(False, description="read where the next token is decided: what the model is pushed to say")
+    columns: tuple[Column, ...]
+
+
+Role = Literal["base", "plain", "pushed"]
+"""Who says a text: the base, the finetuned model as it is, or one in which what was trained is made stronger."""
+
+
+class TextColumn(Record):
+    """Whose texts stand in a column."""
+
+    label: str
+    role: Role
+    note: str = ""
+    aside: str = Field("", description="why there are none")
+
+
+class TextRow(Record):
+    """Texts to one prompt: of each column as many as were drawn."""
+
+    prompt: str
+    texts: tuple[tuple[str, ...], ...]
+
+
+class SideBySide(_Section):
+    """Texts of several speakers beside one another, a row for each prompt."""
+
+    kind: Literal["texts"] = "texts"
+    columns: tuple[TextColumn, ...]
+    rows: tuple[TextRow, ...]
+
+    def parts(self) -> Iterator[SideBySide]:
+        """The same with one column of pushed texts each: what fits beside its prompt and what it is compared with."""
+        pushed = [i for i, column in enumerate(self.columns) if column.role == "pushed"]
+        others = [i for i in range(len(self.columns)) if i not in pushed]
+        for i in pushed or others[:1]:
+            kept = [i, *(j for j in others if j != i)]
+            columns = tuple(self.columns[j] for j in kept)
+            rows = tuple(TextRow(prompt=row.prompt, texts=tuple(row.texts[j] for j in kept)) for row in self.rows)
+            heading = ", ".join(part for part in (self.columns[i].label, self.columns[i].note) if part)
+            title = f"{self.title}: {heading}" if pushed else self.title
+            yield self.model_copy(update={"title": title, "columns": columns, "rows": rows})
+
+
+class SmallTable(_Section):
+    """A small table; cells are text already."""
+
+    kind: Literal["table"] = "table"
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Figures(_Section):
+    """Lines of figures, each with its words."""
+
+    kind: Literal["figures"] = "figures"
+    lines: tuple[str, ...]
+
+
+Section = Annotated[RankedTokens | SideBySide | SmallTable | Figures, Field(discriminator="kind")]
+
+
+class Reading(Record):
+    """What one lens found in a pair. `arrays` are tensors by name, kept beside the rest; they are no part of the JSON.
+
+    A lens' own class adds its fields, and says in `show` how they are shown.
+    """
+
+    arrays: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
+
+    @property
+    def verdict(self) -> str:
+        """How it stands against chance, in a few words; empty where that was not tested."""
+        return ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What it lacks of what was asked for, a line each."""
+        return ()
+
+    def show(self) -> Sequence[Section]:
+        """Its sections, in the order in which people read them."""
+        return ()
