@@ -10,6 +10,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -64,6 +66,13 @@ class _Server(uvicorn.Server):
 
     told: float | None = None  # when the first one came
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: uvicorn would take them later than who waits for the log's first line sends one, and raise what
+        stopped it once more at its end.
+        """
+        yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.told is None:
             self.told = time.monotonic()
@@ -92,6 +101,7 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
         app, host, port, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30, server_header=False,
     )  # fmt: skip
     server = _Server(config)
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     log.info("serving", extra={"fields": {"host": host, "port": port, "organisms": list(library.served)}})
     problems: list[Exception] = []
 
@@ -104,8 +114,6 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
             server.should_exit = True
 
     threading.Thread(target=load).start()  # no daemon: killed inside torch, it would take the process down
-    # uvicorn raises what stopped it again at its end, when the handlers are those that it found.
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listening])
     finally:
