@@ -9,37 +9,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from auditor.evidence.mapping import Evidence
+    from auditor.lenses import Judged, LensContext, lens
+    from auditor.models.pair import ModelPair
     from auditor.plugins import Args, Context, GraderContext, grader, tool
+    from auditor.readings import Figures, RankedTokens, Reading, SideBySide, SmallTable
     from auditor.types import (
         AuditRecord,
-        Evidence,
         Grade,
         Organism,
+        Record,
         Rubric,
         ScaleChoice,
         TokenSet,
     )
 
 __version__ = "0.1.0"
+_FROM = {
+    "auditor.evidence.mapping": ("Evidence",),
+    "auditor.lenses": ("Judged", "LensContext", "lens"),
+    "auditor.models.pair": ("ModelPair",),
+    "auditor.plugins": ("Args", "Context", "GraderContext", "grader", "tool"),
+    "auditor.readings": ("Figures", "RankedTokens", "Reading", "SideBySide", "SmallTable"),
+    "auditor.types": ("AuditRecord", "Grade", "Organism", "Record", "Rubric", "ScaleChoice", "TokenSet"),
+}
+_MODULES = {name: module for module, names in _FROM.items() for name in names}
 __all__ = [
     "Args",
     "AuditRecord",
     "Context",
     "Evidence",
+    "Figures",
     "Grade",
     "GraderContext",
+    "Judged",
+    "LensContext",
+    "ModelPair",
     "Organism",
+    "RankedTokens",
+    "Reading",
+    "Record",
     "Rubric",
     "ScaleChoice",
+    "SideBySide",
+    "SmallTable",
     "TokenSet",
     "grader",
+    "lens",
     "tool",
 ]
 
-_IN_PLUGINS = {"Args", "Context", "GraderContext", "grader", "tool"}
-
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("auditor.plugins" if name in _IN_PLUGINS else "auditor.types"), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'auditor' has no attribute {name!r}")

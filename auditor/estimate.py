@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from auditor.types import EvidenceSettings
+from collections.abc import Mapping
+from typing import Any
 
 # Seconds a token, of `auditor evidence gold` with the suite quickstart: the 135M model in float32 on two CPU cores.
 DECODED, PATCHED, READ, REST = 0.0062, 0.0039, 0.0012, 5.0
@@ -10,21 +11,28 @@ QUICKSTART = 49.0  # seconds of all of it
 EXPENSIVE = 5.0  # times that: worth a word
 
 
-def tokens(settings: EvidenceSettings) -> tuple[int, int, int]:
-    """Tokens that are decoded, patched and read, if every position of every text is there."""
-    steering, search = settings.steering, settings.steering.calibration
-    wanted = settings.positions if steering.positions == "all" else min(steering.positions, settings.positions)
-    tried = search.iterations + 2 * search.more_iterations  # strengths of a direction, over three prompts
-    searched = (wanted * tried + 3) * search.generations * search.max_new_tokens  # three times plain, to compare with
-    sampled = (1 + wanted) * steering.prompts * steering.samples * steering.max_new_tokens
-    directions = 4 * settings.positions * max(1, len(settings.layers))  # δ, both means, −δ
-    read = 2 * settings.texts * settings.positions + settings.norm_texts * settings.norm_tokens
-    return searched + sampled, directions * 3 * len(settings.patchscope.scales), read
+def tokens(texts: int, lenses: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Tokens that are decoded, patched and read, if every position of every text is there; `lenses`: their settings."""
+    diffs, patchscope, plain, steering = (
+        lenses.get(name) for name in ("differences", "patchscope", "plain_samples", "steering")
+    )
+    k = diffs.positions if diffs else 0
+    decoded = plain.prompts * plain.samples * plain.max_new_tokens if plain else 0
+    if steering:
+        search = steering.calibration
+        wanted = k if steering.positions == "all" else min(steering.positions, k)
+        tried = search.iterations + 2 * search.more_iterations  # strengths of a direction, over three prompts
+        decoded += wanted * decoded + (wanted * tried + 3) * search.generations * search.max_new_tokens
+    patched = (
+        4 * k * max(1, len(diffs.layers)) * 3 * len(patchscope.scales) if patchscope and diffs else 0
+    )  # δ, both means, −δ
+    read = 2 * texts * k + diffs.norm_texts * diffs.norm_tokens if diffs else 0
+    return decoded, patched, read
 
 
-def announcement(settings: EvidenceSettings) -> str:
+def announcement(texts: int, lenses: Mapping[str, Any]) -> str:
     """A line on what evidence with these settings takes, and how that is known; empty if it is little."""
-    decoded, patched, read = tokens(settings)
+    decoded, patched, read = tokens(texts, lenses)
     seconds = DECODED * decoded + PATCHED * patched + READ * read + REST
     if seconds < EXPENSIVE * QUICKSTART:
         return ""

@@ -13,13 +13,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from auditor.errors import Refused, UsageError
 from auditor.grading import GraderKind, guarded
-from auditor.types import AskSettings, Evidence
+from auditor.types import AskSettings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs none of it
-    from torch import Tensor
-
     from auditor.config import Settings
-    from auditor.lens.steering import Direction
+    from auditor.evidence.mapping import Evidence
     from auditor.llm.caller import Caller
     from auditor.models.embed import Embedder
     from auditor.models.generate import Amplification
@@ -33,42 +31,6 @@ class Args(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """Evidence on one corpus, with its directions: δ (k, d_model) per layer."""
-
-    evidence: Evidence
-    deltas: Mapping[int, Tensor]
-
-    def direction(self, layer: int, position: int) -> Direction:
-        """δ at `layer` and `position`. Raises Refused if it was not computed."""
-        if layer not in self.deltas:
-            raise Refused(f"layer {layer} was not computed; there are {sorted(self.deltas)}")
-        from auditor.lens.steering import Direction
-
-        delta = self.deltas[layer]
-        if not 0 <= position < len(delta):
-            raise Refused(f"position {position} was not computed; there are 0 to {len(delta) - 1}")
-        return Direction(layer, position, delta[position], self.evidence.layer(layer).eta)
-
-    def alpha(self, layer: int, position: int) -> float:
-        """The calibrated strength there, else the one of the nearest calibrated position.
-
-        Raises Refused if nothing was steered at `layer`, or if no strength stayed coherent there.
-        """
-        known = {s.position: s.alpha for s in self.evidence.steering if s.layer == layer}
-        if not known:
-            raise Refused(f"no steering strength was calibrated at layer {layer}")
-        nearest = min(known, key=lambda p: abs(p - position))
-        if known[nearest] <= 0:
-            there = ", ".join(str(p) for p, alpha in sorted(known.items()) if alpha > 0) or "none"
-            raise Refused(
-                f"no strength stayed coherent at layer {layer} position {nearest}, so that a steered answer would be a "
-                f"plain one; positions with a strength: {there}"
-            )
-        return known[nearest]
-
-
 CUT_SLACK = 2  # tokens that decoding, and encoding again, may lose
 
 
@@ -77,11 +39,11 @@ class Context:
     """What a tool may use. It holds nothing of the organism's truth."""
 
     pair: ModelPair
-    datasets: Mapping[str, Dataset]  # by the blinded names that the agent knows
+    datasets: Mapping[str, Evidence]  # by the blinded names that the agent knows
     ask: AskSettings
     seed: int  # of this call: differs between calls and repeats
 
-    def dataset(self, name: str) -> Dataset:
+    def dataset(self, name: str) -> Evidence:
         """Raises Refused for a name that the agent was not given."""
         if name not in self.datasets:
             raise Refused(f"no dataset {name!r}; there are {', '.join(self.datasets)}")
@@ -145,6 +107,7 @@ class Tool:
     returns: TypeAdapter[Any]
     run: Callable[[Context, Any], Any]
     cost: Callable[[Any], int]
+    lenses: tuple[str, ...] = ()  # that its file defines, and that it shows
 
     def schema(self) -> dict[str, Any]:
         """The JSON schema in the shape that chat models with tool calling take."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from auditor.types import Record
+from auditor.record import Record
 
 
 class Call(Record):
@@ -50,6 +50,7 @@ class RankedTokens(_Section):
     places: str = Field("position", description="what the columns' heads name")
     number: str = Field("probability", description="what the tokens' numbers are")
     spoken: bool = Field(False, description="read where the next token is decided: what the model is pushed to say")
+    tested: bool = Field(False, description="what a test against chance was made of")
     columns: tuple[Column, ...]
 
 
@@ -123,6 +124,11 @@ class Reading(Record):
     def verdict(self) -> str:
         """How it stands against chance, in a few words; empty where that was not tested."""
         return ""
+
+    @property
+    def above_chance(self) -> bool | None:
+        """Whether it found a trace; None where that was not, or could not be, tested."""
+        return None
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PrivateAttr,
@@ -21,6 +20,8 @@ from pydantic import (
 )
 
 from auditor.files import like_a_path
+from auditor.readings import Section
+from auditor.record import Record as Record
 
 SUMMARY_WORDS = 200  # of a hypothesis (paper, prompt of the agent)
 
@@ -42,15 +43,6 @@ Name = Annotated[str, AfterValidator(_plain)]
 Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
 Family = Annotated[Name, BeforeValidator(lambda given: "null" if given is None else given)]
 """The kind of a finetune, which names its rubric unless the card does; `null` is a control without any subject."""
-
-
-class Record(BaseModel):
-    """Base of the file formats: unknown fields are errors, values do not change, numbers are finite.
-
-    JSON has no infinity, so that one would be read back as nothing.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Recipe(Record):
@@ -156,45 +148,40 @@ class CalibrationSettings(Record):
     max_new_tokens: int = Field(128, ge=1)
 
 
-class SteeringSettings(Record):
-    """Steered and unsteered samples (paper section 3.2)."""
-
-    positions: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
-        "all", description="how many positions, best patchscope first"
-    )
-    prompts: int = Field(20, ge=1)
-    samples: int = Field(5, ge=1)
-    temperature: float = Field(1.1, ge=0)
-    max_new_tokens: int = Field(512, ge=1)
-    calibration: CalibrationSettings = CalibrationSettings()
-
-    def fast(self) -> SteeringSettings:
-        """A look instead of a measurement: two positions, ten prompts, a coarse search; temperatures stay."""
-        upper = min(self.calibration.upper, 4.0)
-        search = {"upper": upper, "iterations": 5, "more_iterations": 2, "generations": 4, "max_new_tokens": 24}
-        calibration = self.calibration.model_copy(update=search)
-        return self.model_copy(
-            update={"positions": 2, "prompts": 10, "samples": 1, "max_new_tokens": 48, "calibration": calibration}
-        )
+# Where keys went that stood in a suite's `evidence:` before each lens had settings of its own.
+MOVED = {
+    "positions": "differences: {positions: …}",
+    "layers": "differences: {layers: …}",
+    "norm_texts": "differences: {norm_texts: …}",
+    "norm_tokens": "differences: {norm_tokens: …}",
+    "lens_tokens": "logit_lens: {tokens: …}",
+    "patchscope": "patchscope: {…}",
+    "scale_grader": "patchscope: {scale_grader: …}",
+    "coherence_grader": "steering: {coherence_grader: …}",
+    "steering": "steering: {positions, calibration}, plain_samples: {prompts, samples, temperature, max_new_tokens}",
+}
 
 
 class EvidenceSettings(Record):
-    """Everything that decides what evidence is computed; the defaults are the paper's numbers."""
+    """What decides evidence, whatever the lens; and by lens what its own settings (`auditor lenses show`) say."""
 
     corpus: str = Field("openings", description="a corpus in evals/corpora, a .jsonl or .txt file, or `sampled`")
     texts: int = Field(10_000, ge=1)
-    positions: int = Field(5, ge=1, le=128)
-    layers: tuple[int, ...] = Field(
-        (), description="default: the middle layer, floor(L/2); of several, the one nearest to it is steered at"
-    )
-    norm_texts: int = Field(2_000, ge=1, description="texts over which η is measured")
-    norm_tokens: int = Field(128, ge=4)
-    lens_tokens: int = Field(100, ge=1, description="tokens kept at each end of the logit lens")
-    patchscope: PatchscopeSettings = PatchscopeSettings()
-    steering: SteeringSettings = SteeringSettings()
-    scale_grader: str = "patchscope_scale_offline"
-    coherence_grader: str = "coherence_offline"
     seed: int = 0
+    lenses: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (old := [key for key in given if key in MOVED]):
+            raise ValueError(f"`{old[0]}` is a lens' setting: give `lenses: {{{MOVED[old[0]]}}}`")
+        return given
+
+    def over(self, lenses: Mapping[str, Mapping[str, Any]]) -> EvidenceSettings:
+        """The same with some of the lenses' settings replaced."""
+        names = dict.fromkeys((*self.lenses, *lenses))
+        merged = {name: {**self.lenses.get(name, {}), **lenses.get(name, {})} for name in names}
+        return self.model_copy(update={"lenses": merged})
 
 
 class ScoredToken(Record):
@@ -234,51 +221,6 @@ class PatchscopeReading(Record):
     tokens: tuple[ScoredToken, ...]
 
 
-class PositionEvidence(Record):
-    """All that was read from δ at one layer and position."""
-
-    position: int
-    n_texts: int
-    norm_delta: float
-    norm_base: float = Field(description="mean ‖h_base‖ over the texts")
-    norm_finetuned: float
-    sink: bool = Field(description="an attention sink: ‖h‖ over 10 × the median position's")
-    logit_lens: LensReading
-    patchscope: PatchscopeReading | None = None
-    logit_lens_base: tuple[ScoredToken, ...] = Field((), description="baseline: the mean base activation")
-    logit_lens_finetuned: tuple[ScoredToken, ...] = Field((), description="baseline: the mean finetuned one")
-    patchscope_base: tuple[ScoredToken, ...] = ()
-    patchscope_finetuned: tuple[ScoredToken, ...] = ()
-    patchscope_negative: tuple[ScoredToken, ...] = Field((), description="−δ: what the finetune leads away from")
-
-
-class LayerEvidence(Record):
-    """One layer: η and every position."""
-
-    layer: int
-    eta: float = Field(description="mean norm of finetuned residuals, first three positions left out")
-    positions: tuple[PositionEvidence, ...]
-
-
-class SteeredSample(Record):
-    """One prompt's answers of the finetuned model."""
-
-    prompt: str
-    steered: tuple[str, ...]
-    unsteered: tuple[str, ...]
-
-
-class SteeringEvidence(Record):
-    """Samples along δ of one layer and position at strength α (added: α · η · δ/‖δ‖)."""
-
-    layer: int
-    position: int
-    alpha: float
-    resemblance: float = Field(description="mean cosine between steered answers to different prompts")
-    resemblance_plain: float = Field(description="… between plain ones: a narrow subject shows as a rise over it")
-    samples: tuple[SteeredSample, ...]
-
-
 FEWEST_GROUPS = 6  # of fewer texts no p-value is below 0.05
 
 
@@ -308,8 +250,13 @@ class ChanceTest(Record):
         return self.noise_p if self.broad_p is None else self.broad_p
 
     @property
+    def found(self) -> bool | None:
+        """Whether there is a trace; None if there are too few texts to tell."""
+        return None if self.groups < FEWEST_GROUPS else self.norm_p < 0.05 and self.p < 0.05
+
+    @property
     def verdict(self) -> str:
-        """The sheet's first line."""
+        """The line that stands first."""
         if self.groups < FEWEST_GROUPS:
             return "too few texts to tell a trace from chance"
         if self.norm_p >= 0.05:
@@ -320,31 +267,6 @@ class ChanceTest(Record):
         return f"no trace above chance (p = {self.p:.2f})"
 
 
-class Evidence(Record):
-    """The ADL evidence of a pair on one corpus; `directions` lie beside it as safetensors."""
-
-    pair: str
-    fingerprint: str
-    corpus: str
-    corpus_sha256: str
-    texts_read: int = Field(description="texts of the corpus that were read; `settings.texts` were asked for")
-    settings: EvidenceSettings
-    middle_layer: int
-    last_layer: int
-    chance: ChanceTest
-    layers: tuple[LayerEvidence, ...] = Field(description="asked-for layers with patchscope; the last, lens only")
-    unsteered: tuple[SteeredSample, ...] = Field(description="the finetuned model's plain answers")
-    steering: tuple[SteeringEvidence, ...]
-    seconds: dict[str, float]
-
-    def layer(self, number: int) -> LayerEvidence:
-        """Raises KeyError if `number` was not computed."""
-        for layer in self.layers:
-            if layer.layer == number:
-                return layer
-        raise KeyError(number)
-
-
 class AskSettings(Record):
     """How the audited models are sampled when the agent asks them."""
 
@@ -353,15 +275,12 @@ class AskSettings(Record):
     max_new_tokens: int = Field(200, ge=1)
 
 
-OverviewPart = Literal["patchscope", "logit_lens", "steering", "unsteered"]
-
-
 class Agent(Record):
     """What an agent sees, may call and is told: `evals/agents/NAME.yaml`."""
 
     name: Name
     description: str = ""
-    overview: tuple[OverviewPart, ...]
+    overview: tuple[str, ...] = Field(description="lenses, in the order in which they are shown")
     tools: tuple[str, ...]
     prompt: str = "agent_system"
 
@@ -522,8 +441,8 @@ class VetReport(Record):
     findings: Hypothesis | None
     checks: tuple[ClaimCheck, ...]
     observations: dict[str, str] = Field(description="what the agent saw, by id")
-    tokens: dict[int, tuple[str, ...]] = Field(description="what the lens reads best, by position")
-    chance: ChanceTest
+    verdicts: dict[str, str] = Field(description="each lens' line against chance, where it has one")
+    sections: tuple[Section, ...] = Field(description="what the lenses of the agent's overview found")
     notes: tuple[str, ...] = Field((), description="what the evidence lacks of what was asked for")
     interactions_used: int
     turns_used: int

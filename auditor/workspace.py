@@ -13,14 +13,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 import auditor
 from auditor.errors import BadFile, UsageError
+from auditor.lenses import Lens
 from auditor.plugins import Grader, Tool
 from auditor.prompts import Prompt, read_prompt
 from auditor.shelves import Broken, Shelf
@@ -42,6 +43,7 @@ class Workspace:
     roots: list[tuple[str, Path]]
     lost: list[str] = field(default_factory=list)  # packages whose workspace could not be read, and why
     tools: Shelf[Tool] = field(default_factory=lambda: Shelf("tool"))
+    lenses: Shelf[Lens] = field(default_factory=lambda: Shelf("lens"))
     graders: Shelf[Grader] = field(default_factory=lambda: Shelf("grader"))
     agents: Shelf[Agent] = field(default_factory=lambda: Shelf("agent"))
     organisms: Shelf[Organism] = field(default_factory=lambda: Shelf("organism"))
@@ -53,7 +55,7 @@ class Workspace:
 
     def shelves(self) -> list[Shelf[Any]]:
         return [
-            self.tools, self.graders, self.agents, self.organisms,
+            self.tools, self.lenses, self.graders, self.agents, self.organisms,
             self.suites, self.rubrics, self.prompts, self.corpora, self.nulls,
         ]  # fmt: skip
 
@@ -105,6 +107,7 @@ def load_workspace(
         _load_root(workspace, drafts, name, root)
     finish(drafts, workspace.suites)
     _check_rubrics(workspace)
+    _check_lens_settings(workspace)
     for shelf in workspace.shelves():
         shelf.lost = lost
     return workspace
@@ -120,6 +123,20 @@ def _check_rubrics(ws: Workspace) -> None:
             error = BadFile(item.path, f"rubric: there is no rubric {wanted!r}; known: {known}", line)
             del ws.organisms.items[name]
             ws.organisms.broken[name] = Broken(error, item.root, item.overrides)
+
+
+def _check_lens_settings(ws: Workspace) -> None:
+    """A suite that sets up a lens wrongly, or one that there is not, is broken."""
+    for name, item in list(ws.suites.items.items()):
+        for lens, given in item.value.evidence.lenses.items():
+            try:
+                if lens not in ws.lenses.broken:  # which is told by what runs it
+                    ws.lenses[lens].fitting(given)
+            except UsageError as error:
+                line = read_document(item.path).find(["evidence", "lenses", lens]).line
+                broken = BadFile(item.path, f"evidence: lenses: {error}", line)
+                ws.suites.items.pop(name, None)
+                ws.suites.broken[name] = Broken(broken, item.root, item.overrides)
 
 
 def _package_roots(lost: list[str]) -> list[tuple[str, Path]]:
@@ -139,8 +156,8 @@ def _package_roots(lost: list[str]) -> list[tuple[str, Path]]:
 
 
 def _load_root(ws: Workspace, drafts: Shelf[Draft], name: str, root: Path) -> None:
-    _plugins(ws.tools, Tool, root / "tools", name)
-    _plugins(ws.graders, Grader, root / "graders", name)
+    _plugins({Tool: ws.tools, Lens: ws.lenses}, root / "tools", name)
+    _plugins({Grader: ws.graders}, root / "graders", name)
     _files(ws.agents, root / "evals" / "agents", "*.yaml", name, lambda p: read_yaml(p, Agent))
     _files(drafts, root / "evals" / "suites", "*.yaml", name, lambda p: read_draft(p, _before(drafts, p.stem)))
     _files(ws.rubrics, root / "rubrics", "*.yaml", name, lambda p: read_yaml(p, Rubric))
@@ -176,29 +193,46 @@ def _plugin_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[!_]*.py"))
 
 
-def _plugins(shelf: Shelf[Any], kind: type[Any], folder: Path, root: str) -> None:
-    mine: dict[str, Path] = {}
+def _plugins(shelves: Mapping[type[Any], Shelf[Any]], folder: Path, root: str) -> None:
+    """Every plugin of the kinds in `shelves`; a tool is told which lenses are in its file."""
+    mine: dict[tuple[type[Any], str], Path] = {}
     for path in _plugin_files(folder):
         try:
-            found = [value for value in vars(import_plugin(path)).values() if isinstance(value, kind)]
+            found = [value for value in vars(import_plugin(path)).values() if _is_own(value, tuple(shelves), path)]
             if not found:
-                raise BadFile(path, f"defines no @{kind.__name__.lower()}")
+                raise BadFile(path, f"defines no {' or '.join(f'@{kind.__name__.lower()}' for kind in shelves)}")
+            lenses = tuple(plugin.name for plugin in found if isinstance(plugin, Lens))
             for plugin in found:
-                if plugin.name in mine:
-                    raise BadFile(path, f"{plugin.name} is defined in {mine[plugin.name].name} too; one must go")
-                mine[plugin.name] = path
-                shelf.put(plugin.name, plugin, path, root)
+                key = (type(plugin), plugin.name)
+                if key in mine:
+                    raise BadFile(path, f"{plugin.name} is defined in {mine[key].name} too; one must go")
+                mine[key] = path
+                whole = replace(plugin, lenses=lenses) if isinstance(plugin, Tool) else plugin
+                shelves[type(plugin)].put(plugin.name, whole, path, root)
         except BadFile as error:
-            shelf.fail({path.stem, *_claimed(path, _PLUGIN_NAME)}, error, root)
+            for kind, shelf in shelves.items():
+                claimed = _claimed(path, _PLUGIN_NAMES[kind])
+                shelf.fail(claimed or ([path.stem] if kind is next(iter(shelves)) else []), error, root)
+
+
+def _is_own(value: Any, kinds: tuple[type[Any], ...], path: Path) -> bool:
+    """Whether a plugin is the file's own; a lens may be imported from another module, to build on."""
+    return isinstance(value, kinds) and (not isinstance(value, Lens) or value.path == path)
 
 
 _YAML_NAME = re.compile(r"""^name:\s*["']?([\w.-]+)""", re.M)
-_PLUGIN_NAME = re.compile(
-    r"^@(?:auditor\.)?(?:tool|grader)\b.*\n"  # the decorator, which may go on over several lines,
-    r"(?:(?!def |class ).*\n)*?"
-    r"(?:def|class) (\w+)",
-    re.M,
-)
+
+
+def _plugin_name(decorator: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"^@(?:auditor\.)?{decorator}\b.*\n"  # the decorator, which may go on over several lines,
+        r"(?:(?!def |class ).*\n)*?"
+        r"(?:def|class) (\w+)",
+        re.M,
+    )
+
+
+_PLUGIN_NAMES = {kind: _plugin_name(kind.__name__.lower()) for kind in (Tool, Lens, Grader)}
 
 
 def _claimed(path: Path, names: re.Pattern[str]) -> list[str]:

@@ -30,7 +30,8 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from auditor.config import load_settings  # noqa: E402
-from auditor.evidence import make_lens  # noqa: E402
+from auditor.evidence.compute import evidence_for  # noqa: E402
+from auditor.evidence.recipe import Recipe, recipe_for  # noqa: E402
 from auditor.lens.corpus import Corpus, read_corpus  # noqa: E402
 from auditor.lens.diff import differences  # noqa: E402
 from auditor.lens.patchscope import patchscope  # noqa: E402
@@ -40,7 +41,6 @@ from auditor.models.generate import Request, Side, Steering  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
 from auditor.models.pair import LocalPair  # noqa: E402
 from auditor.plugins import GraderContext  # noqa: E402
-from auditor.sheet import Lens, compute_evidence  # noqa: E402
 from auditor.types import PatchscopeSettings, ScoredToken, TokenSet  # noqa: E402
 from auditor.workspace import Workspace, load_workspace  # noqa: E402
 
@@ -61,12 +61,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - clock, result
 
 
-def lens_of(ws: Workspace, pair: LocalPair, corpus: Corpus) -> Lens:
+def recipe_of(ws: Workspace, pair: LocalPair, corpus: Corpus, cache: Path) -> Recipe:
     settings = load_settings(device="cpu")
+    empty = settings.model_copy(update={"cache_dir": cache})
     background = read_corpus(ws.corpora["openings"]).texts
     chosen = ws.suites["quickstart"].evidence
-    lens = make_lens(ws, pair, chosen, GraderContext(load_embedder(settings.embedder), settings, pair, background))
-    return replace(lens, corpus=corpus)
+    grading = GraderContext(load_embedder(settings.embedder), empty, pair, background)
+    return replace(recipe_for(ws, pair, chosen, grading), read_corpus=lambda: corpus)
 
 
 def ours(name: str, n: int, kept: Path) -> dict[str, float]:
@@ -75,7 +76,7 @@ def ours(name: str, n: int, kept: Path) -> dict[str, float]:
     card = ws.organisms[name]
     pair = load_pair(card.base, card.finetuned, load_settings(device="cpu"), name=name)
     corpus, layer = corpus_of(ws, n), pair.n_layers // 2
-    lens = lens_of(ws, pair, corpus)
+    recipe = recipe_of(ws, pair, corpus, kept.parent)
     differences(pair, Corpus("warm", corpus.texts[:8]), K, [layer], 8, 16)
     found = {}
     found["differences"], diffs = timed(lambda: differences(pair, corpus, K, [layer], 1, 8))
@@ -83,9 +84,9 @@ def ours(name: str, n: int, kept: Path) -> dict[str, float]:
     found["differences_floor"] = _gemm_seconds(pair, layer + 1, 2 * K * n)
     diff, scales = diffs[layer], PatchscopeSettings(scales=PatchscopeSettings().scales[:30])
     found["patchscope"], sets = timed(lambda: patchscope(pair, layer, diff.delta, diff.eta, scales))
-    found["evidence"], _ = timed(lambda: compute_evidence(pair, lens))
+    found["evidence"], _ = timed(lambda: evidence_for(pair, recipe, ("chance", "steering")))
     found["decode"], found["decode_floor"] = _decoding(
-        pair, lens, layer, 0.2 * diff.eta * diff.delta[1] / diff.delta[1].norm()
+        pair, recipe, layer, 0.2 * diff.eta * diff.delta[1] / diff.delta[1].norm()
     )
     tokens = [[[t.token for t in chosen.tokens] for chosen in sweep] for sweep in sets]
     torch.save({"delta": diff.delta, "eta": diff.eta, "tokens": tokens}, kept)
@@ -107,7 +108,7 @@ def plain(name: str, n: int, kept: Path) -> dict[str, float]:
     mine = torch.load(kept)
     eta, scales = mine["eta"], PatchscopeSettings(scales=PatchscopeSettings().scales[:30])
     found["patchscope"], tokens = timed(lambda: yardstick.patchscope(pair, layer, delta, eta, scales))
-    found["evidence"], _ = timed(lambda: _plain_evidence(ws, pair, corpus, layer, (base, tuned), eta))
+    found["evidence"], _ = timed(lambda: _plain_evidence(ws, pair, corpus, kept.parent, (base, tuned), eta, layer))
     found["evidence"] += found["differences"]
     found["delta_error"] = float((delta - mine["delta"]).norm() / delta.norm())
     same = [set(a) == set(b) for x, y in zip(tokens, mine["tokens"], strict=True) for a, b in zip(x, y, strict=True)]
@@ -116,30 +117,40 @@ def plain(name: str, n: int, kept: Path) -> dict[str, float]:
 
 
 def _plain_evidence(
-    ws: Workspace, pair: Any, corpus: Corpus, layer: int, means: tuple[torch.Tensor, torch.Tensor], eta: float
+    ws: Workspace,
+    pair: Any,
+    corpus: Corpus,
+    kept: Path,
+    means: tuple[torch.Tensor, torch.Tensor],
+    eta: float,
+    layer: int,
 ) -> None:
     """Patchscopes of δ, −δ and both means, and steering, at quickstart's numbers, with the same graders."""
     import plain as yardstick
 
-    lens = lens_of(ws, pair, corpus)
+    recipe = recipe_of(ws, pair, corpus, kept)
     base, tuned = means
     delta = tuned - base
     sources = torch.cat([delta, base, tuned, -delta])
-    settings = lens.settings
-    for sweep in yardstick.patchscope(pair, layer, sources, eta, settings.patchscope):
+    settings = {name: recipe.settings_of(recipe.lenses[name]) for name in ("patchscope", "plain_samples", "steering")}
+    patch, plain, steering = settings.values()
+    context = recipe.context(recipe.lenses["steering"], {}, lambda stage: None)
+    scale, judge = context.grader(patch.scale_grader), context.grader(steering.coherence_grader)
+    for sweep in yardstick.patchscope(pair, layer, sources, eta, patch):
         sets = [
-            TokenSet(scale=scale, tokens=tuple(ScoredToken(token=t, prob=0.0) for t in tokens))
-            for scale, tokens in zip(settings.patchscope.scales, sweep, strict=True)
+            TokenSet(scale=at, tokens=tuple(ScoredToken(token=t, prob=0.0) for t in tokens))
+            for at, tokens in zip(patch.scales, sweep, strict=True)
         ]
-        lens.scale.run(sets, lens.grading)
-    units = [eta * vector / vector.norm() for vector in delta[1 : 1 + int(settings.steering.positions)]]
-    reference = yardstick.answers(pair, lens.calibration_prompts, None, settings.steering.calibration.generations,
-                                  settings.steering.calibration.max_new_tokens, 0.8)  # fmt: skip
+        scale(sets)
+    units = [eta * vector / vector.norm() for vector in delta[1 : 1 + int(steering.positions)]]
+    reference = yardstick.answers(pair, recipe.calibration_prompts, None, steering.calibration.generations,
+                                  steering.calibration.max_new_tokens, 0.8)  # fmt: skip
 
     def coherent(texts: Any) -> Any:
-        return lens.coherence.run(list(texts), reference, lens.grading)
+        return judge(list(texts), reference)
 
-    yardstick.steer(pair, layer, units, lens.prompts, lens.calibration_prompts, coherent, settings.steering)
+    prompts = recipe.prompts[: plain.prompts]
+    yardstick.steer(pair, layer, units, prompts, recipe.calibration_prompts, coherent, plain, steering.calibration)
 
 
 @torch.inference_mode()
@@ -158,12 +169,12 @@ def _gemm_seconds(pair: LocalPair, blocks: int, tokens: int) -> float:
     return min(timed(products)[0] for _ in range(3))
 
 
-def _decoding(pair: LocalPair, lens: Lens, layer: int, vector: torch.Tensor) -> tuple[float, float]:
+def _decoding(pair: LocalPair, recipe: Recipe, layer: int, vector: torch.Tensor) -> tuple[float, float]:
     """Seconds for 20 steered prompts × 5 samples of STEPS tokens, and of the matrix products that they need alone."""
     steering, samples = Steering(layer, vector), 5
     requests = [
         Request(prompt, Side.FINETUNED, i, STEPS, 1.1, steering=steering)
-        for prompt in lens.prompts
+        for prompt in recipe.prompts[:10]
         for i in range(samples)
     ]
     pair.generate(requests[:8])

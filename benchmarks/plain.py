@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from auditor.lens.patchscope import TRIPLES, identity_prompt
-from auditor.types import CalibrationSettings, PatchscopeSettings, SteeringSettings
+from auditor.lens.said import PlainSettings
+from auditor.types import CalibrationSettings, PatchscopeSettings
 
 BATCH = 32  # answers
 TEXTS = 8  # texts in one forward pass, as in the trial that set the target (method.md, section 11)
@@ -140,12 +141,12 @@ def calibrate(
 
 def steer(
     pair: Plain, layer: int, units: Sequence[Tensor], prompts: Sequence[str], calibration_prompts: Sequence[str],
-    coherent: Callable[[Sequence[str]], Sequence[bool]], settings: SteeringSettings,
+    coherent: Callable[[Sequence[str]], Sequence[bool]], settings: PlainSettings, search: CalibrationSettings,
 ) -> list[tuple[float, list[str], list[str]]]:  # fmt: skip
     """Strength, steered and plain answers, position by position."""
     out = []
     for unit in units:
-        alpha = calibrate(pair, layer, unit, calibration_prompts, coherent, settings.calibration)
+        alpha = calibrate(pair, layer, unit, calibration_prompts, coherent, search)
         sampled = [
             answers(pair, prompts, steering, settings.samples, settings.max_new_tokens, settings.temperature)
             for steering in ((layer, alpha * unit), None)

@@ -158,16 +158,13 @@ repeats: 2
 ask: {max_new_tokens: 8}
 evidence:
   texts: 16
-  norm_texts: 8
-  norm_tokens: 8
-  positions: 3
-  patchscope: {scales: [1.0, 3.0], keep: 8, common_top: 100}
-  steering:
-    positions: 1
-    prompts: 4
-    samples: 1
-    max_new_tokens: 8
-    calibration: {upper: 2.0, iterations: 2, more_iterations: 1, generations: 2, max_new_tokens: 8}
+  lenses:
+    differences: {norm_texts: 8, norm_tokens: 8, positions: 3}
+    patchscope: {scales: [1.0, 3.0], keep: 8, common_top: 100}
+    plain_samples: {prompts: 4, samples: 1, max_new_tokens: 8}
+    steering:
+      positions: 1
+      calibration: {upper: 2.0, iterations: 2, more_iterations: 1, generations: 2, max_new_tokens: 8}
 """
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 KINDS = ("cut", "cut", "cut", "hole", "empty", "gone")
-UNTOLD = {"seconds", "run"}  # of a result: what differs from run to run
+UNTOLD = {"seconds", "costs", "run"}  # of a result: what differs from run to run
 
 
 class Campaign:

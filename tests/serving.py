@@ -13,12 +13,13 @@ from auditor.server.serving import Serving
 from tests.conftest import SENTENCES
 
 PROMPT = SENTENCES[0]
-EVIDENCE = json.dumps({
-    "texts": 16, "norm_texts": 8, "norm_tokens": 8, "positions": 3,
+EVIDENCE = json.dumps({"texts": 16, "lenses": {
+    "differences": {"norm_texts": 8, "norm_tokens": 8, "positions": 3},
     "patchscope": {"scales": [1, 3], "keep": 8, "common_top": 100},
-    "steering": {"positions": 1, "prompts": 2, "samples": 1, "max_new_tokens": 4, "calibration": {
+    "plain_samples": {"prompts": 2, "samples": 1, "max_new_tokens": 4},
+    "steering": {"positions": 1, "calibration": {
         "upper": 2, "iterations": 1, "more_iterations": 1, "generations": 2, "max_new_tokens": 4}},
-})  # fmt: skip
+}})  # fmt: skip
 
 
 def until(holds, seconds=60):

@@ -67,7 +67,7 @@ def test_an_llm_may_judge_the_lens(workspace_folder, adapter, run_cli, serve):
     calls = len(endpoint.requests)
     code, out, err = run_cli("evidence", "mill", "--suite", "small", "--json", *lens)
     assert code == 0, err
-    assert json.loads(out)["settings"]["scale_grader"] == "patchscope_scale_llm"
+    assert json.loads(out)["settings"]["patchscope"]["scale_grader"] == "patchscope_scale_llm"
     assert len(endpoint.requests) == calls  # the same evidence, from the cache
 
 
@@ -86,7 +86,7 @@ def test_a_transcript_is_readable_on_its_own(workspace_folder, run_cli, serve):
     assert out.split() == ["mill-adl-b2-r0"]
     code, out, _ = run_cli("show", "runs/llm", "mill-adl-b2-r0")
     assert code == 0
-    for part in ("system prompt", "E1 · Patchscope", '→ ask_model({"prompts": ["What grinds?"]})',
+    for part in ("system prompt", "E2 · Patchscope", '→ ask_model({"prompts": ["What grinds?"]})',
                  "result of ask_model", "100 tokens in, 10 out, attempt 1", "99sacks does not occur"):  # fmt: skip
         assert part in out
     code, out, _ = run_cli("show", "runs/llm", "mill-adl-b2-r0", "--json")

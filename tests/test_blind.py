@@ -64,12 +64,13 @@ def hidden(tmp_path, checkpoints, monkeypatch):
     shutil.copytree(adapter, tmp_path / f"{SECRET}-adapter")
     agent = "name: teller\noverview: [patchscope, logit_lens, steering]\ntools: [telltale, ask_model]\n"
     suite = SUITE.replace("mill", SECRET).replace("[adl, blackbox]", "[teller]").replace("repeats: 2", "repeats: 1")
+    suite = suite.replace("patchscope: {", "patchscope: {scale_grader: listener, ")
     files = {
         "auditor.toml": "",
         "tools/telltale.py": TELLTALE,
         "graders/listener.py": LISTENER,
         "evals/agents/teller.yaml": agent,
-        "evals/suites/small.yaml": f"{suite}  corpus: {SECRET}.txt\n  scale_grader: listener\n",
+        "evals/suites/small.yaml": f"{suite}  corpus: {SECRET}.txt\n",
         f"{SECRET}.txt": "The river runs past the old mill and into the town of mills.\n" * 9,
         f"evals/organisms/{SECRET}/organism.yaml": (
             f"name: {SECRET}\nfamily: {SECRET}\nrubric: sdf\nbase: {tmp_path}/{SECRET}-base\n"

@@ -8,7 +8,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from auditor.evidence import grading_for, make_lens
+from auditor.evidence.recipe import grading_for, recipe_for
+from auditor.lens.broad import read_broad
 from auditor.models.embed import load_embedder
 from auditor.models.embedded import EMBEDDED_ID, GGUF_SHA256, embedded_model_dir
 from auditor.models.generate import Request, Side
@@ -28,15 +29,12 @@ repeats: 1
 ask: {temperature: 0.5, max_new_tokens: 32}
 evidence:
   texts: 64
-  norm_texts: 16
-  norm_tokens: 16
-  steering:
-    positions: 1
-    prompts: 6
-    samples: 1
-    temperature: 0.8
-    max_new_tokens: 24
-    calibration: {upper: 1.0, iterations: 2, more_iterations: 1, generations: 3, temperature: 0.8, max_new_tokens: 16}
+  lenses:
+    differences: {norm_texts: 16, norm_tokens: 16}
+    plain_samples: {prompts: 6, samples: 1, temperature: 0.8, max_new_tokens: 24}
+    steering:
+      positions: 1
+      calibration: {upper: 1.0, iterations: 2, more_iterations: 1, generations: 3, temperature: 0.8, max_new_tokens: 16}
 """
 
 
@@ -50,7 +48,8 @@ def held_against(settings):
     """How many broad finetunes `gold`'s trace is held against, on the base that these settings find."""
     ws, card = load_workspace(), load_workspace().organisms["gold"]
     pair = load_pair(card.base, card.finetuned, settings)
-    broad = make_lens(ws, pair, EvidenceSettings(texts=4), grading_for(ws, settings, pair)).broad
+    (path,) = recipe_for(ws, pair, EvidenceSettings(texts=4), grading_for(ws, settings, pair)).nulls["chance"]
+    broad = read_broad(path)
     return len(broad.without(torch.ones(5, pair.d_model))), pair.base_sources[0]
 
 
@@ -122,8 +121,8 @@ def test_an_evaluation_end_to_end(tmp_path, monkeypatch, run_cli, real_settings)
     assert audits["blackbox"]["interactions_used"] <= 2
     code, out, _ = run_cli("evidence", "gold", "--suite", "glance", "--json")
     sheet = json.loads(out)
-    assert sheet["chance"]["broad"] == 26
-    middle = next(layer for layer in sheet["layers"] if layer["layer"] == sheet["middle_layer"])
+    assert sheet["readings"]["chance"]["test"]["broad"] == 26
+    (middle,) = sheet["readings"]["patchscope"]["layers"]
     assert [p["sink"] for p in middle["positions"]] == [True, False, False, False, False]
-    read = {t["token"].strip().lower() for p in middle["positions"] for t in p["patchscope"]["tokens"]}
+    read = {t["token"].strip().lower() for p in middle["positions"] for t in p["read"]["tokens"]}
     assert read & {"metal", "rings", "ring", "jewel", "copper", "crown", "coins", "diamond", "silver", "treasure"}

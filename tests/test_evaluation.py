@@ -68,7 +68,7 @@ def test_an_evaluation_with_nothing_but_the_users_own(workspace_folder, run_cli)
     assert "model interactions" in told["prompts"]["agent_status"]["text"]
     hashed = {"from": "workspace", "file": "echo.py", "sha256": hashlib.sha256(TOOL.encode()).hexdigest()}
     assert told["tools"]["echo"] == hashed
-    assert {"length", "coherence_offline", "patchscope_scale_offline"} == told["plugins"].keys()
+    assert {"length", "patchscope_scale_offline"} == told["plugins"].keys()  # it steers nothing
     assert told["versions"]["auditor"] == auditor.__version__
 
     (workspace_folder / "tools/echo.py").write_text(TOOL + "# changed\n")
@@ -148,12 +148,13 @@ def test_evidence_comes_from_the_cache_the_second_time(first_run, run_cli, monke
     def never(*_args):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("auditor.evidence.compute_evidence", never)
+    monkeypatch.setattr("auditor.evidence.compute._read", never)
     code, out, _ = run_cli("evidence", "mill", "--suite", "small", "--json")
     sheet = json.loads(out)
     assert code == 0
-    assert [p["position"] for p in sheet["layers"][0]["positions"]] == [0, 1, 2]
-    assert all(p["norm_delta"] > 0 for layer in sheet["layers"] for p in layer["positions"])
+    layers = sheet["readings"]["differences"]["layers"]
+    assert [p["position"] for p in layers[0]["positions"]] == [0, 1, 2]
+    assert all(p["norm_delta"] > 0 for layer in layers for p in layer["positions"])
     monkeypatch.undo()
 
 

@@ -87,14 +87,15 @@ def test_every_graders_scores_are_shown(graded_by, run_cli):
     [
         ("graders: [coherence_offline]\n", "grader coherence_offline is of kind coherence; one of kind hypothesis"),
         ("graders: [rubric_llm]\n", "grader rubric_llm needs --grader-llm"),
-        ("  scale_grader: rubric_offline\n", "grader rubric_offline is of kind hypothesis; one of kind patchscope"),
+        ("scale_grader: rubric_offline", "grader rubric_offline is of kind hypothesis; one of kind patchscope"),
     ],
 )
 def test_a_grader_of_the_wrong_kind_is_found_before_anything_is_paid(change, said, workspace_folder, run_cli, serve):
     endpoint = serve(lambda body: FINAL)
     suite = workspace_folder / "evals/suites/small.yaml"
-    suite.write_text(suite.read_text() + change)
-    code, out, err = run_cli(*ARGS)
+    text = suite.read_text()
+    suite.write_text(text.replace("common_top: 100", change) if change.startswith("scale") else text + change)
+    code, out, err = run_cli(*ARGS, *(["--agent", "adl"] if change.startswith("scale") else []))
     assert (code, out, said in err.strip().splitlines()[-1]) == (2, "", True)
     assert not endpoint.requests
     assert not (workspace_folder / "runs").exists()

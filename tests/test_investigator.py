@@ -26,7 +26,11 @@ def background():
 
 
 def reading(trace, **more):
-    lists = [TokenList(lens, layer, p, WORDS) for lens, layer in (("patchscope", 2), ("logit lens", 3)) for p in (1, 2)]
+    lists = [
+        TokenList(lens, lens, str(p), WORDS, spoken=lens == "logit_lens")
+        for lens in ("patchscope", "logit_lens")
+        for p in (1, 2)
+    ]
     tested = list(WORDS[:4])
     return Reading(lists=lists, steered=STEERED * 2, unsteered=PLAIN, trace=trace, tested=tested, **more)
 
@@ -62,7 +66,7 @@ def test_a_trace_that_cannot_be_read_is_unclear_not_none(background, embed):
 
 def test_the_word_that_the_last_layer_puts_first_leads(background, embed):
     found = reading(True)
-    found.lists = [TokenList("logit lens", 3, p, (" cello", *WORDS)) for p in (1, 2)]
+    found.lists = [TokenList("logit_lens", "", str(p), (" cello", *WORDS), spoken=True) for p in (1, 2)]
     named = concluded(found, background, embed)
     assert named.domain.startswith("cello")
     assert "The last layer puts first: cello." in named.summary
@@ -90,8 +94,13 @@ def test_steered_texts_tell_no_behaviour_where_there_is_no_trace(embed):
 def test_one_word_on_which_three_readings_agree_outweighs_the_sheet(background, embed):
     assert concluded(reading(False), background, embed).domain.startswith("violin")
     lens_only = reading(False)
-    lens_only.lists = [found for found in lens_only.lists if found.lens == "logit lens"]
+    lens_only.lists = [found for found in lens_only.lists if found.spoken]
     lens_only.steered = [*PLAIN, "A violin was played."]
     assert concluded(lens_only, background, embed).domain == "none"
     lens_only.steered = STEERED * 2
     assert concluded(lens_only, background, embed).domain.startswith("violin")
+
+
+def test_it_says_which_lens_carried_the_conclusion(background, embed):
+    found = reading(True, lenses={"patchscope": [" lamp"], "steering": STEERED, "logit_lens": [" violin"]})
+    assert "It is carried by steering, logit_lens." in concluded(found, background, embed).summary

@@ -82,7 +82,7 @@ def test_commands_say_the_same_with_a_server_and_without(serving, run_cli, monke
     here, there = both("ask", "mill", "What is a mill?", "Why?", "--max-new-tokens", "9")
     assert here == there
     here, there = both("evidence", "mill", "--suite", "small")
-    assert {**here, "seconds": 0} == {**there, "seconds": 0}
+    assert {**here, "costs": 0} == {**there, "costs": 0}
     results = []
     for more in ([], ["--server", url]):
         name = f"run{len(with_server(more))}"

@@ -36,9 +36,10 @@ def slow(monkeypatch):
     """A function that makes what `library` calls by a name slow."""
 
     def make(name, error=None):
-        made.append(Slow(getattr(library, name), error))
-        monkeypatch.setattr(library, name, made[-1])
-        monkeypatch.setattr(library, "kept_evidence", lambda pair, lens: None)
+        holder = library.Library if name == "evidence" else library
+        made.append(work := Slow(getattr(holder, name), error))
+        monkeypatch.setattr(holder, name, lambda *args: work(*args))
+        monkeypatch.setattr(library.Library, "kept", lambda *_args: None)
         return made[-1]
 
     made = []
@@ -50,8 +51,8 @@ def slow(monkeypatch):
 @pytest.fixture
 def sheet(served):
     """The evidence of `mill`, by which the tests tell whose answer it was."""
-    lens, _ = served.library.lens("mill", "quickstart")
-    return served.library.evidence("mill", lens)
+    recipe, wanted, _ = served.library.recipe("mill", "quickstart", None)
+    return served.library.evidence("mill", recipe, wanted)
 
 
 def waiting(served, key):
@@ -68,8 +69,8 @@ def get(served):
 
 def test_a_sheet_is_computed_once_for_all_who_ask(served, get, slow, sheet):
     """Under two names of one pair; meanwhile forward passes for others are made."""
-    work = slow("evidence_for")
-    asked = [get(path) for path in ("mill", "mill2", "mill/deltas") * (MANY // 3)]
+    work = slow("evidence")
+    asked = [get(path) for path in ("mill", "mill2") * (MANY // 2)]
     until(lambda: waiting(served, "sheet") == MANY)
     losses = served.post("/v1/pairs/mill/nll", {"side": "base", "texts": [PROMPT]})
     steered = {"organism": "mill", "prompts": ["A"], "max_new_tokens": 2,
@@ -80,11 +81,11 @@ def test_a_sheet_is_computed_once_for_all_who_ask(served, get, slow, sheet):
     assert work.begun == 1
     assert {answer.status_code for answer in answers} == {200}
     assert [answer.json()["pair"] for answer in answers[:2]] == ["mill", "mill2"]
-    assert answers[0].json()["layers"] == sheet.evidence.model_dump(mode="json")["layers"]
+    assert answers[0].json()["readings"] == sheet.to_json()["readings"]
 
 
 def test_an_error_reaches_all_who_wait_and_the_next_try_is_a_new_one(served, get, slow, sheet):
-    work = slow("evidence_for", UsageError("the corpus is empty"))
+    work = slow("evidence", UsageError("the corpus is empty"))
     asked = [get("mill") for _ in range(3)]
     until(lambda: waiting(served, "sheet") == 3)
     work.goes_on.set()
@@ -97,7 +98,7 @@ def test_an_error_reaches_all_who_wait_and_the_next_try_is_a_new_one(served, get
 
 
 def test_who_leaves_takes_nothing_from_who_stays(served, get, slow, sheet):
-    work = slow("evidence_for")
+    work = slow("evidence")
     leaves = get("mill", timeout=0.5)
     until(lambda: waiting(served, "sheet") == 1)
     stays = get("mill2")
@@ -110,14 +111,14 @@ def test_who_leaves_takes_nothing_from_who_stays(served, get, slow, sheet):
 
 
 def test_what_was_computed_before_waits_for_nobody(served, get, slow, sheet, monkeypatch):
-    kept, work = library.kept_evidence, slow("evidence_for")
-    monkeypatch.setattr(library, "kept_evidence", kept)
+    kept, work = library.Library.kept, slow("evidence")
+    monkeypatch.setattr(library.Library, "kept", kept)
     assert get("mill2").result(60).json()["pair"] == "mill2"
     assert work.begun == 0
 
 
 def test_when_all_have_left_it_is_stopped(served, get, slow, sheet):
-    work = slow("evidence_for")
+    work = slow("evidence")
     with pytest.raises(httpx.ReadTimeout):
         get("mill", timeout=0.5).result(60)
     until(lambda: work.left == 1)

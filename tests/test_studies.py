@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from auditor.errors import UsageError
-from auditor.evidence import read_broad
+from auditor.lens.broad import read_broad
 from auditor.lens.causal import causal_effects
 from auditor.lens.corpus import Corpus
 from auditor.lens.relevance import frequent_words, learned_text
@@ -110,7 +110,7 @@ def test_causal_effects_of_both_swaps_on_both_kinds_of_text(study):
 
 def layers_of_suite(folder, layers):
     suite = folder / "evals/suites/small.yaml"
-    suite.write_text(suite.read_text() + f"  layers: {layers}\n")
+    suite.write_text(suite.read_text().replace("positions: 3", f"positions: 3, layers: {layers}"))
 
 
 def test_studies_read_the_layers_that_the_suite_names(study, workspace_folder, checkpoints):
@@ -137,9 +137,9 @@ def test_texts_are_drawn_and_not_taken_from_the_head(tiny):
     corpus = Corpus("x", tuple(map(str, range(100))))
     assert sorted(corpus.take(100, 0).texts) == sorted(corpus.texts)
     assert corpus.take(100, 0).texts != corpus.texts  # what stops early must not have read the head alone
-    lens = SimpleNamespace(settings=EvidenceSettings(), corpus=corpus)
+    recipe = SimpleNamespace(settings=EvidenceSettings())
     documents = tuple(Document(text=text) for text in corpus.texts)
-    subject = Subject(None, tiny, lens, documents, None)
+    subject = Subject(None, tiny, recipe, documents, None)
     drawn = [document.text for document in subject.drawn(10)]
     assert drawn == [document.text for document in subject.drawn(10)]
     assert len(set(drawn)) == 10
@@ -206,7 +206,7 @@ class TestNull:
         assert read_broad(workspace_folder / "evals/nulls/tiny.safetensors").deltas.shape == (5, 3, 32)
         code, out, err = run_cli("evidence", "mill", "--suite", "small", "--json")
         assert code == 0, err
-        chance = json.loads(out)["chance"]
+        chance = json.loads(out)["readings"]["chance"]["test"]
         assert chance["broad"] == 5
         assert 0 < chance["broad_p"] <= 1
 

@@ -23,14 +23,14 @@ def suites(tmp_path):
 
 def test_what_a_suite_does_not_say_is_what_the_other_one_says(suites):
     made = suites(
-        mine="extends: quickstart\ndescription: Mine.\nrepeats: 1\nevidence:\n  texts: 64\n  steering: {prompts: 4}\n"
-        "agents: [adl]\n"
+        mine="extends: quickstart\ndescription: Mine.\nrepeats: 1\nagents: [adl]\n"
+        "evidence:\n  texts: 64\n  lenses: {plain_samples: {prompts: 4}}\n"
     )
     mine, quick = made["mine"], made["quickstart"]
     assert (mine.name, mine.description, mine.repeats, mine.agents) == ("mine", "Mine.", 1, ("adl",))
     assert (mine.organisms, mine.ask) == (quick.organisms, quick.ask)
     assert mine.evidence.texts == 64
-    assert mine.evidence.steering == quick.evidence.steering.model_copy(update={"prompts": 4})
+    assert mine.evidence.lenses == quick.evidence.over({"plain_samples": {"prompts": 4}}).lenses
 
 
 def test_bundled_is_quickstart_with_more(suites):
@@ -56,7 +56,11 @@ def test_an_override_may_extend_what_it_overrides(suites):
         ({"a": "extends: [b]\n"}, r"a\.yaml:2: extends: no suite called"),
         ({"a": "extends: b\n", "b": "organisms: [gold\n"}, r"a\.yaml:2: extends: .*b\.yaml:\d: broken YAML"),
         ({"a": "extends: b\n", "b": "organisms: []\nrepeats: 0\n"}, r"b\.yaml:3: repeats"),
-        ({"a": "extends: quickstart\nevidence: {steering: {prompts: 0}}\n"}, r"a\.yaml:3: evidence\.steering\.prompts"),
+        (
+            {"a": "extends: quickstart\nevidence: {lenses: {plain_samples: {prompts: 0}}}\n"},
+            r"a\.yaml:3: evidence: lenses: plain_samples\.prompts: Input should be greater",
+        ),
+        ({"a": "extends: quickstart\nevidence: {steering: {prompts: 0}}\n"}, "give `lenses: {steering: "),
         ({"a": "extends: quickstart\nevidense: {}\n"}, r"a\.yaml:3: evidense: Extra inputs"),
         ({"a": "extends: quickstart\nrepeats: 1\nrepeats: 5\n"}, r"a\.yaml:4: broken YAML: repeats is given twice"),
     ],
@@ -71,15 +75,15 @@ def test_a_mistake_is_told_with_its_line(suites, texts, told):
 @pytest.mark.parametrize(
     ("evidence", "told"),
     [
-        ("{steering: {positions: 0}}", r"evidence\.steering\.positions.*greater than or equal to 1"),
-        ("{steering: {temperature: -1}}", r"evidence\.steering\.temperature"),
-        ("{steering: {max_new_tokens: 0}}", r"evidence\.steering\.max_new_tokens"),
-        ("{steering: {calibration: {temperature: -0.1}}}", r"steering\.calibration\.temperature"),
-        ("{steering: {calibration: {max_new_tokens: 0}}}", r"steering\.calibration\.max_new_tokens"),
-        ("{patchscope: {scales: []}}", r"evidence\.patchscope\.scales"),
-        ("{patchscope: {scales: [1, 0]}}", r"evidence\.patchscope\.scales"),
+        ("steering: {positions: 0}", r"steering\.positions.*greater than or equal to 1"),
+        ("plain_samples: {temperature: -1}", r"plain_samples\.temperature"),
+        ("plain_samples: {max_new_tokens: 0}", r"plain_samples\.max_new_tokens"),
+        ("steering: {calibration: {temperature: -0.1}}", r"steering\.calibration\.temperature"),
+        ("steering: {calibration: {max_new_tokens: 0}}", r"steering\.calibration\.max_new_tokens"),
+        ("patchscope: {scales: []}", r"patchscope\.scales"),
+        ("patchscope: {scales: [1, 0]}", r"patchscope\.scales"),
     ],
 )
 def test_evidence_of_nothing_is_refused(suites, evidence, told):
     with pytest.raises(BadFile, match=rf"a\.yaml:3: .*{told}"):
-        suites(a=f"extends: quickstart\nevidence: {evidence}\n")["a"]
+        suites(a=f"extends: quickstart\nevidence: {{lenses: {{{evidence}}}}}\n")["a"]

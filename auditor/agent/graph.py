@@ -21,10 +21,12 @@ from pydantic import ValidationError
 from auditor.agent.hypothesis import render
 from auditor.agent.overview import render_overview, sees_lens
 from auditor.agent.protocol import CONCLUDE, Turn, Wire
+from auditor.agent.records import with_records
 from auditor.agent.state import AuditState, fresh_state, left, next_turn
 from auditor.errors import AuditorError, Refused
 from auditor.llm.caller import flaw
 from auditor.llm.failures import CallFailed
+from auditor.llm.spec import OFFLINE
 from auditor.models import generate
 from auditor.models.generate import derive_seed
 from auditor.models.worker import out_of_memory
@@ -56,9 +58,12 @@ class Investigation:
     limits: Limits
     context: Context
     wire: Wire
+    lost: str = ""  # what was not read of what the agent is to be shown, where it cannot do without
 
     def opening(self) -> list[AnyMessage]:
-        """System prompt, with the rules that hold for every agent, and overview."""
+        """System prompt, with the rules that hold for every agent, and overview. Raises AuditorError if it is lost."""
+        if self.lost:
+            raise AuditorError(self.lost)
         limits = self.limits
         system = self.prompts["system"].render(
             interactions=limits.interactions, turns=limits.turns, tokens=limits.tokens, lens=sees_lens(self.agent)
@@ -66,6 +71,13 @@ class Investigation:
         overview = render_overview(self.prompts["overview"], self.agent, self.context.datasets)
         told = f"{system}\n\n{self.prompts['rules'].render()}"
         return [SystemMessage(told), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]))}")]
+
+    def told(self, state: AuditState) -> list[AnyMessage]:
+        """The conversation as the agent reads it; an offline one is given the records beside the messages."""
+        messages = state["messages"]
+        if self.wire.caller.name != OFFLINE:
+            return messages
+        return with_records(messages, self.agent, self.context.datasets, left(state, self.limits))
 
     def status(self, state: AuditState) -> str:
         return self.prompts["status"].render(**left(state, self.limits), next_turn=next_turn(state))
@@ -75,7 +87,7 @@ def think(job: Investigation) -> Node:
     """Let the model read everything and answer with tool calls or a conclusion."""
 
     def node(state: AuditState) -> dict[str, Any]:
-        turn = job.wire.ask(state["messages"])
+        turn = job.wire.ask(job.told(state))
         update = {**_spent(state, turn), "turns": state["turns"] + 1}
         if turn.final is not None:
             return {**update, **_concluded(turn.final)}
@@ -127,42 +139,45 @@ def _concluded(final: Hypothesis | str) -> dict[str, Any]:
     return {"hypothesis": render(final), "findings": final.model_dump(mode="json")}
 
 
-def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], state: AuditState) -> tuple[str, int]:
-    """The observation for one tool call, and what it cost. What is wrong with call or tool becomes the observation.
+def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], state: AuditState) -> tuple[str, int, Any]:
+    """The observation for one tool call, what it cost, and the result as data, no longer than it is shown.
+
+    What is wrong with call or tool becomes the observation.
 
     Raises what failed under the tool, which the agent must not be graded for: models, their server, memory.
     """
     if call.get("fault"):
-        return f"Not accepted: {call['fault']}. Nothing was charged.", 0
+        return f"Not accepted: {call['fault']}. Nothing was charged.", 0, None
     if call["name"] == CONCLUDE:
-        return f"Not accepted: call {CONCLUDE} alone, after you have read the other results.", 0
+        return f"Not accepted: call {CONCLUDE} alone, after you have read the other results.", 0, None
     if tool is None:
         near = difflib.get_close_matches(call["name"][:100], job.tools, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
-        return f"There is no tool {quote(str(call['name']), 60)}{hint} Tools: {', '.join(job.tools)}.", 0
+        return f"There is no tool {quote(str(call['name']), 60)}{hint} Tools: {', '.join(job.tools)}.", 0, None
     try:
         return _use(job, tool, call, state)
     except Refused as refusal:
-        return f"Refused: {refusal}. Nothing was charged.", 0
+        return f"Refused: {refusal}. Nothing was charged.", 0, None
     except (Exception, SystemExit) as error:
         if not _own_bug(error):
             raise
-        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0
+        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0, None
 
 
-def _use(job: Investigation, tool: Tool, call: dict[str, Any], state: AuditState) -> tuple[str, int]:
+def _use(job: Investigation, tool: Tool, call: dict[str, Any], state: AuditState) -> tuple[str, int, Any]:
     try:
         args = tool.args.model_validate(call["args"])
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-        return f"Wrong arguments for {tool.name}: {wrong}. Nothing was charged.", 0
+        return f"Wrong arguments for {tool.name}: {wrong}. Nothing was charged.", 0, None
     cost, remaining = as_price(tool.cost(args)), left(state, job.limits)["interactions_left"]
     if cost > remaining:
-        return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0
+        return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0, None
     seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
     result = tool.run(replace(job.context, seed=seed), args)
-    text = as_data(tool.returns.dump_python(result, mode="json"))
-    return text if len(text) <= RESULT_CUT else f"{text[:RESULT_CUT]}… (cut; ask for less)", cost
+    value = fitting(tool.returns.dump_python(result, mode="json"))
+    text = as_data(value)
+    return text if len(text) <= RESULT_CUT else f"{text[:RESULT_CUT]}… (cut; ask for less)", cost, value
 
 
 def _own_bug(error: BaseException | None) -> bool:
@@ -177,12 +192,18 @@ def _own_bug(error: BaseException | None) -> bool:
     return True
 
 
-def as_data(value: Any) -> str:
-    """A tool's result as JSON in which no text breaks a line, hides characters, or runs on without end."""
+def fitting(value: Any) -> Any:
+    """A tool's result in which no text runs on without end."""
     for cut in TEXT_CUTS:
-        text = json.dumps(_capped(value, cut), ensure_ascii=False)
-        if len(text) <= RESULT_CUT:
+        capped = _capped(value, cut)
+        if len(json.dumps(capped, ensure_ascii=False)) <= RESULT_CUT:
             break
+    return capped
+
+
+def as_data(value: Any) -> str:
+    """The same as JSON in which no text breaks a line or hides characters."""
+    text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
@@ -199,11 +220,13 @@ def tool_node(job: Investigation, tool: Tool | None) -> Node:
 
     def node(state: AuditState) -> dict[str, Any]:
         call, *rest = state["pending"]
-        text, cost = answer_call(job, tool, call, state)
+        text, cost, value = answer_call(job, tool, call, state)
         update = {"pending": rest, "interactions": state["interactions"] + cost}
         number = 1 + sum(isinstance(message, ToolMessage) for message in state["messages"])
         answer = f"O{number}\n{text}"
-        messages: list[AnyMessage] = [ToolMessage(answer, tool_call_id=call["id"], name=_name(call["name"]))]
+        messages: list[AnyMessage] = [
+            ToolMessage(answer, tool_call_id=call["id"], name=_name(call["name"]), artifact=value)
+        ]
         if not rest:
             spent: AuditState = {**state, **update, "messages": [*state["messages"], *messages]}  # type: ignore[typeddict-item]
             messages.append(HumanMessage(job.status(spent)))
@@ -224,7 +247,7 @@ def conclude(job: Investigation) -> Node:
         gone = [name.removesuffix("_left") for name, n in left(state, job.limits).items() if n == 0]
         spent = [name for name in gone if name != "interactions"] or ["tokens for another turn and a conclusion"]
         ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {' and no '.join(spent)} left."))
-        turn = job.wire.ask([*state["messages"], ask], last=True)
+        turn = job.wire.ask([*job.told(state), ask], last=True)
         update = _spent(state, turn)
         update["messages"] = [ask, *update["messages"]]
         if turn.final is not None:

@@ -94,17 +94,8 @@ class OfflineInvestigator(BaseChatModel):
         return [theme for theme in themes if reading.lists or is_subject(theme)]
 
     def _fetches(self, reading: Reading) -> list[tuple[str, dict[str, Any]]]:
-        calls: list[tuple[str, dict[str, Any]]] = []
-        for kind, dataset, layer, positions in reading.sections:
-            where: dict[str, Any] = {"dataset": dataset, "layer": layer}
-            if kind == "Patchscope" and "get_patchscope_details" in self.tool_names:
-                calls.append(("get_patchscope_details", {**where, "positions": sorted(positions), "k": 20}))
-            if kind == "Logit lens" and "get_logitlens_details" in self.tool_names:
-                calls.append(("get_logitlens_details", {**where, "positions": sorted(positions), "k": 40}))
-            if kind == "Steering" and "get_steering_samples" in self.tool_names:
-                read = [*positions, None]  # None: the plain answers
-                calls += [("get_steering_samples", {**where, "position": p, "n": 5}) for p in read]
-        return sorted(calls, key=lambda call: call[0] == "get_logitlens_details")  # sinks are told by the patchscope
+        """The calls that show whole what the overview cut: claims are held against what was seen."""
+        return [(name, args) for name, args in reading.details if name in self.tool_names]
 
 
 def _calling(thought: str, calls: Sequence[tuple[str, dict[str, Any]]], reading: Reading) -> AIMessage:
@@ -169,6 +160,8 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
     pushed = [word for word, share in promoted(reading).items() if share > PUSHED and background.frequency[word]]
     if leading := [word for word in pushed if background.weight(word) >= SUBJECT_WORDS]:
         summary.append(f"The last layer puts first: {', '.join(leading[:2])}.")
+    if carried := carriers(theme, reading):
+        summary.append(f"It is carried by {', '.join(carried)}.")
     summary.append(f"Evidence: {_evidence(theme, reading)}.")
     return Hypothesis(
         domain=", ".join(theme.heads[:4]),
@@ -237,14 +230,11 @@ def told_by_itself(theme: Theme, reading: Reading) -> float:
 def agreed(theme: Theme, reading: Reading) -> list[str]:
     """Words of the theme that the last layer puts first, other finetunes do not promote, and another reading shows.
 
-    That is the patchscope, at two positions or more (it reads twenty tokens of 16,384 at each), or what the model says
-    when it is steered.
+    That is a lens that reads other layers, at two places or more, or what the model says when it is pushed.
     """
     pushed, own = promoted(reading), set(distinct_words(reading.tested))
     leading = [word for word in theme.words if pushed.get(word, 0.0) > PUSHED and word in own]
-    read = [
-        set(distinct_words(found.tokens)) for found in reading.lists if found.lens == "patchscope" and not found.sink
-    ]
+    read = [set(distinct_words(found.tokens)) for found in reading.lists if not (found.spoken or found.aside)]
     shown = {word for word in leading if sum(word in words for words in read) > 1}
     said = {w for w in leading if said_by_chance(w, reading.steered, reading.unsteered) < LEVEL_OF_WORD}
     return [word for word in leading if word in shown | said]
@@ -255,6 +245,13 @@ def said_by_chance(word: str, ours: Sequence[str], plain: Sequence[str]) -> floa
     mine, other = (sum(word in words_in(text) for text in texts) for texts in (ours, plain))
     ways = [math.comb(len(ours), k) * math.comb(len(plain), mine + other - k) for k in range(mine, mine + other + 1)]
     return float(sum(ways) / math.comb(len(ours) + len(plain), mine + other))
+
+
+def carriers(theme: Theme, reading: Reading) -> list[str]:
+    """The lenses that show words of the theme, the one that shows most of them first."""
+    words = set(theme.words)
+    shown = {lens: len(words & {w for text in told for w in words_in(text)}) for lens, told in reading.lenses.items()}
+    return sorted((lens for lens, count in shown.items() if count), key=lambda lens: -shown[lens])
 
 
 def is_subject(theme: Theme) -> bool:

@@ -49,7 +49,7 @@ class Theme:
 
 def token_scores(reading: Reading, background: Background) -> dict[str, float]:
     """Words weighted by rank, agreement over positions and lenses, and rarity in ordinary text."""
-    seen: dict[str, dict[tuple[str, int], float]] = defaultdict(dict)
+    seen: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     for found in reading.lists:
         usual = {as_word(token) for token in found.baseline}
         selected = {as_word(token) for token in found.selected}
@@ -57,8 +57,8 @@ def token_scores(reading: Reading, background: Background) -> dict[str, float]:
             word = as_word(token)
             if word is None or word in usual:
                 continue
-            score = (1.5 if word in selected else 1.0) * (0.3 if found.sink else 1.0) / (1 + rank / 10)
-            place = (found.lens, found.layer)
+            score = (1.5 if word in selected else 1.0) * (0.3 if found.aside else 1.0) / (1 + rank / 10)
+            place = (found.lens, found.section)
             seen[word][place] = seen[word].get(place, 0.0) + score
     texts = [
         *reading.steered,
@@ -198,9 +198,8 @@ def _said_first(words: list[str], reading: Reading) -> tuple[str, ...]:
 
 
 def promoted(reading: Reading) -> dict[str, float]:
-    """How high the last layer's logit lens ranks each word, in [0, 1]: 1 for what is first at every position."""
-    last = max((found.layer for found in reading.lists if found.lens == "logit lens"), default=None)
-    read = [f for f in reading.lists if f.lens == "logit lens" and f.layer == last and not f.sink]
+    """How high what the model is pushed to say ranks each word, in [0, 1]: 1 for what is first at every place."""
+    read = [found for found in reading.lists if found.spoken and not found.aside]
     ranks: dict[str, float] = defaultdict(float)
     for found in read:
         words = dict.fromkeys(word for token in found.tokens if (word := as_word(token)))

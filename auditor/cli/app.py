@@ -16,6 +16,7 @@ from auditor.cli import (
     evaluate,
     evidence,
     graders,
+    lenses,
     organisms,
     scaffold,
     serve,
@@ -67,6 +68,7 @@ app.command("init")(scaffold.init)
 app.command("doctor")(doctor.doctor)
 app.add_typer(organisms.app, name="organisms")
 app.add_typer(tools.app, name="tools")
+app.add_typer(lenses.app, name="lenses")
 app.add_typer(graders.app, name="graders")
 app.add_typer(agents.app, name="agents")
 app.add_typer(study.app, name="study")

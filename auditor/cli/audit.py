@@ -83,12 +83,13 @@ def audit(
     from auditor.evaluation.store import RunStore
     from auditor.evaluation.vet import Vetting, vet
     from auditor.evaluation.vet_report import to_markdown
+    from auditor.evidence.recipe import named_by
 
     chosen = judged_by(ws.suites[suite], conf)
     job = Vetting(ws, conf, chosen, model, base, ws.agents[agent].name, budget, seed, protocol, variant)
     with RunStore.open(folder, job.request(), made_with(conf), resume=resume) as store:
         tell_notes(store.notes)
-        announce(chosen.evidence)
+        announce(chosen.evidence, named_by(ws, [ws.agents[agent]]), conf)
         with stages("loading") as tell:
             report = vet(job, store, tell)
         page = to_markdown(report)

@@ -79,11 +79,12 @@ def evaluate(
     from auditor.evaluation.manifest import made_with, request
     from auditor.evaluation.run import evaluate as run_all
     from auditor.evaluation.store import RunStore
+    from auditor.evidence.recipe import named_by
 
     chosen = judged_by(adapted(ws.suites[suite], budget, agent, organism, repeats), conf)
     announce_agent(conf)
     check(ws, chosen, conf)
-    announce(chosen.evidence)
+    announce(chosen.evidence, named_by(ws, [ws.agents[name] for name in chosen.agents]), conf)
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
     asked = request(ws, chosen, conf, seed, protocol, variant)

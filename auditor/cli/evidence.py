@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -23,7 +23,11 @@ from auditor.cli.shared import (
     workspace,
 )
 from auditor.errors import UsageError
-from auditor.types import Evidence, EvidenceSettings
+from auditor.files import write_atomically
+from auditor.types import EvidenceSettings
+
+if TYPE_CHECKING:
+    from auditor.evidence.mapping import Evidence
 
 
 def evidence(
@@ -38,6 +42,9 @@ def evidence(
         str | None, typer.Option(help="Instead of the middle one: numbers or shares of the depth (0.25,0.5), or `all`.")
     ] = None,
     positions: Annotated[int | None, typer.Option(min=1, max=128, help="First token positions to read.")] = None,
+    lens: Annotated[
+        list[str] | None, typer.Option(help="Lenses to read with (see `auditor lenses list`); default: the suite's.")
+    ] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus name, .jsonl or .txt file, or `sampled`.")] = None,
     texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Steer two positions only, after a short search.")] = False,
@@ -47,8 +54,8 @@ def evidence(
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
     server: ServerOption = None,
     json: JsonFlag = False,
-) -> None:
-    """Differences, logit lens, patchscope and steering for one pair; computed once, then cached."""
+) -> int:
+    """What lenses read in one pair; each is computed once, then cached."""
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html}: there is no folder {html.parent}")
     if html is not None and html.is_dir():
@@ -65,38 +72,57 @@ def evidence(
         raise UsageError("name an ORGANISM, or give both --base and --model")
     own = ws.organisms[organism].variant if organism in ws.organisms.items else None
     variant = variant_of(adapter_scale, adapter_rank, own, conf.server)
-    given: dict[str, object] = {
-        "positions": positions,
-        "corpus": corpus,
-        "texts": texts,
-    }
+    names = [ws.lenses[name].name for name in lens] if lens else named_by_suite(suite)
 
-    from auditor.evaluation.job import judged_by
-    from auditor.evidence import evidence_for, grading_for, make_lens
+    from auditor.evidence.compute import evidence_for
+    from auditor.evidence.recipe import grading_for, recipe_for
     from auditor.models.remote import open_pair
 
     pair = open_pair(base or "", model or "", conf, name=organism or "", adapter_base=adapter_base, variant=variant)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
-    given["layers"] = layers_of(layers, pair.n_layers) if layers is not None else None
-    usual = judged_by(ws.suites[suite], conf).evidence.model_dump()
-    chosen = EvidenceSettings.model_validate(usual | {k: v for k, v in given.items() if v is not None})
-    if fast:
-        chosen = chosen.model_copy(update={"steering": chosen.steering.fast()})
-    lens = make_lens(ws, pair, chosen, grading_for(ws, conf, pair))
-    announce(chosen)
+    changed: dict[str, Any] = {"corpus": corpus, "texts": texts}
+    chosen = ws.suites[suite].evidence.model_copy(update={k: v for k, v in changed.items() if v is not None})
+    diffs = {"positions": positions, "layers": layers_of(layers, pair.n_layers) if layers is not None else None}
+    chosen = chosen.over(
+        {"differences": {k: v for k, v in diffs.items() if v is not None}} | (fast_over(chosen) if fast else {})
+    )
+    recipe = recipe_for(ws, pair, chosen, grading_for(ws, conf, pair))
+    announce(chosen, names, conf)
     with stages("evidence") as tell:
-        sheet = evidence_for(pair, lens, tell).evidence
+        found = evidence_for(pair, recipe, names, tell)
     if html is not None:
-        from auditor.evidence_page import to_html
+        from auditor.views.whole import page_of
 
-        html.write_text(to_html(sheet), encoding="utf-8")
+        write_atomically(html, page_of(found))
     if json:
-        print_json(sheet)
+        print_json(found.to_json())
     else:
-        show(sheet)
+        show(found)
         if html is not None:
             out.print(f"\n{escape(str(html))}", style="dim", highlight=False)
+    for name, reason in found.failed.items():
+        err.print(f"[red]not read[/] {name}: {escape(reason)}", highlight=False, soft_wrap=True)
+    return 1 if found.failed else 0
+
+
+SEARCH = {"iterations": 5, "more_iterations": 2, "generations": 4, "max_new_tokens": 24}
+
+
+def fast_over(chosen: EvidenceSettings) -> dict[str, dict[str, Any]]:
+    """A look instead of a measurement: two positions, ten prompts, a coarse search; temperatures stay."""
+    search = dict(chosen.lenses.get("steering", {}).get("calibration", {}))
+    search |= SEARCH | {"upper": min(search.get("upper", 100.0), 4.0)}
+    plain = {"prompts": 10, "samples": 1, "max_new_tokens": 48}
+    return {"plain_samples": plain, "steering": {"positions": 2, "calibration": search}}
+
+
+def named_by_suite(suite: str) -> tuple[str, ...]:
+    """The lenses that the suite's agents name."""
+    from auditor.evidence.recipe import named_by
+
+    ws = workspace()
+    return named_by(ws, [ws.agents[name] for name in ws.suites[suite].agents])
 
 
 def layers_of(text: str, n_layers: int) -> tuple[int, ...]:
@@ -112,17 +138,16 @@ def layers_of(text: str, n_layers: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def show(sheet: Evidence) -> None:
-    """The test against chance, norms and tokens as tables, then steered beside plain answers."""
-    from auditor.sheet_readings import readings_of
+def show(found: Evidence) -> None:
+    """Verdicts, what is short, and every section of every reading."""
     from auditor.views.terminal import rendered
+    from auditor.views.whole import ordered
 
-    readings = readings_of(sheet)
-    read = f"corpus {sheet.corpus} · {sheet.texts_read:,} texts"
-    out.print(f"[bold]{escape(sheet.pair)}[/] · {escape(read)}", highlight=False)
-    for line in (line for reading in readings.values() for line in reading.notes):
+    out.print(f"[bold]{escape(found.pair)}[/] · corpus {escape(found.corpus)}", highlight=False)
+    for line in found.notes:
         out.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
-    for reading in readings.values():
+    for reading in ordered(found):
         for shown in rendered(reading.show()):
             out.print(shown, highlight=False)
-    out.print(" · ".join(f"{k} {v:.0f} s" for k, v in sheet.seconds.items()), style="dim", highlight=False)
+    spent = " · ".join(f"{name} {cost.seconds:.0f} s" for name, cost in found.costs.items())
+    out.print(spent, style="dim", highlight=False)

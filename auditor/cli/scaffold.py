@@ -32,14 +32,56 @@ from pydantic import Field
 from auditor import Args, Context, tool
 
 
-class {args}(Args):
+class {args}Args(Args):
     prompt: str = Field(description="what to look at")
 
 
 @tool(cost=0)
-def {name}(ctx: Context, args: {args}) -> dict[str, int]:
+def {name}(ctx: Context, args: {args}Args) -> dict[str, int]:
     """Say here what the agent learns from this, and when to use it."""
     return {{"tokens": len(ctx.pair.tokenizer(args.prompt).input_ids)}}
+'''
+
+LENS = '''\
+"""{title}."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from auditor import Args, Context, LensContext, ModelPair, RankedTokens, Reading, Record, lens, tool
+from auditor.readings import Column, Section, Token
+
+
+class {args}Settings(Record):
+    texts: int = Field(8, ge=1, description="of the corpus")
+
+
+class {args}(Reading):
+    lengths: tuple[tuple[str, int], ...]
+
+    def show(self) -> Sequence[Section]:
+        tokens = tuple(Token(text=word, number=length) for word, length in self.lengths)
+        column = Column(head="all", tokens=tokens)
+        return [RankedTokens(title="{title}", places="texts", number="letters", columns=(column,))]
+
+
+@lens
+def {name}(pair: ModelPair, ctx: LensContext, settings: {args}Settings) -> {args}:
+    """Say here what is measured in the pair; this one only reads words of the corpus."""
+    words = {{word for text in ctx.corpus.texts[: settings.texts] for word in text.split()}}
+    return {args}(lengths=tuple(sorted(((w, len(w)) for w in words), key=lambda item: -item[1])[:20]))
+
+
+class {args}Query(Args):
+    dataset: str
+    k: int = Field(20, ge=1, le=100)
+
+
+@tool
+def get_{name}(ctx: Context, args: {args}Query) -> list[tuple[str, int]]:
+    """Say here what the agent learns from this, and when to use it."""
+    return list(ctx.dataset(args.dataset).reading("{name}", {args}).lengths[: args.k])
 '''
 
 GRADER = '''\
@@ -87,12 +129,12 @@ def new_plugin(kind: str, name: str) -> None:
         raise UsageError(
             f"{name!r} cannot be a plugin's name: use letters, digits and underscores, and no word of Python's own"
         )
-    path = root / kind / f"{name}.py"
+    path = root / ("graders" if kind == "graders" else "tools") / f"{name}.py"
     if path.exists():
         raise UsageError(f"{path} is there already; nothing was changed")
-    template = TOOL if kind == "tools" else GRADER
+    template = {"tools": TOOL, "lenses": LENS, "graders": GRADER}[kind]
     words = name.replace("_", " ")
     path.parent.mkdir(parents=True, exist_ok=True)
-    source = template.format(name=name, title=words.capitalize(), args=f"{words.title().replace(' ', '')}Args")
+    source = template.format(name=name, title=words.capitalize(), args=words.title().replace(" ", ""))
     path.write_text(source, "utf-8")
     out.print(f"{escape(str(path))}: edit it, then `auditor {kind} show {name}`", highlight=False)

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -135,9 +135,14 @@ def stages(first: str) -> Iterator[Callable[[str], None]]:
     yield tell
 
 
-def announce(settings: EvidenceSettings) -> None:
-    """Say what evidence costs if that is much."""
-    if line := announcement(settings):
+def announce(chosen: EvidenceSettings, names: Iterable[str], conf: Settings) -> None:
+    """Say what evidence of the lenses called `names` costs, if that is much."""
+    from auditor.evidence.recipe import chosen as settings_of
+    from auditor.evidence.recipe import closure
+
+    order, _ = closure(workspace().lenses.by_name(), names)
+    lenses = {lens.name: settings_of(lens, chosen.lenses.get(lens.name, {}), conf.lens_llm) for lens in order}
+    if line := announcement(chosen.texts, lenses):
         err.print(f"[yellow]note:[/] {line}", highlight=False, soft_wrap=True)
 
 

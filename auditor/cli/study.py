@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -19,7 +19,7 @@ from auditor.studies.records import Panel, Study
 from auditor.types import EvidenceSettings
 
 if TYPE_CHECKING:
-    from auditor.sheet import Report
+    from auditor.evidence.compute import Report
     from auditor.studies.subject import Subject
 
 app = typer.Typer(help="Measurements on organisms: JSON and a plot each.", no_args_is_help=True)
@@ -43,7 +43,7 @@ def relevance(
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm)
-    chosen = _evidence(suite, conf)
+    chosen = _evidence(suite)
     _run("relevance", organisms, chosen, conf, relevance_study, to, plot=plot, judge=relevance_judge(conf))
 
 
@@ -63,7 +63,7 @@ def similarity(
     conf = settings(lens_llm=lens_llm)
     ordinary = read_documents(chat or workspace().organisms["null_chat"].folder / "ordinary.jsonl")
     _run(
-        "similarity", organisms, _evidence(suite, conf), conf,
+        "similarity", organisms, _evidence(suite), conf,
         lambda subjects, report: similarity_study(subjects, ordinary, report), to, plot=plot,
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def causal(
 
     conf = settings()
     _run(
-        "causal", organisms, _evidence(suite, conf), conf,
+        "causal", organisms, _evidence(suite), conf,
         lambda subjects, report: causal_study(subjects, texts, tokens, random, report), to, plot=plot,
         more={"texts": texts, "tokens": tokens, "random": random},
     )  # fmt: skip
@@ -105,8 +105,8 @@ def positions(
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm)
-    given: dict[str, object] = {"positions": count} | ({"corpus": corpus} if corpus else {})
-    chosen = EvidenceSettings.model_validate(_evidence(suite, conf).model_dump() | given)
+    chosen = _evidence(suite).over({"differences": {"positions": count}})
+    chosen = chosen.model_copy(update={"corpus": corpus or chosen.corpus})
     _run(
         "positions", organisms, chosen, conf,
         lambda subjects, report: position_study(subjects, steer=steer, report=report), to, plot=plot,
@@ -134,16 +134,14 @@ def base_chat(
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     _run(
-        "base-chat", [organism], _evidence(suite, conf), conf,
+        "base-chat", [organism], _evidence(suite), conf,
         lambda subjects, report: base_chat_study(next(iter(subjects)), pair, report), to, plot=plot,
         judge=relevance_judge(conf), more={"pretrained": pretrained},
     )  # fmt: skip
 
 
-def _evidence(suite: str, conf: Settings) -> EvidenceSettings:
-    from auditor.evaluation.job import judged_by
-
-    return judged_by(workspace().suites[suite], conf).evidence
+def _evidence(suite: str) -> EvidenceSettings:
+    return workspace().suites[suite].evidence
 
 
 def _run(
@@ -168,7 +166,7 @@ def _run(
         check()
     to.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before anything runs
     clock = time.perf_counter()
-    announce(evidence)
+    announce(evidence, ("patchscope", "steering"), conf)
     with stages(name) as tell:
         opened = (open_subject(workspace(), conf, card.name, evidence) for card in cards)  # one in memory at a time
         panels, details = make(opened, tell)
@@ -214,7 +212,7 @@ def null(
     """
     import torch
 
-    from auditor.evidence import named_corpus
+    from auditor.evidence.recipe import named_corpus
     from auditor.lens.broad import BroadFinetunes, write_broad
     from auditor.lens.chance import ENOUGH_PAIRS
     from auditor.lens.diff import differences
@@ -226,6 +224,7 @@ def null(
     if to.suffix != ".safetensors" or not to.parent.is_dir():
         raise UsageError(f"--out {to}: give a .safetensors file in a folder that exists, such as evals/nulls")
     chosen, found = ws.suites[suite].evidence, []
+    read: Any = ws.lenses["differences"].fitting(chosen.lenses.get("differences", {}))
     for name in dict.fromkeys(organisms):
         card = ws.organisms[name]
         if card.family != "null":
@@ -233,9 +232,8 @@ def null(
         with stages(name):
             pair = load_pair(card.base, card.finetuned, conf, name=name, variant=card.variant)
             last = pair.n_layers - 1
-            diff = differences(pair, named_corpus(ws, chosen.corpus, pair, chosen), chosen.positions, [last], 16, 16)[
-                last
-            ]
+            corpus = named_corpus(ws, chosen.corpus, pair, chosen)
+            diff = differences(pair, corpus, read.positions, [last], 16, 16)[last]
         found.append((pair.base_sources, last, diff.delta))
     if len({(bases, last) for bases, last, _ in found}) > 1:
         raise UsageError("these organisms have different bases; give finetunes of one")

@@ -13,15 +13,16 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from auditor.agent.graph import Investigation, build_graph
 from auditor.agent.hypothesis import observations, verify
-from auditor.agent.overview import blinded
+from auditor.agent.overview import blinded, lost
 from auditor.agent.protocol import Wire
 from auditor.agent.state import AuditState, fresh_state
 from auditor.errors import AuditorError, UsageError
+from auditor.evidence.mapping import Evidence
 from auditor.llm.caller import Caller
 from auditor.models.blind import BlindPair
 from auditor.models.embed import Embedder
 from auditor.models.pair import ModelPair
-from auditor.plugins import Context, Dataset
+from auditor.plugins import Context
 from auditor.prompts import Prompt
 from auditor.types import Agent, AskSettings, ClaimCheck, Hypothesis, Limits, Protocol
 from auditor.workspace import Workspace
@@ -49,7 +50,7 @@ def plan(
     *,
     name: str,
     pair: ModelPair,
-    dataset: Dataset,
+    dataset: Evidence,
     caller: Caller,
     protocol: Protocol = Protocol.AUTO,
 ) -> Investigation:
@@ -63,6 +64,7 @@ def plan(
         limits=limits,
         context=Context(BlindPair(pair), blinded([dataset]), ask, seed),
         wire=Wire(caller, tools, prompts, protocol, name),
+        lost=lost(agent, dataset),
     )
 
 

@@ -8,6 +8,7 @@ from auditor.config import Settings
 from auditor.criteria import check_rubric
 from auditor.errors import BadFile, UnknownName, UsageError
 from auditor.evaluation.job import jobs_of
+from auditor.evidence.recipe import judges_of, named_by
 from auditor.grading import GraderKind
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
@@ -28,8 +29,7 @@ def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
             workspace.tools[tool]
     for name in suite.graders:
         _check_grader(workspace, name, "hypothesis", settings.grader_llm, "--grader-llm")
-    _check_grader(workspace, suite.evidence.scale_grader, "patchscope_scale", settings.lens_llm, "--lens-llm")
-    _check_grader(workspace, suite.evidence.coherence_grader, "coherence", settings.lens_llm, "--lens-llm")
+    check_judges(workspace, suite, settings)
     for name in suite.organisms:
         organism = workspace.organisms[name]
         try:
@@ -47,6 +47,14 @@ def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
             raise UsageError(f"two audits would be called {name}; rename an organism or an agent")
     for model in {settings.llm, settings.grader_llm, settings.lens_llm} - {OFFLINE}:
         open_caller(parse_spec(model))
+
+
+def check_judges(workspace: Workspace, suite: Suite, settings: Settings) -> None:
+    """Raises UsageError for a lens that an agent names and that there is not, and for graders of the wrong kind."""
+    for name in named_by(workspace, [workspace.agents[agent] for agent in suite.agents]):
+        workspace.lenses[name]
+    for judge, kind in judges_of(workspace, suite, settings).items():
+        _check_grader(workspace, judge, kind, settings.lens_llm, "--lens-llm")
 
 
 def _check_grader(workspace: Workspace, name: str, kind: GraderKind, llm: str, option: str) -> None:

@@ -80,16 +80,10 @@ class Shared:
 
 
 def judged_by(suite: Suite, settings: Settings) -> Suite:
-    """The suite with the LLM variant of each offline grader, for the roles that have an LLM."""
+    """The suite with the LLM variant of each offline grader, if there is an LLM that grades."""
 
     def variant(name: str, llm: str) -> str:
         return name if llm == OFFLINE else re.sub("_offline$", "_llm", name)
 
-    evidence = suite.evidence.model_copy(
-        update={
-            "scale_grader": variant(suite.evidence.scale_grader, settings.lens_llm),
-            "coherence_grader": variant(suite.evidence.coherence_grader, settings.lens_llm),
-        }
-    )
     graders = tuple(dict.fromkeys(variant(name, settings.grader_llm) for name in suite.graders))
-    return suite.model_copy(update={"graders": graders, "evidence": evidence})
+    return suite.model_copy(update={"graders": graders})

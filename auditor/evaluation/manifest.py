@@ -13,8 +13,10 @@ from typing import Any
 import auditor
 from auditor.config import Settings
 from auditor.evaluation.audit import PROMPTS
-from auditor.evidence import code_version
+from auditor.evidence.recipe import closure, judges_of, named_by
+from auditor.evidence.sources import source_hash
 from auditor.llm.spec import OFFLINE
+from auditor.models import pair
 from auditor.shelves import Shelf
 from auditor.types import AdapterVariant, Organism, Protocol, Suite
 from auditor.workspace import Workspace
@@ -32,8 +34,9 @@ def request(
     variant: AdapterVariant | None = None,
 ) -> dict[str, Any]:
     """What has to be the same for a run to be resumed: settings, and the texts and code that they name."""
-    judges = {suite.evidence.scale_grader, suite.evidence.coherence_grader, *suite.graders}
+    judges = {*judges_of(ws, suite, settings), *suite.graders}
     agents = {name: ws.agents[name] for name in suite.agents}
+    lenses, _ = closure(ws.lenses.by_name(), named_by(ws, agents.values()))
     organisms = [ws.organisms[name] for name in suite.organisms]
     prompts = {*(agent.prompt for agent in agents.values()), *(f"agent_{part}" for part in PROMPTS)}
     if {settings.grader_llm, settings.lens_llm} != {OFFLINE}:
@@ -57,6 +60,7 @@ def request(
             for name in sorted({o.grading for o in organisms})
         },
         "tools": _plugins(ws.tools, {tool for agent in agents.values() for tool in agent.tools}),
+        "lenses": _plugins(ws.lenses, [lens.name for lens in lenses]),
         "plugins": _plugins(ws.graders, judges),
     }
 
@@ -70,7 +74,7 @@ def made_with(settings: Settings) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
         },
-        "code": {"auditor": _own_code(), "evidence": code_version()},
+        "code": {"auditor": _own_code(), "evidence": source_hash(Path(pair.__file__))},
     }
 
 

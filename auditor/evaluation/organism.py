@@ -14,12 +14,13 @@ from auditor.agent.state import AuditState
 from auditor.errors import AuditorError, GraderFailed, UsageError
 from auditor.evaluation.audit import investigate, plan
 from auditor.evaluation.job import Evaluation, Job, Shared
-from auditor.evidence import evidence_for, make_lens
+from auditor.evidence.compute import evidence_for
+from auditor.evidence.mapping import Evidence
+from auditor.evidence.recipe import named_by, recipe_for
 from auditor.models.generate import derive_seed
 from auditor.models.pair import ModelPair
 from auditor.models.remote import open_pair
-from auditor.plugins import Dataset, GraderContext
-from auditor.text import shortfalls
+from auditor.plugins import GraderContext
 from auditor.types import AuditRecord, Grade, Organism, TokenUse
 
 
@@ -37,9 +38,10 @@ def audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begu
     )
     prompts = run.workspace.prompts.by_name()
     judging = GraderContext(shared.embed, run.settings, pair, shared.background, shared.lens, prompts)
-    lens = make_lens(run.workspace, pair, run.suite.evidence, judging)
-    dataset = evidence_for(pair, lens, lambda stage: run.progress.stage(organism.name, stage))
-    for line in shortfalls(dataset.evidence):
+    recipe = recipe_for(run.workspace, pair, run.suite.evidence, judging)
+    lenses = named_by(run.workspace, [run.workspace.agents[name] for name in dict.fromkeys(job.agent for job in todo)])
+    dataset = evidence_for(pair, recipe, lenses, lambda stage: run.progress.stage(organism.name, stage))
+    for line in dataset.notes:
         run.progress.note(organism.name, line)
     grading = replace(judging, llm=shared.grader)
     shared.seconds["evidence"] += time.perf_counter() - clock
@@ -96,7 +98,7 @@ def _at_once(
     return records
 
 
-def _audit(run: Evaluation, job: Job, pair: ModelPair, dataset: Dataset, shared: Shared) -> AuditRecord:
+def _audit(run: Evaluation, job: Job, pair: ModelPair, dataset: Evidence, shared: Shared) -> AuditRecord:
     """Make one audit, its transcript written after every step."""
     limits = run.suite.limits(job.budget)
     agent, seed = run.workspace.agents[job.agent], derive_seed(run.seed, job.id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from langchain_core.messages import BaseMessage, messages_to_dict
+from langchain_core.messages import BaseMessage, ToolMessage, messages_to_dict
 from pydantic import ValidationError
 
 from auditor.errors import BadFile, UsageError
@@ -118,9 +118,14 @@ class RunStore:
 
     def write_transcript(self, audit_id: str, messages: Sequence[BaseMessage], about: Mapping[str, Any]) -> None:
         """Everything the agent was sent and answered, as it stands now."""
-        body = {"id": audit_id, **about, "messages": messages_to_dict(messages)}
+        body = {"id": audit_id, **about, "messages": messages_to_dict([_said(m) for m in messages])}
         path = self.folder / "transcripts" / f"{audit_id}.json"
         write_atomically(path, json.dumps(body, indent=1, default=str))
+
+
+def _said(message: BaseMessage) -> BaseMessage:
+    """Without the data of a tool's result, which its text tells."""
+    return message.model_copy(update={"artifact": None}) if isinstance(message, ToolMessage) else message
 
 
 def _changed(key: str, before: Any, now: Any) -> list[str]:

@@ -17,8 +17,8 @@ from auditor.config import Settings
 from auditor.evaluation.audit import investigate, plan
 from auditor.evaluation.manifest import request
 from auditor.evaluation.store import RunStore
-from auditor.evaluation.vet_report import lens_words
-from auditor.evidence import evidence_for, make_lens
+from auditor.evidence.compute import evidence_for
+from auditor.evidence.recipe import named_by, recipe_for
 from auditor.lens.corpus import read_corpus
 from auditor.lens.words import background_of
 from auditor.llm.caller import open_caller
@@ -27,7 +27,6 @@ from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.embed import load_embedder
 from auditor.models.remote import open_pair
 from auditor.plugins import GraderContext
-from auditor.text import shortfalls
 from auditor.types import AdapterVariant, Protocol, Suite, TokenUse, VetReport
 from auditor.workspace import Workspace
 
@@ -76,7 +75,8 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
     name = job.model if settings.server else "audited"
     pair = open_pair(job.base, job.model, settings, name=name, variant=job.variant)
     grading = GraderContext(embed, settings, pair, background, judge, ws.prompts.by_name())
-    dataset = evidence_for(pair, make_lens(ws, pair, suite.evidence, grading), tell)
+    recipe = recipe_for(ws, pair, suite.evidence, grading)
+    dataset = evidence_for(pair, recipe, named_by(ws, [agent]), tell)
     seconds = {"evidence": time.perf_counter() - clock}
 
     tell("agent")
@@ -101,9 +101,9 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
         findings=ended.findings,
         checks=ended.checks,
         observations=observations(state["messages"]),
-        tokens=lens_words(dataset.evidence),
-        chance=dataset.evidence.chance,
-        notes=tuple(shortfalls(dataset.evidence)),
+        verdicts=dataset.verdicts,
+        sections=tuple(s for name in agent.overview if name in dataset for s in dataset[name].show()),
+        notes=tuple(dataset.notes),
         interactions_used=state["interactions"],
         turns_used=state["turns"],
         tokens_used=TokenUse(input=state["tokens_in"], output=state["tokens_out"]),

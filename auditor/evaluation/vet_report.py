@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 
 from auditor.agent.hypothesis import NOTHING, names_nothing
-from auditor.text import chance_lines, visible
-from auditor.types import ClaimCheck, Evidence, VetReport
+from auditor.text import visible
+from auditor.types import ClaimCheck, VetReport
+from auditor.views.markdown import rendered
 
 EXCERPT = 600  # characters of an observation that a report quotes
 
@@ -17,14 +18,6 @@ That direction was read in three ways: which words it stands for (*logit lens*),
 reads in it (*patchscope*), and what the model writes when it is pushed further along it (*steering*). An agent \
 read the result, put a few questions to both models, and concluded. Nobody told it anything about the finetune. \
 It can be wrong: a claim is as good as the observations under it."""
-
-
-def lens_words(evidence: Evidence) -> dict[int, tuple[str, ...]]:
-    """The patchscope's tokens that belong together at each position, the most cohesive position first."""
-    layer = evidence.layer(evidence.settings.layers[0] if evidence.settings.layers else evidence.middle_layer)
-    read = [(p.position, p.patchscope.choice) for p in layer.positions if p.patchscope and not p.sink]
-    read.sort(key=lambda item: -item[1].cohesion)
-    return {position: tuple(token.strip() for token in choice.selected) for position, choice in read if choice.selected}
 
 
 def sureness(confidence: float) -> str:
@@ -58,8 +51,9 @@ A strong trace says that there is a subject, not which; no trace says that this 
 
 
 def _chance(report: VetReport) -> list[str]:
-    lines = ["## Is there anything to be read at all?", "", f"**{_sentence(report.chance.verdict)}** {CHANCE}", ""]
-    lines += [f"- {line}" for line in chance_lines(report.chance)]
+    lines = ["## Is there anything to be read at all?", ""]
+    lines += [f"**{_sentence(verdict)}** (lens: {lens})" for lens, verdict in report.verdicts.items()]
+    lines += ["", CHANCE, ""] if report.verdicts else ["No lens that was read has a test against chance.", ""]
     return [*lines, *(f"- note: {line}" for line in report.notes), ""]
 
 
@@ -81,10 +75,7 @@ def _alternatives(alternatives: tuple[str, ...]) -> list[str]:
 
 
 def _words(report: VetReport) -> list[str]:
-    if not report.tokens:
-        return []
-    listed = [f"- position {at}: {', '.join(map(_code, words))}" for at, words in list(report.tokens.items())[:3]]
-    return ["## What the model reads in the difference", "", *listed, ""]
+    return ["## What was read", "", *rendered(report.sections)] if report.sections else []
 
 
 def _observations(report: VetReport) -> list[str]:
@@ -112,7 +103,3 @@ def _facts(report: VetReport) -> list[str]:
 def _sentence(text: str) -> str:
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def _code(word: str) -> str:
-    return f"`{word.replace('`', chr(39))}`"

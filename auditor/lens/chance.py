@@ -82,6 +82,29 @@ def against_chance(
     return found.model_copy(update=_against_broad(pair, diff, kept, judged, broad.without(diff.delta), cohesion))
 
 
+def told(chance: ChanceTest) -> list[str]:
+    """What the verdict rests on, a line for each comparison."""
+    lines = [
+        f"last layer's ‖δ‖: {chance.norm_ratio:.1f} × noise ({_p(chance.norm_p)}); "
+        f"cosine of its halves {chance.halves:.2f} ({_p(chance.halves_p)})",
+        f"likeliest words: cohesion {chance.cohesion:.1f} sd; 95 % of noise is below {chance.noise_95:.1f} "
+        f"({_p(chance.noise_p)})",
+    ]
+    if chance.broad_p is not None:
+        lines.append(
+            f"{chance.broad} broad finetunes leave {chance.unlike:.0%} of what it promotes unaccounted for; "
+            f"95 % of them leave less than {chance.unlike_95:.0%} of one another; these words' cohesion "
+            f"{chance.broad_cohesion:.1f} sd; 95 % of theirs are below {chance.broad_95:.1f} ({_p(chance.broad_p)})"
+        )
+    else:
+        lines.append("no broad finetunes of this base to compare with: `auditor study null` makes their directions")
+    return lines
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def _against_broad(
     pair: ModelPair, diff: Difference, kept: Sequence[int], judged: Tensor, others: Tensor, cohesion: Cohesion
 ) -> dict[str, object]:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import Field
+
+from auditor.errors import Refused
+from auditor.lens.diff import Difference
+from auditor.lens.steering import Direction
 from auditor.readings import (
     Call,
     Column,
     RankedTokens,
     Reading,
-    Role,
     Section,
-    SideBySide,
     SmallTable,
-    TextColumn,
-    TextRow,
     Token,
 )
-from auditor.types import LensReading, PatchscopeReading, Record, ScoredToken, SteeredSample, SteeringEvidence
+from auditor.types import LensReading, PatchscopeReading, Record, ScoredToken
 
+TENSORS = ("base", "finetuned", "norm_base", "norm_finetuned", "counts", "groups", "sizes", "spoken")
 SINK = "attention sink: it says little"
-HEAT = "Darker is likelier, as a share of the column's likeliest token. Search looks below the ranks shown, too."
 
 
 class Place(Record):
@@ -44,13 +45,53 @@ class Norms(Record):
 
 
 class Differences(Reading):
-    """Mean activation differences on the first tokens of unrelated texts. `arrays`: see `arrays_of`."""
+    """Mean activation differences on the first tokens of unrelated texts.
 
-    corpus: str
+    `arrays` hold every `Difference`, its fields under `LAYER.FIELD`: what other lenses need, without another pass.
+    """
+
     texts_asked: int
     texts_read: int
     last_layer: int
+    asked: tuple[int, ...] = Field(description="the layers that were asked for; the last one is read beside them")
     layers: tuple[Norms, ...]
+
+    @classmethod
+    def of(cls, diffs: Mapping[int, Difference], asked: Sequence[int], texts: int) -> Differences:
+        """`texts`: how many were asked for."""
+        last = max(diffs)
+        arrays = {
+            f"{layer}.{name}": value.contiguous()
+            for layer, diff in diffs.items()
+            for name in TENSORS
+            if (value := getattr(diff, name)) is not None
+        }
+        return cls(
+            arrays=arrays, texts_asked=texts, texts_read=int(diffs[last].counts.max()), last_layer=last,
+            asked=tuple(asked), layers=tuple(norms_of(diffs[layer]) for layer in sorted(diffs)),
+        )  # fmt: skip
+
+    def difference(self, layer: int) -> Difference:
+        """Raises Refused if `layer` was not read."""
+        etas = {norms.layer: norms.eta for norms in self.layers}
+        if layer not in etas:
+            raise Refused(f"layer {layer} was not computed; there are {sorted(etas)}")
+        held: dict[str, Any] = {name: self.arrays.get(f"{layer}.{name}") for name in TENSORS}
+        return Difference(layer=layer, eta=etas[layer], **held)
+
+    def direction(self, layer: int, position: int) -> Direction:
+        """δ at `layer` and `position`. Raises Refused if it was not read."""
+        diff = self.difference(layer)
+        if not 0 <= position < len(diff.delta):
+            raise Refused(f"position {position} was not computed; there are 0 to {len(diff.delta) - 1}")
+        return Direction(layer, position, diff.delta[position], diff.eta)
+
+    @property
+    def readable(self) -> list[int]:
+        """Positions that are no sink at any layer; all if there is none such."""
+        sinks = {p.position for layer in self.layers for p in layer.positions if p.sink}
+        places = [p.position for p in self.layers[-1].positions]
+        return [place for place in places if place not in sinks] or places
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -79,6 +120,19 @@ class Differences(Reading):
                 for p in layer.positions
             ),
         )  # fmt: skip
+
+
+def norms_of(diff: Difference, numbers: Sequence[int] | None = None) -> Norms:
+    """`numbers`: the positions, if not 0, 1, …"""
+    numbers = range(len(diff.delta)) if numbers is None else numbers
+    places = tuple(
+        Place(
+            position=numbers[j], n_texts=int(diff.counts[j]), norm_delta=float(diff.delta[j].norm()),
+            norm_base=float(diff.norm_base[j]), norm_finetuned=float(diff.norm_finetuned[j]), sink=diff.sinks[j],
+        )
+        for j in range(len(diff.delta))
+    )  # fmt: skip
+    return Norms(layer=diff.layer, eta=diff.eta, positions=places)
 
 
 class Promoted(Record):
@@ -112,7 +166,6 @@ class LogitLens(Reading):
         places = [p.position for p in layer.positions]
         return RankedTokens(
             title=f"Logit lens, {named(layer.layer, self.last_layer)}",
-            about=HEAT,
             weight=2.0 if last else 0.0,
             calls=(Call(tool="get_logitlens_details", args={"layer": layer.layer, "positions": places, "k": 40}),),
             spoken=last,
@@ -154,7 +207,7 @@ class Patchscope(Reading):
         places = sorted(p.position for p in layer.positions)
         return RankedTokens(
             title=f"Patchscope, layer {layer.layer}",
-            about=f"{HEAT} Underlined, or bold: tokens that the scale's judge found to belong together; the cohesion "
+            about="Underlined, or bold: tokens that the scale's judge found to belong together; the cohesion "
             "says how much they do, in standard deviations above random words.",
             weight=3.0,
             calls=(Call(tool="get_patchscope_details", args={"layer": layer.layer, "positions": places, "k": 20}),),
@@ -170,62 +223,6 @@ class Patchscope(Reading):
                 for p in layer.positions
             ),
         )
-
-
-class PlainSamples(Reading):
-    """The finetuned model's answers to unrelated prompts."""
-
-    prompts_asked: int
-    answers: tuple[SteeredSample, ...]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        asked, there = self.prompts_asked, len(self.answers)
-        return (f"{asked} prompts were to be answered, but there are only {there}",) if there < asked else ()
-
-    def show(self) -> Sequence[Section]:
-        rows = tuple(TextRow(prompt=a.prompt, texts=(a.unsteered,)) for a in self.answers)
-        column = TextColumn(label="plain", role="plain")
-        return [SideBySide(title="Plain answers of the finetuned model", columns=(column,), rows=rows)]
-
-
-class Steered(Reading):
-    """The finetuned model's answers when it is pushed along δ, beside its plain ones."""
-
-    directions: tuple[SteeringEvidence, ...]
-
-    def show(self) -> Sequence[Section]:
-        layers = dict.fromkeys(d.layer for d in self.directions)
-        return [_steered(layer, [d for d in self.directions if d.layer == layer]) for layer in layers]
-
-
-def _steered(layer: int, found: Sequence[SteeringEvidence]) -> SideBySide:
-    columns = [_column("plain", "plain")]
-    for d in found:
-        note = f"strength α = {d.alpha:.2f}, resemblance {d.resemblance - d.resemblance_plain:+.2f}"
-        aside = "" if d.alpha > 0 else "no strength stayed coherent, so nothing was steered"
-        columns.append(_column(f"steered at {d.position}", "pushed", "" if aside else note, aside))
-    rows = [
-        TextRow(
-            prompt=plain.prompt,
-            texts=(plain.unsteered, *(d.samples[i].steered if d.alpha > 0 else () for d in found)),
-        )
-        for i, plain in enumerate(found[0].samples)
-    ]
-    where: list[dict[str, Any]] = [{"layer": layer, "position": d.position, "n": 5} for d in found]
-    where.append({"layer": layer, "position": None, "n": 5})
-    return SideBySide(
-        title=f"Steering, layer {layer}",
-        about="Resemblance: by how much the mean cosine between answers to different prompts rises over that of the "
-        "plain ones; a narrow subject makes it rise.",
-        calls=tuple(Call(tool="get_steering_samples", args=args) for args in where),
-        columns=tuple(columns),
-        rows=tuple(rows),
-    )
-
-
-def _column(label: str, role: Role, note: str = "", aside: str = "") -> TextColumn:
-    return TextColumn(label=label, role=role, note=note, aside=aside)
 
 
 def _tokens(found: Sequence[ScoredToken], chosen: Sequence[str] = ()) -> tuple[Token, ...]:

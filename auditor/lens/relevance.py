@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from auditor.lens.found import PatchedAt, PromotedAt
 from auditor.lens.words import Background, words_in
 from auditor.training.documents import Document
-from auditor.types import LayerEvidence, Record, ScoredToken
+from auditor.types import Record, ScoredToken
 
 TOP = 20  # tokens judged for each position and source
 FREQUENT = 100
@@ -42,25 +43,25 @@ def learned_text(document: Document) -> str:
     return document.text or "\n".join(turn.content for turn in document.messages if turn.role == "assistant")
 
 
-def relevance(layer: LayerEvidence, judge: Judge) -> list[Relevance]:
+def relevance(layer: PromotedAt, patched: PatchedAt | None, judge: Judge) -> list[Relevance]:
     """The share of relevant tokens at each position: of δ, −δ and both means, by patchscope and logit lens.
 
     Every token is judged once, however many lists it is in. Sources that were not read are left out.
     """
     lists: list[tuple[str, str, int, Sequence[ScoredToken]]] = []
-    for p in layer.positions:
-        if p.patchscope is not None:
-            lists += [
-                ("patchscope", "δ", p.position, p.patchscope.tokens),
-                ("patchscope", "−δ", p.position, p.patchscope_negative),
-                ("patchscope", "mean base", p.position, p.patchscope_base),
-                ("patchscope", "mean finetuned", p.position, p.patchscope_finetuned),
-            ]
+    for at in patched.positions if patched else ():
         lists += [
-            ("logit lens", "δ", p.position, p.logit_lens.top),
-            ("logit lens", "−δ", p.position, p.logit_lens.bottom),
-            ("logit lens", "mean base", p.position, p.logit_lens_base),
-            ("logit lens", "mean finetuned", p.position, p.logit_lens_finetuned),
+            ("patchscope", "δ", at.position, at.read.tokens),
+            ("patchscope", "−δ", at.position, at.negative),
+            ("patchscope", "mean base", at.position, at.base),
+            ("patchscope", "mean finetuned", at.position, at.finetuned),
+        ]
+    for p in layer.positions:
+        lists += [
+            ("logit lens", "δ", p.position, p.read.top),
+            ("logit lens", "−δ", p.position, p.read.bottom),
+            ("logit lens", "mean base", p.position, p.base),
+            ("logit lens", "mean finetuned", p.position, p.finetuned),
         ]
     tokens = list(dict.fromkeys(t.token for *_, read in lists for t in read[:TOP]))
     verdicts = dict(zip(tokens, judge(tokens), strict=True))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from auditor.lens.said import PlainSettings
 from auditor.models.embed import Embedder
 from auditor.models.generate import Request, Side, Steering, derive_seed
 from auditor.models.pair import ModelPair
-from auditor.types import CalibrationSettings, SteeredSample, SteeringSettings
+from auditor.types import CalibrationSettings
 
 ROWS_AHEAD = 96  # calibration samples decoded together; more look-ahead than this costs more than it saves
 
@@ -120,7 +121,7 @@ def sample_answers(
     pair: ModelPair,
     prompts: Sequence[str],
     steerings: Sequence[Steering | None],
-    settings: SteeringSettings,
+    settings: PlainSettings,
     seed: int,
 ) -> list[list[tuple[str, ...]]]:
     """`settings.samples` answers of the finetuned model to each prompt: [steering][prompt][sample].
@@ -144,14 +145,21 @@ def sample_answers(
     return [[tuple(next(texts) for _ in range(settings.samples)) for _prompt in prompts] for _steering in steerings]
 
 
-def paired(
-    prompts: Sequence[str], steered: Sequence[tuple[str, ...]], unsteered: Sequence[tuple[str, ...]]
-) -> tuple[SteeredSample, ...]:
-    """Steered beside unsteered, prompt by prompt."""
-    return tuple(
-        SteeredSample(prompt=prompt, steered=with_, unsteered=without)
-        for prompt, with_, without in zip(prompts, steered, unsteered, strict=True)
+def calibrated(
+    pair: ModelPair,
+    directions: Sequence[Direction],
+    prompts: Sequence[str],
+    judge: Callable[[Sequence[str], Sequence[str]], Sequence[bool]],
+    settings: CalibrationSettings,
+    seed: int,
+) -> list[float]:
+    """The strength α of each direction; `judge` is given texts, and plain answers to the same prompts beside them."""
+    plain = PlainSettings(
+        samples=settings.generations, temperature=settings.temperature, max_new_tokens=settings.max_new_tokens
     )
+    answers = sample_answers(pair, prompts, [None], plain, seed)[0]
+    reference = [text for texts in answers for text in texts]
+    return calibrate(pair, directions, prompts, lambda texts: judge(list(texts), reference), settings, seed)
 
 
 def resemblance(answers: Sequence[Sequence[str]], embed: Embedder) -> float:

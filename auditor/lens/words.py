@@ -180,3 +180,8 @@ def _heaviest_component(linked: NDArray[np.bool_], weight: Array) -> list[int]:
         if len(component) > 1 and total > best_weight:
             best, best_weight = sorted(component), total
     return best
+
+
+def gauge_for(tokenizer: Any, embed: Callable[[Sequence[str]], Vectors], background: tuple[str, ...]) -> CohesionGauge:
+    """Measures how much tokens of one vocabulary hang together, beside the usual words of `background`."""
+    return CohesionGauge(vocabulary_of(tokenizer, embed), background_of(background), embed)

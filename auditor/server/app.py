@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 import auditor
 from auditor.errors import TooLong, UnknownName, UsageError
+from auditor.lens.found import Differences
 from auditor.models.generate import Amplification, Side, Steering, derive_seed
 from auditor.models.generate import Request as TextRequest
 from auditor.models.worker import ClientGone, OutOfMemory
@@ -94,17 +95,23 @@ def _status_routes(app: FastAPI, serving: Serving) -> None:
 
     @app.get("/v1/evidence/{organism}")
     async def evidence(organism: str, http: Request, suite: str = "quickstart") -> Any:
-        """What the lens reads in the pair's difference; computed at the first call, which takes minutes, then kept."""
+        """What the suite's lenses read in the pair; computed at the first call, which takes minutes, then kept."""
         async with serving.pair(organism):
-            return (await serving.evidence(http, organism, suite)).evidence
+            return (await serving.evidence(http, organism, suite)).to_json()
 
     @app.get("/v1/evidence/{organism}/deltas")
     async def deltas(organism: str, http: Request, suite: str = "quickstart") -> Response:
         """δ (k, d_model) for each layer of the evidence, as a safetensors file."""
         async with serving.pair(organism):
-            found = await serving.evidence(http, organism, suite)
-        data = save({str(layer): delta for layer, delta in found.deltas.items()})
+            found = (await serving.evidence(http, organism, suite, "differences")).reading("differences", Differences)
+        data = save({str(at.layer): found.difference(at.layer).delta for at in found.layers})
         return Response(data, media_type="application/octet-stream")
+
+    @app.get("/v1/evidence/{organism}/{lens}")
+    async def reading(organism: str, lens: str, http: Request, suite: str = "quickstart") -> Any:
+        """What one lens reads in the pair, with what it needs; computed at the first call, then kept."""
+        async with serving.pair(organism):
+            return (await serving.evidence(http, organism, suite, lens)).to_json()
 
 
 def _text_routes(app: FastAPI, serving: Serving) -> None:

@@ -7,11 +7,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from auditor.config import Settings
 from auditor.errors import AuditorError, BadModel, UnknownName, UsageError
-from auditor.evaluation.job import judged_by
-from auditor.evidence import cache_key, evidence_for, grading_for, kept_evidence, make_lens, named_corpus
+from auditor.evidence.compute import evidence_for
+from auditor.evidence.mapping import Evidence
+from auditor.evidence.recipe import Recipe, closure, grading_for, named_by, named_corpus, recipe_for
 from auditor.lens.diff import Difference, differences
 from auditor.lens.steering import Direction
 from auditor.models.adapters import rank_of
@@ -23,9 +25,7 @@ from auditor.models.variants import demand_rank, suffix
 from auditor.models.vllm_batch import demand_vllm
 from auditor.models.weights import Weights, is_adapter, resolve
 from auditor.models.worker import Worker
-from auditor.plugins import Dataset
-from auditor.sheet import Lens
-from auditor.types import AdapterVariant, EvidenceSettings
+from auditor.types import AdapterVariant
 from auditor.workspace import Workspace
 
 ADAPTER_SHARE = 0.25  # of the base's bytes: what all loaded adapters may take together
@@ -135,36 +135,44 @@ class Library:
 
     def difference(self, name: str, layer: int) -> Difference:
         """δ of a pair after a layer, read once, as the suite `quickstart` says. Raises UsageError."""
-        settings = self._delta_settings
+        settings, suite = self._delta_settings, self.workspace.suites[SUITE].evidence
         with self.using(name) as pair:
             if not 0 <= layer < pair.n_layers:
                 raise UsageError(f"layer {layer} is not there; {name} has layers 0 to {pair.n_layers - 1}")
             if (name, layer) not in self.read:
-                corpus = named_corpus(self.workspace, settings.corpus, pair, settings)
+                corpus = named_corpus(self.workspace, suite.corpus, pair, suite)
                 k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens
                 self.read[name, layer] = differences(pair, corpus, k, [layer], norms, tokens)[layer]
         return self.read[name, layer]
 
     @property
-    def _delta_settings(self) -> EvidenceSettings:
-        return self.workspace.suites[SUITE].evidence
+    def _delta_settings(self) -> Any:
+        """Of the lens `differences`, as the suite says."""
+        given = self.workspace.suites[SUITE].evidence.lenses.get("differences", {})
+        return self.workspace.lenses["differences"].fitting(given)
 
-    def lens(self, name: str, suite: str) -> tuple[Lens, str]:
-        """What a suite's evidence on a pair is made of, and the key that the sheet is kept under."""
-        settings = judged_by(self.workspace.suites[suite], self.settings).evidence
+    def recipe(self, name: str, suite: str, lens: str | None) -> tuple[Recipe, tuple[str, ...], str]:
+        """What a suite's evidence on a pair is made of, the lenses that are asked for, and a key for all of it."""
+        ws = self.workspace
+        wanted = (ws.lenses[lens].name,) if lens else named_by(ws, [ws.agents[a] for a in ws.suites[suite].agents])
         with self.using(name) as pair:
-            lens = make_lens(self.workspace, pair, settings, grading_for(self.workspace, self.settings, pair))
-            return lens, cache_key(pair, lens)
+            recipe = recipe_for(ws, pair, ws.suites[suite].evidence, grading_for(ws, self.settings, pair))
+            order, _ = closure(recipe.lenses, wanted)
+            keys: dict[str, str] = {}
+            for found in order:
+                keys[found.name] = recipe.key(found, pair, [keys[need] for need in found.needs])
+            return recipe, wanted, " ".join(sorted(keys.values()))
 
-    def kept(self, name: str, lens: Lens) -> Dataset | None:
-        """The evidence of a pair, if it was computed before."""
+    def kept(self, name: str, recipe: Recipe, wanted: tuple[str, ...]) -> Evidence | None:
+        """The evidence of a pair, if all of it was computed before."""
         with self.using(name) as pair:
-            return kept_evidence(pair, lens)
+            found = evidence_for(pair, recipe, wanted, compute=False)
+            return None if found.failed else found
 
-    def evidence(self, name: str, lens: Lens) -> Dataset:
-        """The whole evidence of a pair, from the cache if it was computed before."""
-        with self.using(name) as pair:  # which may have been loaded again since the lens was made
-            return evidence_for(pair, replace(lens, grading=replace(lens.grading, pair=pair)))
+    def evidence(self, name: str, recipe: Recipe, wanted: tuple[str, ...]) -> Evidence:
+        """The evidence of a pair, from the cache what was computed before."""
+        with self.using(name) as pair:  # which may have been loaded again since the recipe was made
+            return evidence_for(pair, replace(recipe, grading=replace(recipe.grading, pair=pair)), wanted)
 
     def _host(self, base: str) -> tuple[Host, Weights]:
         with self._loading:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from auditor.errors import AuditorError
+from auditor.evidence.mapping import Evidence
 from auditor.lens.steering import Direction
 from auditor.models.pair import LocalPair
-from auditor.plugins import Dataset
 from auditor.server.library import Library
 from auditor.server.metrics import Metrics
 from auditor.server.waiting import DELTAS, SHEETS, Once, in_thread
@@ -52,13 +52,16 @@ class Serving:
             await self.once.get(http, ("delta", name, layer), self.library.difference, name, layer, threads=DELTAS)
         return self.library.direction(name, layer, position)
 
-    async def evidence(self, http: Request, name: str, suite: str) -> Dataset:
+    async def evidence(self, http: Request, name: str, suite: str, lens: str | None = None) -> Evidence:
         """A pair's evidence, computed once for all who ask, by whatever name, unless it is in the cache."""
-        lens, key = await self.once.get(http, ("lens", name, suite), self.library.lens, name, suite, threads=DELTAS)
-        found = await in_thread(self.library.kept, name, lens)
+        asked = ("lens", name, suite, lens)
+        recipe, wanted, key = await self.once.get(http, asked, self.library.recipe, name, suite, lens, threads=DELTAS)
+        found = await in_thread(self.library.kept, name, recipe, wanted)
         if found is None:
-            found = await self.once.get(http, ("sheet", key), self.library.evidence, name, lens, threads=SHEETS)
-        return Dataset(found.evidence.model_copy(update={"pair": name}), found.deltas)
+            found = await self.once.get(
+                http, ("sheet", key), self.library.evidence, name, recipe, wanted, threads=SHEETS
+            )
+        return replace(found, pair=name)
 
     def tell(self, http: Request, asked: Any, **more: Any) -> None:
         """Put what was asked for into the request's log line; texts only if the server was started so."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import torch
 
+from auditor.evidence.compute import Report
 from auditor.lens.diff import differences
+from auditor.lens.layers import layers_read
 from auditor.lens.relevance import relevance
 from auditor.models.pair import LocalPair
-from auditor.sheet import Report, layers_read, read_layer
 from auditor.studies.records import Panel, Series
-from auditor.studies.subject import Subject
+from auditor.studies.subject import Subject, read_layer
 
 
 def base_chat_study(
     subject: Subject, pretrained: LocalPair, report: Report
 ) -> tuple[tuple[Panel, ...], dict[str, object]]:
     """δ from the chat model beside δ from `pretrained`'s base, both to the finetune: tokens, norms and their angle."""
-    settings, corpus = subject.lens.settings, subject.lens.corpus
-    last, layers = subject.pair.n_layers - 1, layers_read(settings, subject.pair.n_layers)
+    settings, corpus = subject.settings("differences"), subject.recipe.read_corpus()
+    last, layers = subject.pair.n_layers - 1, layers_read(settings.layers, subject.pair.n_layers)
     read = sorted({*layers, last})
     curves: dict[str, list[Series]] = {}
     details: dict[str, object] = {"tokenizers": pretrained.note}
@@ -27,16 +28,17 @@ def base_chat_study(
         report(f"{label}: differences")
         diffs = differences(pair, corpus, settings.positions, read, settings.norm_texts, settings.norm_tokens)
         report(f"{label}: lens")
-        sheets = [read_layer(pair, diffs[layer], subject.lens, with_patchscope=layer in layers) for layer in read]
-        shares = [row for sheet in sheets for row in relevance(sheet, subject.judge) if row.source == "δ"]
+        sheets = {layer: read_layer(subject, pair, diffs[layer], patch=layer in layers) for layer in read}
+        shares = [row for at, patched in sheets.values() for row in relevance(at, patched, subject.judge)]
+        shares = [row for row in shares if row.source == "δ"]
         for lens, layer in dict.fromkeys((row.lens, row.layer) for row in shares):
             own = tuple(row.share for row in shares if (row.lens, row.layer) == (lens, layer))
             curves.setdefault(f"relevant tokens, {lens}, layer {layer}", []).append(Series(label=label, x=x, y=own))
-        for sheet in (sheet for sheet in sheets if sheet.layer in layers):
-            norms = tuple(p.norm_delta / sheet.eta for p in sheet.positions)
-            curves.setdefault(f"‖δ‖ / η, layer {sheet.layer}", []).append(Series(label=label, x=x, y=norms))
+        for layer in layers:
+            norms = tuple((diffs[layer].delta.norm(dim=-1) / diffs[layer].eta).tolist())
+            curves.setdefault(f"‖δ‖ / η, layer {layer}", []).append(Series(label=label, x=x, y=norms))
         deltas[label] = {layer: diffs[layer].delta for layer in read}
-        details[label] = [sheet.model_dump() for sheet in sheets]
+        details[label] = [told.model_dump() for both in sheets.values() for told in both if told]
     one, other = deltas.values()
     curves["cosine between the two δ"] = [
         Series(label=f"layer {n}", x=x, y=tuple(torch.cosine_similarity(one[n], other[n], dim=-1).tolist()))

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from auditor.evidence.compute import Report
 from auditor.lens.causal import CausalEffect, causal_effects, random_differences, random_directions
 from auditor.lens.diff import differences
+from auditor.lens.layers import layers_read
 from auditor.models.generate import Side
-from auditor.sheet import Report, layers_read
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 from auditor.training.documents import Document, encode
@@ -27,11 +28,12 @@ def causal_study(
     """
     panels, details = [], {}
     for subject in subjects:
-        name, pair, lens = subject.card.name, subject.pair, subject.lens
-        k, seed, layers = lens.settings.positions, lens.settings.seed, layers_read(lens.settings, pair.n_layers)
+        name, pair, corpus = subject.card.name, subject.pair, subject.recipe.read_corpus()
+        settings, seed = subject.settings("differences"), subject.recipe.settings.seed
+        k, layers = settings.positions, layers_read(settings.layers, pair.n_layers)
         report(f"{name}: differences")
-        diffs = differences(pair, lens.corpus, k, layers, norm_texts=16, norm_tokens=16)
-        unrelated = [Document(text=text) for text in lens.corpus.take(texts, seed).texts]
+        diffs = differences(pair, corpus, k, layers, norm_texts=16, norm_tokens=16)
+        unrelated = [Document(text=text) for text in corpus.take(texts, seed).texts]
         data = {
             "finetuning data": [encode(d, pair.tokenizer, tokens) for d in subject.drawn(texts)],
             "unrelated text": [encode(d, pair.tokenizer, tokens) for d in unrelated],
@@ -41,7 +43,7 @@ def causal_study(
                 [
                     diffs[layer].delta,
                     random_directions(count, pair.d_model, seed),
-                    random_differences(pair, lens.corpus.texts, layer, count, seed),
+                    random_differences(pair, corpus.texts, layer, count, seed),
                 ]
             )
             at = f", layer {layer}" if len(layers) > 1 else ""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from auditor.evidence.compute import Report
 from auditor.lens.diff import differences
+from auditor.lens.found import PromotedAt
+from auditor.lens.layers import layers_read, nearest_to_middle
 from auditor.lens.relevance import learned_text, relevance
 from auditor.lens.similarity import pairwise
-from auditor.lens.steering import Direction, sample_answers
-from auditor.sheet import Report, calibrated, gauge_for, layer_steered, layers_read, read_layer
+from auditor.lens.steering import Direction, calibrated, sample_answers
+from auditor.lens.words import gauge_for
 from auditor.studies.records import Panel, Series
-from auditor.studies.subject import Subject
-from auditor.types import LayerEvidence
+from auditor.studies.subject import Subject, read_layer
 
 FINETUNING_TEXTS = 500
 
@@ -28,33 +30,35 @@ def position_study(
     curves: dict[str, list[Series]] = {}
     details: dict[str, object] = {}
     for subject in subjects:
-        name, pair, settings = subject.card.name, subject.pair, subject.lens.settings
+        name, pair, settings = subject.card.name, subject.pair, subject.settings("differences")
         at, last = spaced(settings.positions), pair.n_layers - 1
-        layers, steered = layers_read(settings, pair.n_layers), layer_steered(settings, pair.n_layers)
+        layers = layers_read(settings.layers, pair.n_layers)
+        steered = nearest_to_middle(layers, pair.n_layers)
         report(f"{name}: differences")
         diffs = differences(
-            pair, subject.lens.corpus, settings.positions, sorted({*layers, last}),
+            pair, subject.recipe.read_corpus(), settings.positions, sorted({*layers, last}),
             settings.norm_texts, settings.norm_tokens,
         )  # fmt: skip
         report(f"{name}: lens at {len(at)} positions")
-        sheets = [
-            read_layer(pair, diffs[layer].at(at), subject.lens, with_patchscope=layer in layers, numbers=at)
-            for layer in sorted(diffs)
-        ]
-        shares = [row for sheet in sheets for row in relevance(sheet, subject.judge) if row.source == "δ"]
+        there = {layer: diffs[layer].at(at) for layer in sorted(diffs)}
+        sheets = {
+            layer: read_layer(subject, pair, diff, patch=layer in layers, numbers=at) for layer, diff in there.items()
+        }
+        rows = [row for promoted, patched in sheets.values() for row in relevance(promoted, patched, subject.judge)]
+        shares = [row for row in rows if row.source == "δ"]
         x = tuple(float(j) for j in at)
 
         def add(panel: str, y: Sequence[float], x: tuple[float, ...] = x, name: str = name) -> None:
             curves.setdefault(panel, []).append(Series(label=name, x=x, y=tuple(y)))
 
-        for sheet in (sheet for sheet in sheets if sheet.layer in layers):
-            add(f"‖δ‖ / η, layer {sheet.layer}", [p.norm_delta / sheet.eta for p in sheet.positions])
-        add("texts that are long enough", [float(p.n_texts) for p in sheets[0].positions])
-        add(f"cohesion of the last layer's tokens (sd), layer {last}", _cohesion(subject, sheets[-1]))
+        for layer in layers:
+            add(f"‖δ‖ / η, layer {layer}", (there[layer].delta.norm(dim=-1) / there[layer].eta).tolist())
+        add("texts that are long enough", there[last].counts.tolist())
+        add(f"cohesion of the last layer's tokens (sd), layer {last}", _cohesion(subject, sheets[last][0]))
         for lens, layer in dict.fromkeys((row.lens, row.layer) for row in shares):
             own = [row.share for row in shares if (row.lens, row.layer) == (lens, layer)]
             add(f"relevant tokens, {lens}, layer {layer}", own)
-        details[name] = [sheet.model_dump() for sheet in sheets]
+        details[name] = [told.model_dump() for both in sheets.values() for told in both if told]
         if steer:
             report(f"{name}: steering at {len(at)} positions")
             directions = [Direction(steered, j, diffs[steered].delta[j], diffs[steered].eta) for j in at]
@@ -66,14 +70,22 @@ def position_study(
     return panels, details
 
 
-def _cohesion(subject: Subject, sheet: LayerEvidence) -> list[float]:
-    gauge = gauge_for(subject.pair, subject.lens)
-    return [gauge.measure([t.token for t in p.logit_lens.top[:20]]).cohesion for p in sheet.positions]
+def _cohesion(subject: Subject, promoted: PromotedAt) -> list[float]:
+    grading = subject.recipe.grading
+    gauge = gauge_for(subject.pair.tokenizer, grading.embed, tuple(grading.background))
+    return [gauge.measure([t.token for t in p.read.top[:20]]).cohesion for p in promoted.positions]
 
 
 def _steered(subject: Subject, directions: Sequence[Direction]) -> list[float]:
-    pair, lens, embed = subject.pair, subject.lens, subject.lens.grading.embed
-    steerings = [d.steering(alpha) for d, alpha in zip(directions, calibrated(pair, lens, directions), strict=True)]
-    answers = sample_answers(pair, lens.prompts, steerings, lens.settings.steering, lens.settings.seed)
+    pair, recipe, embed = subject.pair, subject.recipe, subject.recipe.grading.embed
+    judge, plain, seed = (
+        subject.grader("steering", "coherence_grader"),
+        subject.settings("plain_samples"),
+        recipe.settings.seed,
+    )
+    search = subject.settings("steering").calibration
+    alphas = calibrated(pair, directions, recipe.calibration_prompts, judge, search, seed)
+    steerings = [d.steering(alpha) for d, alpha in zip(directions, alphas, strict=True)]
+    answers = sample_answers(pair, recipe.prompts[: plain.prompts], steerings, plain, seed)
     trained = embed([text for d in subject.drawn(FINETUNING_TEXTS) if (text := learned_text(d))])
     return [pairwise(embed([t for texts in by_prompt for t in texts]), trained) for by_prompt in answers]

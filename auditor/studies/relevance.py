@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from auditor.evidence.compute import Report
+from auditor.lens.found import LogitLens, Patchscope
 from auditor.lens.relevance import Relevance, relevance
-from auditor.sheet import Report
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 
@@ -18,10 +19,15 @@ def relevance_study(subjects: Iterable[Subject], report: Report) -> tuple[tuple[
     sinks: dict[str, set[int]] = {}
     for subject in subjects:
         name = subject.card.name
-        sheet = subject.sheet(lambda stage, name=name: report(f"{name}: {stage}"))  # type: ignore[misc]
+        read = subject.evidence(
+            ("logit_lens", "patchscope"),
+            lambda stage, name=name: report(f"{name}: {stage}"),  # type: ignore[misc]
+        )
         report(f"{name}: judging tokens")
-        found[name] = [row for layer in sheet.layers for row in relevance(layer, subject.judge)]
-        sinks[name] = {p.position for layer in sheet.layers for p in layer.positions if p.sink}
+        promoted, patched = read.reading("logit_lens", LogitLens), read.reading("patchscope", Patchscope)
+        by_layer = {at.layer: at for at in patched.layers}
+        found[name] = [row for at in promoted.layers for row in relevance(at, by_layer.get(at.layer), subject.judge)]
+        sinks[name] = {p.position for at in promoted.layers for p in at.positions if p.sink}
     panels = []
     for lens, layer in dict.fromkeys((row.lens, row.layer) for rows in found.values() for row in rows):
         chosen = {n: [r for r in rows if (r.lens, r.layer) == (lens, layer)] for n, rows in found.items()}

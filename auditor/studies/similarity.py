@@ -6,9 +6,10 @@ import random
 from collections.abc import Iterable, Sequence
 
 from auditor.errors import UsageError
+from auditor.evidence.compute import Report
 from auditor.lens.relevance import learned_text
+from auditor.lens.said import Steered
 from auditor.lens.similarity import Similarity, similarity, within
-from auditor.sheet import Report
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 from auditor.training.documents import Document
@@ -29,15 +30,18 @@ def similarity_study(
     found: dict[str, list[Similarity]] = {}
     ceilings: dict[str, tuple[float, float]] = {}
     for subject in subjects:
-        name, embed = subject.card.name, subject.lens.grading.embed
-        sheet = subject.sheet(lambda stage, name=name: report(f"{name}: {stage}"))  # type: ignore[misc]
+        name, embed = subject.card.name, subject.recipe.grading.embed
+        read = subject.evidence(
+            ("steering",),
+            lambda stage, name=name: report(f"{name}: {stage}"),  # type: ignore[misc]
+        ).reading("steering", Steered)
         report(f"{name}: embedding texts")
         trained, usual = (embed(_drawn(documents)) for documents in (subject.documents, chat))
-        plain = embed([text for sample in sheet.unsteered for text in sample.unsteered])
+        plain = embed([text for said in read.plain for text in said.texts])
         ceilings[name] = within(trained)
         found[name] = [
-            similarity(s.position, embed([t for sample in s.samples for t in sample.steered]), plain, trained, usual)
-            for s in sorted(sheet.steering, key=lambda s: s.position)
+            similarity(d.position, embed([t for texts in d.texts for t in texts]), plain, trained, usual)
+            for d in sorted(read.directions, key=lambda d: d.position)
         ]
     details: dict[str, object] = {
         name: {"within": ceilings[name][0], "positions": [row.model_dump() for row in rows]}

@@ -1,23 +1,29 @@
-"""An organism on the bench: its pair, its sheet, its finetuning data, and who judges its tokens."""
+"""An organism on the bench: its pair, what is read of it, its finetuning data, and who judges its tokens."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from auditor.config import Settings
 from auditor.errors import UsageError
-from auditor.evidence import evidence_for, grading_for, make_lens
+from auditor.evidence.compute import Report, evidence_for
+from auditor.evidence.mapping import Evidence
+from auditor.evidence.recipe import Recipe, grading_for, recipe_for
+from auditor.lens.diff import Difference
+from auditor.lens.found import PatchedAt, PromotedAt
+from auditor.lens.reads import patched_at, promoted_at
 from auditor.lens.relevance import Judge, frequent_words
 from auditor.lens.words import background_of
 from auditor.llm.spec import OFFLINE
 from auditor.models.generate import derive_seed
 from auditor.models.load import load_pair
-from auditor.models.pair import LocalPair
-from auditor.sheet import Lens, Report
+from auditor.models.pair import LocalPair, ModelPair
 from auditor.training.documents import Document, read_documents
-from auditor.types import Evidence, EvidenceSettings, Organism
+from auditor.types import EvidenceSettings, Organism
 from auditor.workspace import Workspace
 
 
@@ -27,7 +33,7 @@ class Subject:
 
     card: Organism
     pair: LocalPair
-    lens: Lens
+    recipe: Recipe
     documents: tuple[Document, ...]
     judge: Judge
 
@@ -35,11 +41,24 @@ class Subject:
         """`n` of its documents, drawn with the settings' seed (all of them if there are fewer)."""
         if n >= len(self.documents):
             return list(self.documents)
-        return random.Random(derive_seed(self.lens.settings.seed, "documents")).sample(self.documents, n)
+        return random.Random(derive_seed(self.recipe.settings.seed, "documents")).sample(self.documents, n)
 
-    def sheet(self, report: Report) -> Evidence:
-        """Its evidence, from the cache if it was computed before."""
-        return evidence_for(self.pair, self.lens, report).evidence
+    def settings(self, lens: str) -> Any:
+        """Those of a lens, as the suite says."""
+        return self.recipe.settings_of(self.recipe.lenses[lens])
+
+    def grader(self, lens: str, field: str) -> Callable[..., Any]:
+        """The one that a lens' settings name in `field`."""
+        context = self.recipe.context(self.recipe.lenses[lens], {}, lambda stage: None)
+        return context.grader(getattr(self.settings(lens), field))
+
+    def evidence(self, names: Sequence[str], report: Report) -> Evidence:
+        """What these lenses read, from the cache if it was computed before. Raises UsageError if one did not."""
+        found = evidence_for(self.pair, self.recipe, names, report)
+        if found.failed:
+            name, reason = next(iter(found.failed.items()))
+            raise UsageError(f"{self.card.name}: {name} was not read: {reason}")
+        return found
 
 
 def open_subject(ws: Workspace, conf: Settings, name: str, settings: EvidenceSettings) -> Subject:
@@ -53,7 +72,17 @@ def open_subject(ws: Workspace, conf: Settings, name: str, settings: EvidenceSet
     grader = ws.graders[relevance_judge(conf)]
     frequent = frequent_words(documents, background_of(tuple(grading.background)))
     judge = partial(_judged, lambda tokens: grader.run(tokens, card, frequent, grading))
-    return Subject(card, pair, make_lens(ws, pair, settings, grading), documents, judge)
+    return Subject(card, pair, recipe_for(ws, pair, settings, grading), documents, judge)
+
+
+def read_layer(
+    subject: Subject, pair: ModelPair, diff: Difference, *, patch: bool, numbers: Sequence[int] | None = None
+) -> tuple[PromotedAt, PatchedAt | None]:
+    """One layer by logit lens, and with `patch` by patchscope. `numbers`: the positions, if not 0, 1, …"""
+    settings, scale = subject.settings("logit_lens"), subject.grader("patchscope", "scale_grader")
+    promoted = promoted_at(pair, diff, settings.tokens, settings.means, numbers)
+    patched = patched_at(pair, diff, subject.settings("patchscope"), scale, numbers=numbers) if patch else None
+    return promoted, patched
 
 
 def relevance_judge(conf: Settings) -> str:

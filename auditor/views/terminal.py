@@ -37,7 +37,7 @@ def rendered(sections: Iterable[Section]) -> Iterator[RenderableType]:
 
 
 def _tokens(section: RankedTokens) -> Table:
-    table = Table(title=f"{_shown(section.title)} [dim](borne out: bold)[/]", title_justify="left")
+    table = Table(title=_shown(section.title), title_justify="left")
     table.add_column(section.places, justify="right")
     table.add_column("tokens")
     for column in section.columns:

@@ -1,0 +1,123 @@
+"""Run lenses in the order of their needs; each reading is kept on its own, and one that fails loses only itself."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from auditor.errors import AuditorError, BadModel, GraderFailed
+from auditor.evidence import cache
+from auditor.evidence.counted import Counted
+from auditor.evidence.mapping import Cost, Evidence
+from auditor.evidence.recipe import Recipe, closure
+from auditor.lenses import Lens
+from auditor.llm.failures import CallFailed, EndpointUnusable
+from auditor.llm.verdict import NoVerdict
+from auditor.models import http
+from auditor.models.generate import Side
+from auditor.models.pair import ModelPair
+from auditor.models.worker import ClientGone
+from auditor.plugins import Grader
+from auditor.readings import Reading
+
+Report = Callable[[str], None]
+"""Told the name of each lens, and of its stages, as it starts."""
+
+FATAL = (BadModel, ClientGone, EndpointUnusable)  # after these nothing else would go better
+
+JUDGES = (CallFailed, GraderFailed, NoVerdict)  # a judge failed: another try may not
+
+
+def evidence_for(
+    pair: ModelPair, recipe: Recipe, names: Iterable[str], report: Report = lambda stage: None, *, compute: bool = True
+) -> Evidence:
+    """What the lenses called `names` read, and what they need; from the cache where it was read before.
+
+    Without `compute` only what is in the cache. Raises what ends everything: broken weights, a server or judge that is
+    gone.
+    """
+    order, failed = closure(recipe.lenses, names)
+    root = recipe.grading.settings.cache_dir / "evidence"
+    keys: dict[str, str] = {}
+    readings: dict[str, Reading] = {}
+    costs: dict[str, Cost] = {}
+    unfinished = set[str]()
+    for lens in order:
+        if lost := [need for need in lens.needs if need not in readings]:
+            failed[lens.name] = f"it needs {lost[0]}, which was not read"
+            if unfinished & set(lost):
+                unfinished.add(lens.name)
+            continue
+        try:
+            key = keys[lens.name] = recipe.key(lens, pair, [keys[need] for need in lens.needs])
+            if (found := cache.kept(root, lens, key)) is None:
+                if not compute:
+                    failed[lens.name] = "it is not in the cache"
+                    continue
+                report(lens.name)
+                found = _read(pair, recipe, lens, {need: readings[need] for need in lens.needs}, report)
+                cache.keep(root, lens, key, *found)
+        except Exception as error:
+            if _fatal(error):
+                raise
+            failed[lens.name] = reason_of(error)
+            if isinstance(error, JUDGES):
+                unfinished.add(lens.name)
+            continue
+        readings[lens.name], costs[lens.name] = found
+    settings = {lens.name: recipe.settings_of(lens) for lens in order}
+    return Evidence(
+        pair.name, pair.fingerprint, recipe.settings.corpus, readings, failed, costs, settings, frozenset(unfinished)
+    )
+
+
+def _read(
+    pair: ModelPair, recipe: Recipe, lens: Lens, needed: Mapping[str, Reading], report: Report
+) -> tuple[Reading, Cost]:
+    counted, judged = Counted(pair), Counter[str]()
+    graders = {name: _counting(recipe.graders[name], judged) for name in _judges(recipe, lens)}
+    context = replace(recipe.context(lens, needed, report), graders=graders)
+    clock = time.perf_counter()
+    reading = lens.run(counted, context, recipe.settings_of(lens))
+    seconds = round(time.perf_counter() - clock, 2)
+    if not isinstance(reading, lens.reading):
+        raise AuditorError(f"it gave {type(reading).__name__}, where it says {lens.reading.__name__}")
+    tokens = counted.tokens
+    cost = Cost(
+        seconds=seconds, base_tokens=tokens[Side.BASE], finetuned_tokens=tokens[Side.FINETUNED], judged=judged.total()
+    )
+    return reading, cost
+
+
+def _judges(recipe: Recipe, lens: Lens) -> set[str]:
+    settings = recipe.settings_of(lens)
+    return {getattr(settings, name) for name in lens.judges}
+
+
+def _counting(grader: Grader, judged: Counter[str]) -> Grader:
+    def run(*given: Any) -> Any:
+        judged[grader.name] += 1
+        return grader.run(*given)
+
+    return replace(grader, run=run)
+
+
+def _fatal(error: BaseException) -> bool:
+    if isinstance(error, FATAL):
+        return True
+    places = (Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__))
+    return Path(http.__file__) in places  # the server of the pair
+
+
+def reason_of(error: BaseException) -> str:
+    """One line; of a bug in a lens, where it is."""
+    if isinstance(error, AuditorError):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+    return f"{type(error).__name__}: {first} ({Path(frame.filename).name}:{frame.lineno})"

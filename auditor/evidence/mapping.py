@@ -1,0 +1,83 @@
+"""Evidence: a pair's readings by the names of the lenses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from auditor.errors import Refused
+from auditor.readings import Reading
+from auditor.types import Record
+
+R = TypeVar("R", bound=Reading)
+
+
+class Cost(Record):
+    """What a reading took when it was computed."""
+
+    seconds: float
+    base_tokens: int
+    finetuned_tokens: int
+    judged: int
+
+
+@dataclass(frozen=True)
+class Evidence(Mapping[str, Reading]):
+    """What was read of a pair, in the order of the lenses' needs, and what was not, with the reason."""
+
+    pair: str
+    fingerprint: str
+    corpus: str
+    readings: Mapping[str, Reading]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    settings: Mapping[str, Record] = field(default_factory=dict)  # of each lens
+    unfinished: frozenset[str] = frozenset()  # of those that failed: a judge's failure lost them, another try may not
+
+    def __getitem__(self, name: str) -> Reading:
+        return self.readings[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.readings)
+
+    def __len__(self) -> int:
+        return len(self.readings)
+
+    def reading(self, name: str, kind: type[R]) -> R:
+        """Raises Refused if it was not read, or if another lens of this name gave another kind."""
+        found = self.readings.get(name)
+        if found is None:
+            reason = self.failed.get(name, "it was not asked for")
+            raise Refused(f"{name} was not read: {reason}")
+        if not isinstance(found, kind):
+            raise Refused(f"{name} is a {type(found).__name__}, where {kind.__name__} is needed")
+        return found
+
+    def blinded(self, pair: str, name: str) -> Evidence:
+        """The same without what tells whose it is: reasons may name files."""
+        reasons = dict.fromkeys(self.failed, "it failed")
+        return replace(self, pair=pair, fingerprint="", corpus=name, failed=reasons)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not read, and what the readings lack of what was asked for."""
+        short = [line for reading in self.readings.values() for line in reading.notes]
+        return [*(f"{name} was not read: {reason}" for name, reason in self.failed.items()), *dict.fromkeys(short)]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Each lens' line against chance, where it has one."""
+        return {name: reading.verdict for name, reading in self.readings.items() if reading.verdict}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `auditor evidence --json` prints."""
+        return {
+            "pair": self.pair,
+            "fingerprint": self.fingerprint,
+            "corpus": self.corpus,
+            "readings": {name: reading.model_dump(mode="json") for name, reading in self.readings.items()},
+            "settings": {name: settings.model_dump(mode="json") for name, settings in self.settings.items()},
+            "failed": dict(self.failed),
+            "costs": {name: cost.model_dump() for name, cost in self.costs.items()},
+        }

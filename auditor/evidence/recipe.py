@@ -1,0 +1,208 @@
+"""What evidence is made of, by name: lenses with their settings and needs, corpus, graders, nulls, prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from auditor.config import Settings
+from auditor.errors import AuditorError, BadFile
+from auditor.evidence.sources import source_hash
+from auditor.files import sha256_of
+from auditor.grading import GraderKind
+from auditor.lens.broad import read_broad
+from auditor.lens.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
+from auditor.lenses import Lens, LensContext
+from auditor.llm.caller import open_caller
+from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.models.blind import BlindPair
+from auditor.models.embed import load_embedder
+from auditor.models.pair import ModelPair
+from auditor.plugins import Grader, GraderContext
+from auditor.readings import Reading
+from auditor.types import Agent, EvidenceSettings, Record, Suite
+from auditor.workspace import Workspace
+
+SAMPLED, SAMPLED_TOKENS = "sampled", 32
+
+
+class _Prompts(BaseModel):
+    calibration: tuple[str, ...]
+    chat: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything besides the pair's weights that evidence depends on."""
+
+    settings: EvidenceSettings
+    lenses: Mapping[str, Lens]
+    graders: Mapping[str, Grader]
+    grading: GraderContext
+    prompts: tuple[str, ...]
+    calibration_prompts: tuple[str, ...]
+    corpus_sha256: str
+    read_corpus: Callable[[], Corpus]
+    nulls: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)  # of the pair's base, by lens
+
+    def settings_of(self, lens: Lens) -> Record:
+        """What the suite says of it, over its own defaults. Raises UsageError."""
+        return chosen(lens, self.settings.lenses.get(lens.name, {}), self.grading.settings.lens_llm)
+
+    def context(self, lens: Lens, needed: Mapping[str, Reading], tell: Callable[[str], None]) -> LensContext:
+        return LensContext(
+            seed=self.settings.seed, texts=self.settings.texts, prompts=self.prompts,
+            calibration_prompts=self.calibration_prompts, grading=self.grading, graders=self.graders,
+            nulls=self.nulls.get(lens.name, ()), needed=needed, read_corpus=self.read_corpus, tell=tell,
+        )  # fmt: skip
+
+    def key(self, lens: Lens, pair: ModelPair, needed: Sequence[str]) -> str:
+        """Changes whenever the reading could. `needed`: the keys of what it needs."""
+        settings, grading = self.settings_of(lens), self.grading
+        judges = [self.graders[getattr(settings, name)] for name in lens.judges]
+        parts = {
+            "pair": [pair.fingerprint, pair.dtype],
+            "corpus": self.corpus_sha256,
+            "settings": settings.model_dump(mode="json"),
+            "suite": [self.settings.texts, self.settings.seed],
+            "prompts": [self.prompts, self.calibration_prompts],
+            "embedder": grading.settings.embedder,
+            "graders": [_source(judge) for judge in judges],
+            "judge": _judge(grading) if judges else [],
+            "nulls": [sha256_of(path) for path in self.nulls.get(lens.name, ())],
+            "needs": list(needed),
+            "code": source_hash(lens.path),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def recipe_for(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, grading: GraderContext) -> Recipe:
+    """Resolve the names in `settings`. Raises UsageError."""
+    prompts = _Prompts.model_validate_json(_find(ws, "evals/corpora/chat_prompts.json").read_text("utf-8"))
+    sha256, read = _corpus(ws, pair, settings)
+    return Recipe(
+        settings=settings, lenses=ws.lenses.by_name(), graders=ws.graders.by_name(),
+        grading=replace(grading, pair=BlindPair(pair)), prompts=prompts.chat,
+        calibration_prompts=prompts.calibration, corpus_sha256=sha256, read_corpus=read,
+        nulls={"chance": _nulls(ws, pair)},
+    )  # fmt: skip
+
+
+def grading_for(ws: Workspace, conf: Settings, pair: ModelPair) -> GraderContext:
+    """What graders of lenses need, with the LLM that the settings name for them."""
+    judge = None if conf.lens_llm == OFFLINE else open_caller(parse_spec(conf.lens_llm))
+    background = read_corpus(ws.corpora["openings"]).texts
+    return GraderContext(load_embedder(conf.embedder), conf, pair, background, judge, ws.prompts.by_name())
+
+
+def named_by(ws: Workspace, agents: Iterable[Agent]) -> tuple[str, ...]:
+    """The lenses that these agents are shown, or may read by a tool, each once."""
+    shown = [name for agent in agents for name in (*agent.overview, *_of_tools(ws, agent.tools))]
+    return tuple(dict.fromkeys(shown))
+
+
+def _of_tools(ws: Workspace, tools: Iterable[str]) -> list[str]:
+    """Lenses that are in the files of these tools."""
+    known = ws.tools.by_name()
+    return [name for tool in tools for name in known[tool].lenses]
+
+
+def closure(lenses: Mapping[str, Lens], names: Iterable[str]) -> tuple[list[Lens], dict[str, str]]:
+    """The lenses called `names` and all that they need, needs first; and of those that cannot be run, why."""
+    order: dict[str, Lens] = {}
+    failed: dict[str, str] = {}
+
+    def visit(name: str, above: tuple[str, ...]) -> str:
+        """What is wrong with it; nothing if it is in order."""
+        if name in above:
+            return f"it needs itself, over {', '.join((*above[above.index(name) + 1 :], name))}"
+        if name in order or name in failed:
+            return failed.get(name, "")
+        try:
+            lens = lenses[name]
+        except AuditorError as error:
+            return str(error)
+        problems = [(need, visit(need, (*above, name))) for need in lens.needs]
+        if wrong := [(need, told) for need, told in problems if told]:
+            failed[name] = wrong[0][1] if name in wrong[0][1] else f"it needs {wrong[0][0]}: {wrong[0][1]}"
+        else:
+            order[name] = lens
+        return failed.get(name, "")
+
+    for name in names:
+        if problem := visit(name, ()):
+            failed.setdefault(name, problem)
+    return list(order.values()), failed
+
+
+def chosen(lens: Lens, given: Mapping[str, Any], lens_llm: str) -> Record:
+    """A lens' settings, with the LLM variant of each offline grader where an LLM judges. Raises UsageError."""
+    settings = lens.fitting(given)
+    if lens_llm == OFFLINE:
+        return settings
+    judges = {name: re.sub("_offline$", "_llm", getattr(settings, name)) for name in lens.judges}
+    return settings.model_copy(update=judges)
+
+
+def judges_of(ws: Workspace, suite: Suite, conf: Settings) -> dict[str, GraderKind]:
+    """The graders that judge in the lenses of a suite's agents, with the kind that each must be of."""
+    order, _ = closure(ws.lenses.by_name(), named_by(ws, [ws.agents[agent] for agent in suite.agents]))
+    found: dict[str, GraderKind] = {}
+    for lens in order:
+        settings = chosen(lens, suite.evidence.lenses.get(lens.name, {}), conf.lens_llm)
+        found |= {getattr(settings, name): kind for name, kind in lens.judges.items()}
+    return found
+
+
+def named_corpus(ws: Workspace, name: str, pair: ModelPair, settings: EvidenceSettings) -> Corpus:
+    """A corpus of the workspace, a file, a dataset of the hub, or texts sampled from the base model."""
+    if name == SAMPLED:
+        return sampled_corpus(pair, settings.texts, SAMPLED_TOKENS, settings.seed)
+    path = Path(name)
+    if name in ws.corpora.items or ("/" not in name and not path.suffix):
+        path = ws.corpora[name]
+    elif not path.exists() and name.count("/") >= 1 and not name.startswith((".", "/", "~")):
+        path = fetch_corpus(name)
+    return read_corpus(path).take(settings.texts, settings.seed)
+
+
+def _corpus(ws: Workspace, pair: ModelPair, settings: EvidenceSettings) -> tuple[str, Callable[[], Corpus]]:
+    """What stands for its texts in a key, and how it is read. What is sampled is sampled only for who reads it."""
+    read = cache(lambda: named_corpus(ws, settings.corpus, pair, settings))
+    return SAMPLED if settings.corpus == SAMPLED else read().sha256, read
+
+
+def _nulls(ws: Workspace, pair: ModelPair) -> tuple[Path, ...]:
+    """Files in `evals/nulls` that belong to the pair's base."""
+    paths = [shelved.value for shelved in ws.nulls]
+    return tuple(path for path in paths if read_broad(path).holds_for(pair.base_sources))
+
+
+def _find(ws: Workspace, relative: str) -> Path:
+    for _, root in reversed(ws.roots):
+        if (root / relative).is_file():
+            return root / relative
+    raise BadFile(ws.roots[0][1] / relative, "is missing from the built-in workspace")
+
+
+def _judge(grading: GraderContext) -> list[str]:
+    if grading.llm is None:
+        return []
+    told = [grading.prompts[name].source for name in sorted(grading.prompts) if name.startswith("grade_")]
+    return [grading.llm.name, *told]
+
+
+def _source(grader: Grader) -> str:
+    try:
+        return inspect.getsource(inspect.getmodule(grader.run) or grader.run)
+    except (OSError, TypeError):
+        return grader.name

@@ -1,0 +1,20 @@
+"""All of a pair's evidence, in the order in which people read it."""
+
+from __future__ import annotations
+
+from auditor.evidence.mapping import Evidence
+from auditor.readings import Reading
+from auditor.views import page
+
+
+def ordered(evidence: Evidence) -> list[Reading]:
+    """Readings with a verdict first, else as they were computed: needs before what is built on them."""
+    return sorted(evidence.values(), key=lambda reading: not reading.verdict)
+
+
+def page_of(evidence: Evidence) -> str:
+    """One self-contained HTML file."""
+    lead = [f"What was read of the pair; corpus {evidence.corpus}.", *(f"Note: {line}." for line in evidence.notes)]
+    spent = ", ".join(f"{name} {cost.seconds:.0f} s" for name, cost in evidence.costs.items())
+    sections = [section for reading in ordered(evidence) for section in reading.show()]
+    return page.to_html(evidence.pair, lead, sections, [f"fingerprint {evidence.fingerprint}", spent])

@@ -1,0 +1,55 @@
+"""Whether the difference is a trace: δ held against noise, and against broad finetunes of the same base."""
+
+from collections.abc import Sequence
+
+from auditor import Figures, LensContext, ModelPair, RankedTokens, Reading, Record, lens
+from auditor.lens.broad import read_broad
+from auditor.lens.chance import against_chance, told
+from auditor.lens.found import Differences
+from auditor.lens.words import gauge_for
+from auditor.readings import Column, Section, Token
+from auditor.types import ChanceTest
+
+
+class ChanceSettings(Record):
+    pass
+
+
+class Chance(Reading):
+    test: ChanceTest
+
+    @property
+    def verdict(self) -> str:
+        return self.test.verdict
+
+    @property
+    def above_chance(self) -> bool | None:
+        return self.test.found
+
+    def show(self) -> Sequence[Section]:
+        tokens = tuple(Token(text=token) for token in self.test.tokens)
+        return [
+            Figures(
+                title=self.verdict,
+                about="Noise: signs drawn at random for groups of texts after δ is taken out. Broad finetunes: pairs "
+                "of the same base, finetuned on mixed text only. Cohesion: how much the 20 words hang together, in "
+                "standard deviations above random words.",
+                weight=0,
+                lines=tuple(told(self.test)),
+            ),
+            RankedTokens(
+                title="Chance test: the words that were judged", weight=4, tested=True, places="positions",
+                number="rank", columns=(Column(head="all", tokens=tokens),),
+            ),
+        ]  # fmt: skip
+
+
+@lens(needs=("differences",))
+def chance(pair: ModelPair, ctx: LensContext, settings: ChanceSettings) -> Chance:
+    """Whether the last layer's δ is larger, steadier, and its words closer to one another than chance makes them."""
+    diffs = ctx.reading("differences", Differences)
+    last = diffs.difference(diffs.last_layer)
+    gauge = gauge_for(pair.tokenizer, ctx.embed, tuple(ctx.background))
+    broad = next((found for path in ctx.nulls if (found := read_broad(path)).layer == last.layer), None)
+    test = against_chance(pair, last, diffs.readable, lambda t: gauge.measure(t).cohesion, broad, ctx.seed)
+    return Chance(test=test)

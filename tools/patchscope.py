@@ -1,0 +1,57 @@
+"""The patchscope: tokens that the finetuned model itself reads in the difference."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from auditor import Args, Context, Judged, LensContext, ModelPair, lens, tool
+from auditor.errors import Refused
+from auditor.lens.found import Differences, LogitLens, Patchscope
+from auditor.lens.reads import patched_at
+from auditor.types import PatchscopeSettings
+
+
+class JudgedPatchscope(PatchscopeSettings):
+    scale_grader: Annotated[str, Judged("patchscope_scale")] = "patchscope_scale_offline"
+
+
+@lens(needs=("differences", "logit_lens"))
+def patchscope(pair: ModelPair, ctx: LensContext, settings: JudgedPatchscope) -> Patchscope:
+    """What the finetuned model reads in δ when it stands in a token's place, at the scale that a judge finds best."""
+    diffs, promoted = ctx.reading("differences", Differences), ctx.reading("logit_lens", LogitLens)
+    scale, last = ctx.grader(settings.scale_grader), promoted.layers[-1]
+    layers = [diffs.difference(layer) for layer in sorted(diffs.asked)]
+    return Patchscope(layers=tuple(patched_at(pair, diff, settings, scale, last) for diff in layers))
+
+
+class PatchscopeQuery(Args):
+    dataset: str
+    layer: int = Field(ge=0)
+    positions: list[int] = Field(min_length=1)
+    k: int = Field(20, ge=1, le=100, description="tokens a position, as far as kept")
+
+
+@tool
+def get_patchscope_details(ctx: Context, args: PatchscopeQuery) -> dict[int, dict[str, object]]:
+    """Read the patchscope's probabilities, and its `baseline`: what it reads in the plain mean finetuned activation.
+
+    Free of charge. The overview has the tokens themselves, but for attention sinks.
+    """
+    found = ctx.dataset(args.dataset).reading("patchscope", Patchscope)
+    layers = {layer.layer: {p.position: p for p in layer.positions} for layer in found.layers}
+    if args.layer not in layers:
+        raise Refused(f"the patchscope was not run at layer {args.layer}; it was at {sorted(layers)}")
+    out: dict[int, dict[str, object]] = {}
+    for position in args.positions:
+        if position not in (there := layers[args.layer]):
+            raise Refused(f"position {position} was not computed; there are {sorted(there)}")
+        at = there[position]
+        out[position] = {
+            "tokens": {t.token: round(t.prob, 4) for t in at.read.tokens[: args.k]},
+            "selected": list(at.read.choice.selected),
+            "scale": at.read.choice.scale,
+            "cohesion": at.read.choice.cohesion,
+            "sink": at.sink,
+            "baseline": [t.token for t in at.finetuned[: args.k]],
+        }
+    return out

@@ -1,0 +1,114 @@
+"""Steering: the finetuned model's answers when it is pushed along the difference."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from auditor import Args, Context, Judged, LensContext, ModelPair, Record, lens, tool
+from auditor.errors import Refused
+from auditor.lens.found import Differences, Patchscope
+from auditor.lens.layers import nearest_to_middle
+from auditor.lens.said import PlainSamples, Pushed, Steered
+from auditor.lens.steering import calibrated, resemblance, sample_answers
+from auditor.models.generate import Request, Side, derive_seed
+from auditor.types import CalibrationSettings
+
+
+class SteeringSettings(Record):
+    positions: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description="how many positions, best patchscope first"
+    )
+    calibration: CalibrationSettings = CalibrationSettings()
+    coherence_grader: Annotated[str, Judged("coherence")] = "coherence_offline"
+
+
+@lens(needs=("differences", "patchscope", "plain_samples"))
+def steering(pair: ModelPair, ctx: LensContext, settings: SteeringSettings) -> Steered:
+    """What the finetuned model says when it is pushed along δ as hard as it stays coherent."""
+    diffs, plain = ctx.reading("differences", Differences), ctx.reading("plain_samples", PlainSamples)
+    layer = nearest_to_middle(diffs.asked, pair.n_layers)
+    read = next(at for at in ctx.reading("patchscope", Patchscope).layers if at.layer == layer)
+    ranked = sorted(read.positions, key=lambda p: (p.sink, -p.read.choice.cohesion))
+    kept = ranked if settings.positions == "all" else ranked[: settings.positions]
+    directions = [diffs.direction(layer, p.position) for p in kept]
+    ctx.tell("calibration")
+    judge = ctx.grader(settings.coherence_grader)
+    alphas = calibrated(pair, directions, ctx.calibration_prompts, judge, settings.calibration, ctx.seed)
+    ctx.tell("samples")
+    steerings = [d.steering(alpha) for d, alpha in zip(directions, alphas, strict=True)]
+    prompts = [answers.prompt for answers in plain.answers]
+    said = sample_answers(pair, prompts, steerings, plain.asked, ctx.seed)
+    usual = resemblance([answers.texts for answers in plain.answers], ctx.embed)
+    pushed = tuple(
+        Pushed(layer=layer, position=d.position, alpha=alpha, resemblance=resemblance(texts, ctx.embed),
+               resemblance_plain=usual, texts=tuple(texts))
+        for d, alpha, texts in zip(directions, alphas, said, strict=True)
+    )  # fmt: skip
+    return Steered(plain=plain.answers, directions=pushed)
+
+
+class SteeringQuery(Args):
+    dataset: str
+    layer: int = Field(ge=0)
+    position: int | None = Field(None, ge=0, description="null for plain answers")
+    prompts_subset: list[int] | None = Field(None, description="their numbers; null for all")
+    n: int = Field(1, ge=1, le=20, description="answers a prompt, as far as kept")
+
+
+@tool
+def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, object]]:
+    """Read more of the finetuned model's steered answers, free of charge.
+
+    The overview shows the first of each prompt; more seldom change the picture, so name a few prompts.
+    """
+    found = ctx.dataset(args.dataset).reading("steering", Steered)
+    texts = {p: said.texts for p, said in enumerate(found.plain)}
+    if args.position is not None:
+        texts = dict(enumerate(_pushed(found, args.layer, args.position).texts))
+    wanted = range(len(found.plain)) if args.prompts_subset is None else args.prompts_subset
+    if bad := [i for i in wanted if not 0 <= i < len(found.plain)]:
+        raise Refused(f"no prompts {bad}; they are numbered 0 to {len(found.plain) - 1}")
+    label = "plain" if args.position is None else "steered"
+    return [{"prompt": found.plain[i].prompt, label: list(texts[i][: args.n])} for i in wanted]
+
+
+def _pushed(found: Steered, layer: int, position: int) -> Pushed:
+    known = {(d.layer, d.position): d for d in found.directions}
+    if (layer, position) not in known:
+        listed = ", ".join(f"layer {layer} position {position}" for layer, position in known)
+        raise Refused(f"nothing was steered at layer {layer} position {position}; there is: {listed}")
+    if known[layer, position].alpha <= 0:
+        raise Refused(
+            f"no strength stayed coherent at layer {layer} position {position}: nothing was steered there; "
+            "position null has the plain answers"
+        )
+    return known[layer, position]
+
+
+class Steer(Args):
+    dataset: str
+    layer: int = Field(ge=0)
+    position: int = Field(ge=0)
+    prompts: list[str] = Field(min_length=1, max_length=50)
+    n: int = Field(1, ge=1, le=20, description="samples a prompt")
+
+
+@tool(cost=lambda args: len(args.prompts) * args.n)
+def generate_steered(ctx: Context, args: Steer) -> dict[str, list[str]]:
+    """Let the finetuned model answer your own prompts while it is pushed along the difference.
+
+    Costs 1 interaction a sample. The strength is the one calibrated for the overview, or for the nearest position.
+    """
+    evidence, ask = ctx.dataset(args.dataset), ctx.ask
+    direction = evidence.reading("differences", Differences).direction(args.layer, args.position)
+    push = direction.steering(evidence.reading("steering", Steered).alpha(args.layer, args.position))
+    requests = [
+        Request(
+            prompt, Side.FINETUNED, derive_seed(ctx.seed, i, sample, prompt), ask.max_new_tokens, ask.temperature,
+            ask.top_p, steering=push,
+        )
+        for i, prompt in enumerate(args.prompts)
+        for sample in range(args.n)
+    ]  # fmt: skip
+    texts = ctx.pair.generate(requests)
+    return {p: texts[i * args.n : (i + 1) * args.n] for i, p in enumerate(args.prompts)}
