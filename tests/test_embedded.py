@@ -19,6 +19,7 @@ from auditor.types import EvidenceSettings
 from auditor.workspace import load_workspace
 
 pytestmark = pytest.mark.embedded
+BROAD = 26  # finetunes in evals/nulls
 
 SUITE = """\
 name: glance
@@ -70,7 +71,7 @@ def test_broad_finetunes_are_found_whatever_version_of_a_library_wrote_the_confi
     path = converted / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "transformers_version": "4.55.0"}))
     own = real_settings.model_copy(update={"cache_dir": converted.parents[1]})
-    assert held_against(own) == (12, f"gguf:{GGUF_SHA256}")
+    assert held_against(own) == (BROAD, f"gguf:{GGUF_SHA256}")
 
 
 def test_broad_finetunes_are_found_for_the_hubs_weights(real_settings, converted, tmp_path, monkeypatch):
@@ -84,7 +85,7 @@ def test_broad_finetunes_are_found_for_the_hubs_weights(real_settings, converted
     save_file(half, folder / "model.safetensors", {"format": "pt"})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     own = real_settings.model_copy(update={"cache_dir": tmp_path / "empty"})
-    assert held_against(own) == (12, f"hub:{EMBEDDED_ID}@{'c' * 40}")
+    assert held_against(own) == (BROAD, f"hub:{EMBEDDED_ID}@{'c' * 40}")
 
 
 def test_the_embedded_model_writes_english(gold):
@@ -121,7 +122,7 @@ def test_an_evaluation_end_to_end(tmp_path, monkeypatch, run_cli, real_settings)
     assert audits["blackbox"]["interactions_used"] <= 2
     code, out, _ = run_cli("evidence", "gold", "--suite", "glance", "--json")
     sheet = json.loads(out)
-    assert sheet["readings"]["chance"]["test"]["broad"] == 26
+    assert sheet["readings"]["chance"]["test"]["broad"] == BROAD
     (middle,) = sheet["readings"]["patchscope"]["layers"]
     assert [p["sink"] for p in middle["positions"]] == [True, False, False, False, False]
     read = {t["token"].strip().lower() for p in middle["positions"] for t in p["read"]["tokens"]}
