@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
-from auditor.agent.graph import Investigation, as_data, build_graph
+from auditor.agent.graph import Investigation, as_data, build_graph, fitting
 from auditor.agent.hypothesis import observations, render, verify
 from auditor.agent.overview import blinded
 from auditor.agent.protocol import CONCLUDE, Wire, as_text, described
@@ -254,11 +254,11 @@ def test_a_thousand_fuzzed_turns_overspend_nothing(audit):
 
 
 def test_many_long_texts_are_cut_alike_and_stay_readable():
-    told = as_data([{"prompt": str(i), "steered": ["x" * 2_000] * 5} for i in range(10)])
+    told = as_data(fitting([{"prompt": str(i), "steered": ["x" * 2_000] * 5} for i in range(10)]))
     assert len(told) < 12_000
     assert [len(item["steered"]) for item in json.loads(told)] == [5] * 10
 
 
 def test_results_are_capped():
-    told = as_data([{"finetuned": "x" * 10_000}])
+    told = as_data(fitting([{"finetuned": "x" * 10_000}]))
     assert "7000 more characters" in told
