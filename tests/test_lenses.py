@@ -1,5 +1,6 @@
 """A lens is one typed function: checked when it is defined, run in the order of needs, kept on its own."""
 
+import gzip
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from auditor.evidence.recipe import closure, grading_for, named_by, recipe_for
 from auditor.files import SEAL, seal
 from auditor.models.pair import LocalPair
 from auditor.workspace import load_workspace
+from tests.conftest import SENTENCES
 
 
 class Numbers(Record):
@@ -46,6 +48,7 @@ def test_what_a_lens_must_be():
     for wrong, told in ((silent, "needs a docstring"), (loose, "subclass of auditor.Reading"), (short, "must take")):
         with pytest.raises(TypeError, match=told):
             lens(wrong)
+
 
 
 PLUGIN = '''
@@ -151,6 +154,21 @@ def test_each_reading_is_kept_under_all_that_it_depends_on(asked, tmp_path, work
     (workspace_folder / "tools/lengths.py").write_text(PLUGIN + "\n# another line\n")
     asked("lengths")
     assert len(entries(tmp_path, "lengths")) == 4
+
+
+def test_what_words_are_usual_is_in_the_key(asked, tmp_path, workspace_folder):
+    (tmp_path / "mine.txt").write_text("\n".join(SENTENCES))
+    suite = (
+        load_workspace(workspace_folder)
+        .suites["small"]
+        .evidence.model_copy(update={"corpus": str(tmp_path / "mine.txt")})
+    )
+    asked("lengths", evidence=suite)
+    (workspace_folder / "evals/corpora").mkdir(parents=True, exist_ok=True)
+    with gzip.open(workspace_folder / "evals/corpora/openings.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"text": "Another ordinary text."}) + "\n")
+    asked("lengths", evidence=suite)
+    assert len(entries(tmp_path, "lengths")) == 2
 
 
 def test_the_whole_lens_and_what_it_cost(asked, tiny, tmp_path):

@@ -76,6 +76,7 @@ class Recipe:
             "suite": [self.settings.texts, self.settings.seed],
             "prompts": [self.prompts, self.calibration_prompts],
             "embedder": grading.settings.embedder,
+            "background": hashlib.sha256("\0".join(grading.background).encode()).hexdigest(),
             "graders": [_source(judge) for judge in judges],
             "judge": _judge(grading) if judges else [],
             "nulls": [sha256_of(path) for path in self.nulls.get(lens.name, ())],
