@@ -50,7 +50,6 @@ def test_what_a_lens_must_be():
             lens(wrong)
 
 
-
 PLUGIN = '''
 """Lengths of texts, and what is built on them."""
 from auditor import Args, Context, Figures, LensContext, ModelPair, Reading, Record, lens, tool
