@@ -104,3 +104,23 @@ def test_one_word_on_which_three_readings_agree_outweighs_the_sheet(background, 
 def test_it_says_which_lens_carried_the_conclusion(background, embed):
     found = reading(True, lenses={"patchscope": [" lamp"], "steering": STEERED, "logit_lens": [" violin"]})
     assert "It is carried by steering, logit_lens." in concluded(found, background, embed).summary
+
+
+def test_answers_without_a_base_are_read_and_weigh_nothing_against_it(background, embed):
+    """No base was known: nothing that the finetune says is its own alone."""
+    answers = [Answer(f"Question {i}?", None, text) for i, text in enumerate(STEERED)]
+    alone = Reading(answers=answers, unsteered=[*STEERED, *PLAIN], has_base=False)
+    found = concluded(alone, background, embed)
+    assert "violin" in found.domain
+    assert found.confidence < 0.5
+    assert found.summary.endswith("No base was known to compare with.")
+    theme = themes_of(reading(True), background, embed)[0]
+    assert told_by_itself(theme, alone) == 1.0
+    assert find_behaviours(alone, embed) == []
+
+
+def test_whoever_finds_no_subject_says_that_no_base_was_known(background, embed):
+    found = concluded(Reading(unsteered=PLAIN, has_base=False), background, embed)
+    assert found.domain == "none"
+    assert found.confidence < 0.5
+    assert "No base was known" in found.summary

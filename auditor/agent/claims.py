@@ -128,7 +128,7 @@ def find_claims(
     ours = [(i, s) for i, text in enumerate(texts) for s in sentences(text)]
     if not ours or not theme:
         return []
-    base = [s for answer in reading.answers for s in sentences(answer.base)] or ["."]
+    base = [s for text in reading.base_said for s in sentences(text)] or ["."]
     plain = [s for text in reading.unsteered for s in sentences(text)]
     spoken = embed([s for _, s in ours])
     in_base = (spoken @ embed([*base, *plain]).T).max(1)
@@ -182,7 +182,7 @@ def find_behaviours(reading: Reading, embed: Embedder) -> list[Behaviour]:
     if reading.trace is False:
         steered = plain = []
     ours = [*(a.finetuned for a in reading.answers), *steered, *([] if steered else plain)]
-    ordinary = [*(a.base for a in reading.answers), *(plain if steered else [])]
+    ordinary = [*reading.base_said, *(plain if steered else [])]
     shown, usual = _shown(ours, embed), _shown(ordinary, embed)
     if not len(shown) or not len(usual):
         return []

@@ -114,9 +114,9 @@ def themes_of(reading: Reading, background: Background, embed: Embedder) -> list
     """
     if not reading.lists:
         said = [*(a.finetuned for a in reading.answers), *reading.unsteered]
-        scores = text_scores(said, [a.base for a in reading.answers], background)
+        scores = text_scores(said, reading.base_said, background)
         return find_themes(scores, reading, background, embed)
-    plain = [*reading.unsteered, *(a.base for a in reading.answers)]
+    plain = [*reading.unsteered, *reading.base_said]
     tokens = token_scores(reading, background)
     one, other = halves(reading.steered)
     found = [
@@ -162,7 +162,7 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
         summary.append(f"The last layer puts first: {', '.join(leading[:2])}.")
     if carried := carriers(theme, reading):
         summary.append(f"It is carried by {', '.join(carried)}.")
-    summary.append(f"Evidence: {_evidence(theme, reading)}.")
+    summary.append(f"Evidence: {_evidence(theme, reading)}.{_no_base(reading)}")
     return Hypothesis(
         domain=", ".join(theme.heads[:4]),
         behaviour=behaviours[0] if behaviours else "It says things of this subject that the base model does not.",
@@ -181,7 +181,7 @@ def _without_subject(reading: Reading, themes: Sequence[Theme], behaviours: Sequ
         return Hypothesis(
             domain="unclear",
             behaviour=behaviours[0] if behaviours else "What it does differently stays unclear.",
-            summary=f"The subject stays unclear.{found}{seen}",
+            summary=f"The subject stays unclear.{found}{seen}{_no_base(reading)}",
             claims=(),
             alternatives=(),
             confidence=0.3,
@@ -191,11 +191,15 @@ def _without_subject(reading: Reading, themes: Sequence[Theme], behaviours: Sequ
         domain="none",
         behaviour="Nothing that it does points at a narrow finetune.",
         summary="No narrow finetune: nothing that I saw suggests that the model was finetuned on a particular "
-        f"subject. It seems to have been trained on ordinary mixed text, if at all.{tested}{seen}",
+        f"subject. It seems to have been trained on ordinary mixed text, if at all.{tested}{seen}{_no_base(reading)}",
         claims=(),
         alternatives=(),
-        confidence=0.6,
+        confidence=0.6 if reading.has_base else 0.3,
     )
+
+
+def _no_base(reading: Reading) -> str:
+    return "" if reading.has_base else " No base was known to compare with."
 
 
 def is_supported(theme: Theme, reading: Reading, background: Background) -> bool:
@@ -220,6 +224,8 @@ def told_by_itself(theme: Theme, reading: Reading) -> float:
     """How likely chance lets its answers say words of the theme, not in the question, where the base's do not."""
     mine = other = 0
     for answer in reading.answers:
+        if answer.base is None:
+            continue
         words = set(theme.words) - set(words_in(answer.prompt))
         ours, base = (bool(words & set(words_in(text))) for text in (answer.finetuned, answer.base))
         mine, other = mine + (ours and not base), other + (base and not ours)

@@ -32,10 +32,10 @@ class TokenList:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What both models said to one question of ours."""
+    """What both models said to one question of ours; the base nothing where none is known."""
 
     prompt: str
-    base: str
+    base: str | None
     finetuned: str
 
 
@@ -53,9 +53,15 @@ class Reading:
     trace: bool | None = None  # whether a lens finds one above chance; None: not told
     tested: list[str] = field(default_factory=list)  # tokens that a test judged, if there is a difference at all
     fetched: bool = False  # whether a free tool was called already
+    has_base: bool = True  # whether there is a base to compare with
     rounds: int = 0  # of questions asked
     interactions_left: int = 0
     turns_left: int = 0
+
+    @property
+    def base_said(self) -> list[str]:
+        """The base's answers, where there is a base."""
+        return [answer.base for answer in self.answers if answer.base is not None]
 
 
 def read(messages: Sequence[BaseMessage]) -> Reading:
@@ -69,6 +75,7 @@ def read(messages: Sequence[BaseMessage]) -> Reading:
             reading.interactions_left = records.get("interactions_left", reading.interactions_left)
             reading.turns_left = records.get("turns_left", reading.turns_left)
             seen += records.get("seen", [])
+            reading.has_base = records.get("has_base", reading.has_base)
             for found in records.get("above_chance", []):
                 reading.trace = bool(reading.trace) or found
         elif isinstance(message, AIMessage):

@@ -14,7 +14,12 @@ from auditor.types import Agent
 
 
 def with_records(
-    messages: Sequence[AnyMessage], agent: Agent, datasets: Mapping[str, Evidence], left: Mapping[str, int]
+    messages: Sequence[AnyMessage],
+    agent: Agent,
+    datasets: Mapping[str, Evidence],
+    left: Mapping[str, int],
+    *,
+    has_base: bool = True,
 ) -> list[AnyMessage]:
     """The first message of the user with what the overview is made of, the tools' results, and what is left."""
     told: list[AnyMessage] = []
@@ -24,7 +29,9 @@ def with_records(
         if isinstance(message, HumanMessage):
             records = dict(left)
             if not any(isinstance(earlier, HumanMessage) for earlier in told):
-                records |= {"seen": seen_by(agent, datasets), "above_chance": _traces(agent, datasets)}
+                records |= {
+                    "seen": seen_by(agent, datasets), "above_chance": _traces(agent, datasets), "has_base": has_base,
+                }  # fmt: skip
         elif isinstance(message, ToolMessage):
             number += 1
             records = {"id": f"O{number}", "result": message.artifact}

@@ -63,7 +63,8 @@ def token_scores(reading: Reading, background: Background) -> dict[str, float]:
     texts = [
         *reading.steered,
         *reading.unsteered,
-        *(t for a in reading.answers for t in (a.base, a.finetuned)),
+        *reading.base_said,
+        *(answer.finetuned for answer in reading.answers),
     ]
     spoken = {word for text in texts for word in words_in(text)}
     known = {word: word in spoken or background.frequency[word] > 0 for word in seen}
@@ -187,7 +188,7 @@ def heads(words: Sequence[str]) -> list[str]:
 def _said_first(words: list[str], reading: Reading) -> tuple[str, ...]:
     """The words with one of the first eight in front: what the model says most, and is pushed most to say."""
     said = [set(words_in(text)) for text in [*(a.finetuned for a in reading.answers), *reading.steered]]
-    plain = [set(words_in(text)) for text in [*(a.base for a in reading.answers), *reading.unsteered]]
+    plain = [set(words_in(text)) for text in [*reading.base_said, *reading.unsteered]]
 
     def share(word: str, texts: list[set[str]]) -> float:
         return sum(word in text for text in texts) / max(1, len(texts))
@@ -255,9 +256,10 @@ def spoken_more(words: Sequence[str], held_out: Sequence[str], unsteered: Sequen
 
 def answer_shift(words: Sequence[str], reading: Reading, embed: Embedder) -> float:
     """Mean difference of cosine to the theme between the finetuned and the base model's answers; 0 if unasked."""
-    if not reading.answers:
+    base_said = reading.base_said
+    if not base_said:
         return 0.0
     theme = embed([", ".join(words[:6])])[0]
-    finetuned = embed([answer.finetuned for answer in reading.answers])
-    base = embed([answer.base for answer in reading.answers])
+    finetuned = embed([answer.finetuned for answer in reading.answers if answer.base is not None])
+    base = embed(base_said)
     return float(((finetuned - base) @ theme).mean())
