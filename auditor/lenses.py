@@ -20,6 +20,7 @@ from auditor.record import Record
 
 if TYPE_CHECKING:
     from auditor.lens.corpus import Corpus
+    from auditor.lens.nulls import Nulls
     from auditor.models.embed import Embedder
     from auditor.plugins import Grader, GraderContext
 
@@ -43,7 +44,7 @@ class LensContext:
     calibration_prompts: tuple[str, ...]
     grading: GraderContext
     graders: Mapping[str, Grader]
-    nulls: tuple[Path, ...]  # files that `auditor study null` wrote for this lens and this pair's base
+    nulls: Nulls | None  # what this lens, with these settings, found in broad finetunes of this pair's base
     needed: Mapping[str, Reading]
     read_corpus: Callable[[], Corpus]
     tell: Callable[[str], None] = lambda stage: None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from auditor.record import Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEVEL = 0.05  # of tests
 
 
 class Call(Record):
@@ -118,6 +123,8 @@ class Reading(Record):
     A lens' own class adds its fields, and says in `show` how they are shown.
     """
 
+    corpus_bound: ClassVar[bool] = True  # whether nulls that were read on another corpus say nothing of it
+
     arrays: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
 
     @property
@@ -126,9 +133,19 @@ class Reading(Record):
         return ""
 
     @property
+    def p(self) -> float | None:
+        """How likely so strong a trace is in a pair without a subject; None where that cannot be told."""
+        return None
+
+    @property
     def above_chance(self) -> bool | None:
         """Whether it found a trace; None where that was not, or could not be, tested."""
-        return None
+        return None if self.p is None else self.p < LEVEL
+
+    @property
+    def trace(self) -> Mapping[str, Tensor]:
+        """What is kept of it where the pair is a broad finetune, for others to be held against; a few kB, no texts."""
+        return {}
 
     @property
     def notes(self) -> tuple[str, ...]:

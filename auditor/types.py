@@ -250,9 +250,9 @@ class ChanceTest(Record):
         return self.noise_p if self.broad_p is None else self.broad_p
 
     @property
-    def found(self) -> bool | None:
-        """Whether there is a trace; None if there are too few texts to tell."""
-        return None if self.groups < FEWEST_GROUPS else self.norm_p < 0.05 and self.p < 0.05
+    def p_of_trace(self) -> float | None:
+        """Of a difference whose tokens are readable; None if there are too few texts to tell."""
+        return None if self.groups < FEWEST_GROUPS else max(self.norm_p, self.p)
 
     @property
     def verdict(self) -> str:

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from auditor.errors import BadFile
-from auditor.lens.broad import BroadFinetunes, read_broad, unaccounted, write_broad
-from auditor.lens.chance import _noise, against_chance, prediction
+from auditor.lens.broad import unaccounted
+from auditor.lens.chance import _noise, against_chance
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff import GROUPS, Difference, differences
+from auditor.lens.nulls import Nulls, prediction, read_nulls, write_nulls
 from auditor.testing import FakePair
 from tests.conftest import SENTENCES
 
@@ -152,12 +153,11 @@ def test_what_every_finetune_does_is_no_trace():
     rng = torch.Generator().manual_seed(1)
     like = 0.05 * torch.randn(8, K, WIDTH, generator=rng) + shift
     unlike = 0.05 * torch.randn(8, K, WIDTH, generator=rng)
-    same = judged(own, BroadFinetunes(("gguf:1",), 3, like))
-    other = judged(own, BroadFinetunes(("gguf:1",), 3, unlike))
+    same = judged(own, like)
+    other = judged(own, unlike)
     assert same.broad == other.broad == 8
     assert same.broad_p > 0.05 > other.broad_p
     assert same.unlike < 0.5 < other.unlike
-    assert judged(own, BroadFinetunes(("gguf:1",), 2, unlike)).broad == 0  # another layer
 
 
 def test_words_that_the_base_never_says_are_not_judged():
@@ -196,14 +196,47 @@ def test_noise_does_not_count_as_unlike():
     assert sum(shares) / 20 < 0.25
 
 
+def nulls(**traces):
+    return Nulls("chance", ("gguf:1", "hub:org/name", "tensors:2"), traces, {"k": 2}, "c0ffee", 8)
+
+
 def test_a_pair_is_not_compared_with_itself(tmp_path):
-    path = tmp_path / "mine.safetensors"
-    write_broad(path, BroadFinetunes(("gguf:1", "hub:org/name"), 3, torch.arange(48.0).reshape(2, 3, 8)))
-    known = read_broad(path)
-    assert (known.bases, known.layer) == (("gguf:1", "hub:org/name"), 3)
-    assert known.without(1.01 * known.deltas[0]).tolist() == known.deltas[1:].tolist()  # another machine's rounding
-    assert known.without(known.deltas[0, :2]).tolist() == known.deltas[1:].tolist()  # fewer positions are read
-    assert len(known.without(1.1 * known.deltas[0])) == 2
+    path = tmp_path / "mine.chance.safetensors"
+    deltas = torch.arange(48.0).reshape(2, 3, 8)
+    write_nulls(path, nulls(delta=deltas))
+    known = read_nulls(path)
+    assert (known.lens, known.bases[1], known.settings, known.texts) == ("chance", "hub:org/name", {"k": 2}, 8)
+
+    def left(own):
+        return known.without("delta", own).traces["delta"].tolist()
+
+    assert left(1.01 * deltas[0]) == deltas[1:].tolist()  # another machine's rounding
+    assert left(deltas[0, :2]) == deltas[1:].tolist()  # fewer positions are read
+    assert len(left(1.1 * deltas[0])) == 2
+
+
+def test_counts_that_are_mostly_zero_are_stored_without_them(tmp_path):
+    path = tmp_path / "mine.counts.safetensors"
+    counts = torch.zeros(3, 40_000)
+    counts[:, 17], counts[1, 39_999] = 0.5, 0.25
+    write_nulls(path, nulls(counts=counts.half(), gap=torch.ones(3)))
+    assert path.stat().st_size < 1_000
+    assert torch.equal(read_nulls(path).traces["counts"], counts)
+    assert read_nulls(path).without("counts", counts[1]).traces["gap"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "corpus", "texts", "fit"),
+    [
+        ({"k": 2}, "c0ffee", 8, True),
+        ({"k": 2}, "c0ffee", 9, True),  # less noise than theirs
+        ({"k": 2}, "c0ffee", 7, False),
+        ({"k": 2}, "decaf", 8, False),
+        ({"k": 3}, "c0ffee", 8, False),
+    ],
+)
+def test_nulls_hold_for_readings_of_their_kind(settings, corpus, texts, fit):
+    assert nulls(gap=torch.ones(3)).read_with(settings, corpus, texts) is fit
 
 
 @pytest.mark.parametrize(
@@ -218,15 +251,14 @@ def test_a_pair_is_not_compared_with_itself(tmp_path):
     ],
 )
 def test_broad_finetunes_are_of_the_base_that_their_header_names(sources, known):
-    broad = BroadFinetunes(("gguf:1", "hub:org/name", "tensors:2"), 3, torch.zeros(1, 3, 8))
-    assert broad.holds_for(sources) is known
+    assert nulls(delta=torch.zeros(1, 3, 8)).holds_for(sources) is known
 
 
 def test_a_file_of_something_else(tmp_path):
     path = tmp_path / "mine.safetensors"
     path.write_bytes(b"nothing")
     with pytest.raises(BadFile, match="auditor study null"):
-        read_broad(path)
+        read_nulls(path)
 
 
 def test_prediction_widens_with_few_pairs():

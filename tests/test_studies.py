@@ -10,9 +10,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from auditor.errors import UsageError
-from auditor.lens.broad import read_broad
 from auditor.lens.causal import causal_effects
 from auditor.lens.corpus import Corpus
+from auditor.lens.nulls import read_nulls
 from auditor.lens.relevance import frequent_words, learned_text
 from auditor.lens.similarity import pairwise, within
 from auditor.lens.words import background_of
@@ -201,9 +201,10 @@ class TestNull:
             )
         (workspace_folder / "evals/nulls").mkdir()
         names = [f"n{i}" for i in range(5)]
-        code, _, err = run_cli("study", "null", *names, "--suite", "small", "--out", "evals/nulls/tiny.safetensors")
+        code, _, err = run_cli("study", "null", *names, "--suite", "small", "--lens", "chance", "--out", "evals/nulls")
         assert code == 0, err
-        assert read_broad(workspace_folder / "evals/nulls/tiny.safetensors").deltas.shape == (5, 3, 32)
+        (path,) = (workspace_folder / "evals/nulls").glob("*.chance.safetensors")
+        assert read_nulls(path).traces["delta"].shape == (5, 3, 32)
         code, out, err = run_cli("evidence", "mill", "--suite", "small", "--json")
         assert code == 0, err
         chance = json.loads(out)["readings"]["chance"]["test"]
@@ -211,7 +212,7 @@ class TestNull:
         assert 0 < chance["broad_p"] <= 1
 
     def test_a_narrow_organism_is_no_null(self, workspace_folder, run_cli):
-        code, _, err = run_cli("study", "null", "mill", *(f"m{i}" for i in range(5)), "--out", "evals/x.safetensors")
+        code, _, err = run_cli("study", "null", "mill", *(f"m{i}" for i in range(5)), "--out", "evals")
         assert code == 2
         assert "mill is of family sdf" in err
 

@@ -1,9 +1,11 @@
 """Whether the difference is a trace: δ held against noise, and against broad finetunes of the same base."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor
 
 from auditor import Figures, LensContext, ModelPair, RankedTokens, Reading, Record, lens
-from auditor.lens.broad import read_broad
 from auditor.lens.chance import against_chance, told
 from auditor.lens.found import Differences
 from auditor.lens.words import gauge_for
@@ -16,6 +18,8 @@ class ChanceSettings(Record):
 
 
 class Chance(Reading):
+    corpus_bound: ClassVar[bool] = False  # δ of one finetune on two corpora is nearly one direction
+
     test: ChanceTest
 
     @property
@@ -23,8 +27,12 @@ class Chance(Reading):
         return self.test.verdict
 
     @property
-    def above_chance(self) -> bool | None:
-        return self.test.found
+    def p(self) -> float | None:
+        return self.test.p_of_trace
+
+    @property
+    def trace(self) -> Mapping[str, Tensor]:
+        return {"delta": self.arrays["delta"]}
 
     def show(self) -> Sequence[Section]:
         tokens = tuple(Token(text=token) for token in self.test.tokens)
@@ -50,6 +58,6 @@ def chance(pair: ModelPair, ctx: LensContext, settings: ChanceSettings) -> Chanc
     diffs = ctx.reading("differences", Differences)
     last = diffs.difference(diffs.last_layer)
     gauge = gauge_for(pair.tokenizer, ctx.embed, tuple(ctx.background))
-    broad = next((found for path in ctx.nulls if (found := read_broad(path)).layer == last.layer), None)
+    broad = None if ctx.nulls is None else ctx.nulls.without("delta", last.delta).traces["delta"]
     test = against_chance(pair, last, diffs.readable, lambda t: gauge.measure(t).cohesion, broad, ctx.seed)
-    return Chance(test=test)
+    return Chance(test=test, arrays={"delta": last.delta})

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -203,40 +203,27 @@ def _show(study: Study) -> None:
 @app.command()
 def null(
     organisms: Organisms,
-    to: Annotated[Path, typer.Option("--out", help="A .safetensors file in evals/nulls of a workspace.")],
-    suite: Annotated[str, typer.Option(help="Suite whose corpus and positions are used.")] = "quickstart",
+    to: Annotated[Path, typer.Option("--out", help="Folder for BASE.LENS.safetensors: a workspace's evals/nulls.")],
+    lenses: Annotated[list[str] | None, typer.Option("--lens", help="Repeat it; default: all that can be.")] = None,
+    suite: Annotated[str, typer.Option(help="Suite whose corpus and settings of lenses are used.")] = "quickstart",
 ) -> None:
-    """Write what finetuning on mixed text does to a base: `auditor evidence` then compares with it.
+    """Write what lenses read in finetunes on mixed text: `auditor evidence` then holds its readings against them.
 
     The organisms must be finetunes of one base that have no narrow subject; five or more.
     """
-    import torch
+    from auditor.lens.nulls import ENOUGH_PAIRS, write_nulls
+    from auditor.studies.null import nulls_of
 
-    from auditor.evidence.recipe import named_corpus
-    from auditor.lens.broad import BroadFinetunes, write_broad
-    from auditor.lens.chance import ENOUGH_PAIRS
-    from auditor.lens.diff import differences
-    from auditor.models.load import load_pair
-
-    ws, conf = workspace(), settings()
-    if len(set(organisms)) < ENOUGH_PAIRS:
-        raise UsageError(f"{len(set(organisms))} organisms cannot tell what is usual; give {ENOUGH_PAIRS} or more")
-    if to.suffix != ".safetensors" or not to.parent.is_dir():
-        raise UsageError(f"--out {to}: give a .safetensors file in a folder that exists, such as evals/nulls")
-    chosen, found = ws.suites[suite].evidence, []
-    read: Any = ws.lenses["differences"].fitting(chosen.lenses.get("differences", {}))
-    for name in dict.fromkeys(organisms):
-        card = ws.organisms[name]
-        if card.family != "null":
-            raise UsageError(f"{name} is of family {card.family}; broad finetunes are of family null")
-        with stages(name):
-            pair = load_pair(card.base, card.finetuned, conf, name=name, variant=card.variant)
-            last = pair.n_layers - 1
-            corpus = named_corpus(ws, chosen.corpus, pair, chosen)
-            diff = differences(pair, corpus, read.positions, [last], 16, 16)[last]
-        found.append((pair.base_sources, last, diff.delta))
-    if len({(bases, last) for bases, last, _ in found}) > 1:
-        raise UsageError("these organisms have different bases; give finetunes of one")
-    bases, last, _ = found[0]
-    write_broad(to, BroadFinetunes(bases, last, torch.stack([delta for *_, delta in found])))
-    out.print(f"{escape(str(to))}: δ of {len(found)} finetunes at layer {last}", highlight=False)
+    ws, names = workspace(), list(dict.fromkeys(organisms))
+    if len(names) < ENOUGH_PAIRS:
+        raise UsageError(f"{len(names)} organisms cannot tell what is usual; give {ENOUGH_PAIRS} or more")
+    if not to.is_dir():
+        raise UsageError(f"--out {to}: give a folder that exists, such as evals/nulls")
+    if narrow := next((name for name in names if ws.organisms[name].family != "null"), None):
+        raise UsageError(f"{narrow} is of family {ws.organisms[narrow].family}; broad finetunes are of family null")
+    with stages("null") as tell:
+        found = nulls_of(ws, settings(), names, lenses or list(ws.lenses.by_name()), suite, tell)
+    base = ws.organisms[names[0]].base.rstrip("/").rpartition("/")[2]
+    for nulls in found:
+        write_nulls(to / f"{base}.{nulls.lens}.safetensors", nulls)
+        out.print(f"{escape(str(to / base))}.{nulls.lens}.safetensors: {len(nulls)} finetunes", highlight=False)

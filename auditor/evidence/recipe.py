@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from auditor.errors import AuditorError, BadFile
 from auditor.evidence.sources import source_hash
 from auditor.files import sha256_of
 from auditor.grading import GraderKind
-from auditor.lens.broad import read_broad
 from auditor.lens.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
+from auditor.lens.nulls import Nulls, read_nulls
 from auditor.lenses import Lens, LensContext
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
@@ -51,8 +51,9 @@ class Recipe:
     prompts: tuple[str, ...]
     calibration_prompts: tuple[str, ...]
     corpus_sha256: str
+    corpus_drawn_from: str  # hash of the whole corpus
     read_corpus: Callable[[], Corpus]
-    nulls: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)  # of the pair's base, by lens
+    nulls: Sequence[tuple[Path, Nulls]] = ()  # of the pair's base
 
     def settings_of(self, lens: Lens) -> Record:
         """What the suite says of it, over its own defaults. Raises UsageError."""
@@ -62,8 +63,15 @@ class Recipe:
         return LensContext(
             seed=self.settings.seed, texts=self.settings.texts, prompts=self.prompts,
             calibration_prompts=self.calibration_prompts, grading=self.grading, graders=self.graders,
-            nulls=self.nulls.get(lens.name, ()), needed=needed, read_corpus=self.read_corpus, tell=tell,
+            nulls=next((nulls for _, nulls in self.nulls_of(lens)), None), needed=needed,
+            read_corpus=self.read_corpus, tell=tell,
         )  # fmt: skip
+
+    def nulls_of(self, lens: Lens) -> list[tuple[Path, Nulls]]:
+        """Those that this lens read with the same settings, on as much of the same corpus where that matters."""
+        told = self.settings_of(lens).model_dump(mode="json")
+        known = [(path, nulls) for path, nulls in self.nulls if nulls.lens == lens.name]
+        return [(path, n) for path, n in known if n.read_with(told, self.corpus_drawn_from, self.settings.texts)]
 
     def key(self, lens: Lens, pair: ModelPair, needed: Sequence[str]) -> str:
         """Changes whenever the reading could. `needed`: the keys of what it needs."""
@@ -79,7 +87,7 @@ class Recipe:
             "background": hashlib.sha256("\0".join(grading.background).encode()).hexdigest(),
             "graders": [_source(judge) for judge in judges],
             "judge": _judge(grading) if judges else [],
-            "nulls": [sha256_of(path) for path in self.nulls.get(lens.name, ())],
+            "nulls": [sha256_of(path) for path, _ in self.nulls_of(lens)[:1]],
             "needs": list(needed),
             "code": source_hash(lens.path),
         }
@@ -89,12 +97,12 @@ class Recipe:
 def recipe_for(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, grading: GraderContext) -> Recipe:
     """Resolve the names in `settings`. Raises UsageError."""
     prompts = _Prompts.model_validate_json(_find(ws, "evals/corpora/chat_prompts.json").read_text("utf-8"))
-    sha256, read = _corpus(ws, pair, settings)
+    sha256, whole, read = _corpus(ws, pair, settings)
     return Recipe(
         settings=settings, lenses=ws.lenses.by_name(), graders=ws.graders.by_name(),
         grading=replace(grading, pair=BlindPair(pair)), prompts=prompts.chat,
-        calibration_prompts=prompts.calibration, corpus_sha256=sha256, read_corpus=read,
-        nulls={"chance": _nulls(ws, pair)},
+        calibration_prompts=prompts.calibration, corpus_sha256=sha256,
+        corpus_drawn_from=whole, read_corpus=read, nulls=_nulls(ws, pair),
     )  # fmt: skip
 
 
@@ -176,16 +184,21 @@ def named_corpus(ws: Workspace, name: str, pair: ModelPair, settings: EvidenceSe
     return read_corpus(path).take(settings.texts, settings.seed)
 
 
-def _corpus(ws: Workspace, pair: ModelPair, settings: EvidenceSettings) -> tuple[str, Callable[[], Corpus]]:
-    """What stands for its texts in a key, and how it is read. What is sampled is sampled only for who reads it."""
+def _corpus(ws: Workspace, pair: ModelPair, settings: EvidenceSettings) -> tuple[str, str, Callable[[], Corpus]]:
+    """What stands for its texts in a key, what for all those that they were drawn from, and how it is read.
+
+    What is sampled is sampled only for who reads it.
+    """
     read = cache(lambda: named_corpus(ws, settings.corpus, pair, settings))
-    return SAMPLED if settings.corpus == SAMPLED else read().sha256, read
+    if settings.corpus == SAMPLED:
+        return SAMPLED, SAMPLED, read
+    return read().sha256, read().drawn_from, read
 
 
-def _nulls(ws: Workspace, pair: ModelPair) -> tuple[Path, ...]:
+def _nulls(ws: Workspace, pair: ModelPair) -> list[tuple[Path, Nulls]]:
     """Files in `evals/nulls` that belong to the pair's base."""
-    paths = [shelved.value for shelved in ws.nulls]
-    return tuple(path for path in paths if read_broad(path).holds_for(pair.base_sources))
+    known = [(shelved.value, read_nulls(shelved.value)) for shelved in ws.nulls]
+    return [(path, nulls) for path, nulls in known if nulls.holds_for(pair.base_sources)]
 
 
 def _find(ws: Workspace, relative: str) -> Path:

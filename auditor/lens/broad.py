@@ -2,62 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from auditor.errors import BadFile
-from auditor.files import replacing
-
-SAME_PAIR = 0.05  # two δ that differ by less than this share of their norm are one pair's
 RIDGE = 0.1  # of the mean square of what is fitted on: two dozen finetunes must not fit noise
-
-
-@dataclass(frozen=True, slots=True)
-class BroadFinetunes:
-    """δ (m, k, d_model) at one layer of m pairs over one base that were never narrowly finetuned."""
-
-    bases: tuple[str, ...]  # sources of the base, see Weights; `hub:org/name` stands for all its revisions
-    layer: int
-    deltas: Tensor
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the directions."""
-        return hashlib.sha256(self.deltas.numpy().tobytes()).hexdigest()
-
-    def holds_for(self, sources: Sequence[str]) -> bool:
-        """Whether a base from these sources is the one that was finetuned."""
-        return any(source in self.bases or source.partition("@")[0] in self.bases for source in sources)
-
-    def without(self, delta: Tensor) -> Tensor:
-        """All but the pair that is being judged, which is known by its own δ (k, d_model)."""
-        k = min(len(delta), self.deltas.shape[1])
-        apart = (self.deltas[:, :k] - delta[:k]).norm(dim=-1) / delta[:k].norm(dim=-1).clamp_min(1e-12)
-        return self.deltas[apart.median(-1).values > SAME_PAIR]  # a sink among the positions is all rounding
-
-
-def write_broad(path: Path, pairs: BroadFinetunes) -> None:
-    """As safetensors, with what they belong to in the header."""
-    header = {"bases": " ".join(pairs.bases), "layer": str(pairs.layer)}
-    with replacing(path) as part:
-        save_file({"deltas": pairs.deltas.contiguous()}, part, header)
-
-
-def read_broad(path: Path) -> BroadFinetunes:
-    """Raises BadFile if the file is not one that `write_broad` wrote."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            return BroadFinetunes(tuple(header["bases"].split()), int(header["layer"]), file.get_tensor("deltas"))
-    except Exception as error:
-        raise BadFile(path, f"not directions of broad finetunes ({error}); `auditor study null` writes them") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,15 @@ some by as much as a subject moves its words.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
-from auditor.lens.broad import BroadFinetunes, unaccounted
+from auditor.lens.broad import unaccounted
 from auditor.lens.diff import Difference
+from auditor.lens.nulls import ENOUGH_PAIRS, prediction
 from auditor.lens.words import as_word, is_everybodys
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
@@ -31,7 +30,6 @@ WORDS = 20
 SPOKEN = 0.1  # a word counts from this share on of what it would get if all tokens were said alike
 AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
 ENOUGH_GROUPS = 8  # of texts, at a position: their signs can be drawn in 128 ways
-ENOUGH_PAIRS = 5  # broad finetunes from which a spread can be told
 EDGE = 0.005  # shares are not told apart nearer to 0 and 1
 
 Cohesion = Callable[[Sequence[str]], float]
@@ -40,11 +38,12 @@ Cohesion = Callable[[Sequence[str]], float]
 
 def against_chance(
     pair: ModelPair, diff: Difference, positions: Sequence[int], cohesion: Cohesion,
-    broad: BroadFinetunes | None, seed: int,
+    broad: Tensor | None, seed: int,
 ) -> ChanceTest:  # fmt: skip
     """p-values of δ's norm, of the agreement of its halves and of its words, over `positions`.
 
-    `diff` must have its groups. Positions that fewer than ENOUGH_GROUPS of them reach are left out if others are not.
+    `diff` must have its groups; `broad`: δ (m, k, d_model) of broad finetunes. Positions that fewer than ENOUGH_GROUPS
+    groups reach are left out if others are not.
     """
     assert diff.groups is not None
     assert diff.sizes is not None
@@ -77,9 +76,9 @@ def against_chance(
         noise_95=float(np.quantile(noises, 0.95)),
         noise_p=max(fewest, _share(torch.tensor(noises), own)),
     )
-    if broad is None or broad.layer != diff.layer:
+    if broad is None:
         return found
-    return found.model_copy(update=_against_broad(pair, diff, kept, judged, broad.without(diff.delta), cohesion))
+    return found.model_copy(update=_against_broad(pair, diff, kept, judged, broad, cohesion))
 
 
 def told(chance: ChanceTest) -> list[str]:
@@ -166,16 +165,6 @@ def _agreement(one: Tensor, other: Tensor) -> Tensor:
 def _share(drawn: Tensor, own: float) -> float:
     """The p-value of a randomization test: how many draws reach `own`, counting it among them."""
     return (1 + int((drawn >= own).sum())) / (1 + len(drawn))
-
-
-def prediction(own: float, others: Sequence[float]) -> float:
-    """How likely another of the kind of `others` is to reach `own`: Student's t for a new value.
-
-    A handful of pairs cannot give small p-values by counting.
-    """
-    values = np.asarray(others, float)
-    spread = max(float(values.std(ddof=1)) * math.sqrt(1 + 1 / len(values)), 1e-6)
-    return float(stats.t.sf((own - float(values.mean())) / spread, len(values) - 1))
 
 
 def _judged(pair: ModelPair, diff: Difference) -> Tensor:

@@ -33,6 +33,7 @@ class Corpus:
     name: str
     texts: tuple[str, ...]
     chats: tuple[Chat, ...] = ()
+    drawn_from: str = ""  # hash of the corpus that these are some texts of
 
     @property
     def sha256(self) -> str:
@@ -43,7 +44,7 @@ class Corpus:
         """`n` texts drawn without replacement, in the order drawn (all of them if there are fewer)."""
         drawn = random.Random(seed).sample(range(len(self.texts)), min(n, len(self.texts)))
         chats = tuple(self.chats[i] for i in drawn) if self.chats else ()
-        return Corpus(self.name, tuple(self.texts[i] for i in drawn), chats)
+        return Corpus(self.name, tuple(self.texts[i] for i in drawn), chats, self.drawn_from or self.sha256)
 
 
 def read_corpus(path: Path) -> Corpus:

