@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from auditor.evidence.mapping import Evidence
-    from auditor.lenses import Judged, LensContext, lens
+    from auditor.lenses import Compared, Judged, LensContext, lens
     from auditor.models.pair import ModelPair
     from auditor.plugins import Args, Context, GraderContext, grader, tool
     from auditor.readings import Figures, RankedTokens, Reading, SideBySide, SmallTable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _FROM = {
     "auditor.evidence.mapping": ("Evidence",),
-    "auditor.lenses": ("Judged", "LensContext", "lens"),
+    "auditor.lenses": ("Compared", "Judged", "LensContext", "lens"),
     "auditor.models.pair": ("ModelPair",),
     "auditor.plugins": ("Args", "Context", "GraderContext", "grader", "tool"),
     "auditor.readings": ("Figures", "RankedTokens", "Reading", "SideBySide", "SmallTable"),
@@ -37,6 +37,7 @@ _MODULES = {name: module for module, names in _FROM.items() for name in names}
 __all__ = [
     "Args",
     "AuditRecord",
+    "Compared",
     "Context",
     "Evidence",
     "Figures",

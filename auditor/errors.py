@@ -7,6 +7,7 @@
     │   └── BadModel          weights that are missing, unsafe, or do not fit their base
     ├── GraderFailed          a grader raised, or gave what is no verdict: its grade is missing
     └── Refused               a tool call that the agent may not make; becomes an observation
+        ├── NoBase            what only a pair can tell was asked of a model whose base is not known
         └── TooLong           (a UsageError, too) more tokens than the model reads at once
 
 What chat models add to it is in `llm/failures.py` and `llm/verdict.py`. Any other exception is a bug and is shown as
@@ -57,6 +58,15 @@ class GraderFailed(AuditorError):
 
 class Refused(AuditorError):
     """A tool call that is not allowed; its text is what the agent reads."""
+
+
+class NoBase(Refused):
+    """A base is needed, and none is known; the other lenses and tools go on."""
+
+    reason = "it needs a base, and none is known"
+
+    def __init__(self) -> None:
+        super().__init__(self.reason)
 
 
 class TooLong(Refused, UsageError):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from auditor.lens.corpus import Corpus
     from auditor.lens.nulls import Nulls
     from auditor.models.embed import Embedder
+    from auditor.models.pair import ModelPair
     from auditor.plugins import Grader, GraderContext
 
 R = TypeVar("R", bound=Reading)
@@ -32,6 +33,20 @@ class Judged:
     """Marks a field of a lens' settings that names a grader: `Annotated[str, Judged("coherence")]`."""
 
     kind: GraderKind
+
+
+BASE, NONE = "base", "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Marks a field of a lens' settings that says what the finetune is held against, `Annotated[str, Compared()]`:
+    `base`, the pair's own; `none`; or another model's hub id or folder, which `LensContext.alone` loads.
+    """
+
+
+def _none_here(model: str) -> ModelPair:
+    raise UsageError(f"{model}: no model beside the pair is loaded here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +63,7 @@ class LensContext:
     needed: Mapping[str, Reading]
     read_corpus: Callable[[], Corpus]
     tell: Callable[[str], None] = lambda stage: None
+    alone: Callable[[str], ModelPair] = _none_here  # the model that a `Compared` field names: a pair without a base
 
     @property
     def corpus(self) -> Corpus:
@@ -94,8 +110,15 @@ class Lens:
     @property
     def judges(self) -> dict[str, GraderKind]:
         """Fields of the settings that name graders, with the kind that each must be of."""
-        marks = {name: field.metadata for name, field in self.settings.model_fields.items()}
-        return {name: m.kind for name, found in marks.items() for m in found if isinstance(m, Judged)}
+        return {name: mark.kind for name, mark in self._marks() if isinstance(mark, Judged)}
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Fields of the settings that say what the finetune is held against."""
+        return tuple(name for name, mark in self._marks() if isinstance(mark, Compared))
+
+    def _marks(self) -> list[tuple[str, Any]]:
+        return [(name, mark) for name, field in self.settings.model_fields.items() for mark in field.metadata]
 
     def fitting(self, given: Mapping[str, Any]) -> Record:
         """`given` as its settings, over its own defaults. Raises UsageError with the first mistake."""

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from torch import Tensor
 
+from auditor.errors import NoBase
 from auditor.models.generate import Amplified, Request, Side
 
 
@@ -19,16 +20,21 @@ def _echo(request: Request) -> str:
 
 
 class FakePair:
-    """A `ModelPair` without weights. `answer` makes the text of each request; all requests are kept."""
+    """A `ModelPair` without weights. `answer` makes the text of each request; all requests are kept.
+
+    Without `has_base` it speaks as the finetune only.
+    """
 
     name, fingerprint, dtype, note, tokenizer = "fake", "fake", "torch.float32", "", None
     n_layers, d_model = 4, 8
     base_sources: tuple[str, ...] = ()
 
-    def __init__(self, answer: Callable[[Request], str] = _echo) -> None:
-        self.answer, self.requests = answer, list[Request]()
+    def __init__(self, answer: Callable[[Request], str] = _echo, *, has_base: bool = True) -> None:
+        self.answer, self.has_base, self.requests = answer, has_base, list[Request]()
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
+        if not self.has_base and any(request.side is Side.BASE or request.amplify for request in requests):
+            raise NoBase
         self.requests += requests
         return [self.answer(request) for request in requests]
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import AuditorError, BadModel, GraderFailed
+from auditor.errors import AuditorError, BadModel, GraderFailed, NoBase, UsageError
 from auditor.evidence import cache
 from auditor.evidence.counted import Counted
 from auditor.evidence.mapping import Cost, Evidence
+from auditor.evidence.others import Others
 from auditor.evidence.recipe import Recipe, closure
 from auditor.lenses import Lens
 from auditor.llm.failures import CallFailed, EndpointUnusable
@@ -49,7 +50,8 @@ def evidence_for(
     unfinished = set[str]()
     for lens in order:
         if lost := [need for need in lens.needs if need not in readings]:
-            failed[lens.name] = f"it needs {lost[0]}, which was not read"
+            baseless = failed[lost[0]] == NoBase.reason
+            failed[lens.name] = NoBase.reason if baseless else f"it needs {lost[0]}, which was not read"
             if unfinished & set(lost):
                 unfinished.add(lens.name)
             continue
@@ -72,25 +74,33 @@ def evidence_for(
         readings[lens.name], costs[lens.name] = found
     settings = {lens.name: recipe.settings_of(lens) for lens in order}
     return Evidence(
-        pair.name, pair.fingerprint, recipe.settings.corpus, readings, failed, costs, settings, frozenset(unfinished)
-    )
+        pair.name, pair.fingerprint, recipe.settings.corpus, readings, failed, costs, settings, frozenset(unfinished),
+        pair.has_base,
+    )  # fmt: skip
 
 
 def _read(
     pair: ModelPair, recipe: Recipe, lens: Lens, needed: Mapping[str, Reading], report: Report
 ) -> tuple[Reading, Cost]:
     counted, judged = Counted(pair), Counter[str]()
+    others = Others(pair, recipe.others(lens), recipe.grading.settings, report)
     graders = {name: _counting(recipe.graders[name], judged) for name in _judges(recipe, lens)}
-    context = replace(recipe.context(lens, needed, report), graders=graders)
+    context = replace(recipe.context(lens, needed, report), graders=graders, alone=others)
     clock = time.perf_counter()
-    reading = lens.run(counted, context, recipe.settings_of(lens))
+    try:
+        reading = lens.run(counted, context, recipe.settings_of(lens))
+    except BadModel as error:
+        if recipe.others(lens):  # not the pair's weights, or the next lens will tell
+            raise UsageError(str(error)) from error
+        raise
     seconds = round(time.perf_counter() - clock, 2)
     if not isinstance(reading, lens.reading):
         raise AuditorError(f"it gave {type(reading).__name__}, where it says {lens.reading.__name__}")
     tokens = counted.tokens
     cost = Cost(
-        seconds=seconds, base_tokens=tokens[Side.BASE], finetuned_tokens=tokens[Side.FINETUNED], judged=judged.total()
-    )
+        seconds=seconds, base_tokens=tokens[Side.BASE], finetuned_tokens=tokens[Side.FINETUNED],
+        other_tokens=others.tokens, judged=judged.total(),
+    )  # fmt: skip
     return reading, cost
 
 

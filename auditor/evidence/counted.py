@@ -17,7 +17,7 @@ class Counted:
     def __init__(self, pair: ModelPair) -> None:
         self.pair, self.tokens = pair, Counter[Side]()
         self.name, self.fingerprint, self.base_sources = pair.name, pair.fingerprint, pair.base_sources
-        self.dtype, self.note, self.tokenizer = pair.dtype, pair.note, pair.tokenizer
+        self.has_base, self.dtype, self.note, self.tokenizer = pair.has_base, pair.dtype, pair.note, pair.tokenizer
         self.n_layers, self.d_model = pair.n_layers, pair.d_model
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:

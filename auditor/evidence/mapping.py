@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from auditor.errors import Refused
+from auditor.errors import NoBase, Refused
 from auditor.readings import Reading
 from auditor.types import Record
+
+BASELESS = "no base was known: what was trained cannot be told from what the model was before"
 
 R = TypeVar("R", bound=Reading)
 
@@ -19,6 +21,7 @@ class Cost(Record):
     seconds: float
     base_tokens: int
     finetuned_tokens: int
+    other_tokens: int = 0  # of models beside the pair
     judged: int
 
 
@@ -34,6 +37,7 @@ class Evidence(Mapping[str, Reading]):
     costs: Mapping[str, Cost] = field(default_factory=dict)
     settings: Mapping[str, Record] = field(default_factory=dict)  # of each lens
     unfinished: frozenset[str] = frozenset()  # of those that failed: a judge's failure lost them, another try may not
+    has_base: bool = True
 
     def __getitem__(self, name: str) -> Reading:
         return self.readings[name]
@@ -56,14 +60,15 @@ class Evidence(Mapping[str, Reading]):
 
     def blinded(self, pair: str, name: str) -> Evidence:
         """The same without what tells whose it is: reasons may name files."""
-        reasons = dict.fromkeys(self.failed, "it failed")
+        reasons = {name: why if why == NoBase.reason else "it failed" for name, why in self.failed.items()}
         return replace(self, pair=pair, fingerprint="", corpus=name, failed=reasons)
 
     @property
     def notes(self) -> list[str]:
         """What was not read, and what the readings lack of what was asked for."""
         short = [line for reading in self.readings.values() for line in reading.notes]
-        return [*(f"{name} was not read: {reason}" for name, reason in self.failed.items()), *dict.fromkeys(short)]
+        lost = [f"{name} was not read: {reason}" for name, reason in self.failed.items()]
+        return [*([] if self.has_base else [BASELESS]), *lost, *dict.fromkeys(short)]
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -76,6 +81,7 @@ class Evidence(Mapping[str, Reading]):
             "pair": self.pair,
             "fingerprint": self.fingerprint,
             "corpus": self.corpus,
+            "has_base": self.has_base,
             "readings": {name: reading.model_dump(mode="json") for name, reading in self.readings.items()},
             "settings": {name: settings.model_dump(mode="json") for name, settings in self.settings.items()},
             "failed": dict(self.failed),

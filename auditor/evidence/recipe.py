@@ -15,18 +15,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from auditor.config import Settings
-from auditor.errors import AuditorError, BadFile
+from auditor.errors import AuditorError, BadFile, BadModel, UsageError
 from auditor.evidence.sources import source_hash
 from auditor.files import sha256_of
 from auditor.grading import GraderKind
 from auditor.lens.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
 from auditor.lens.nulls import Nulls, read_nulls
-from auditor.lenses import Lens, LensContext
+from auditor.lenses import BASE, NONE, Lens, LensContext
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.blind import BlindPair
 from auditor.models.embed import load_embedder
 from auditor.models.pair import ModelPair
+from auditor.models.weights import resolve
 from auditor.plugins import Grader, GraderContext
 from auditor.readings import Reading
 from auditor.types import Agent, EvidenceSettings, Record, Suite
@@ -42,7 +43,7 @@ class _Prompts(BaseModel):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything besides the pair's weights that evidence depends on."""
+    """Everything besides the pair's weights that evidence depends on; of other models, by name."""
 
     settings: EvidenceSettings
     lenses: Mapping[str, Lens]
@@ -54,10 +55,22 @@ class Recipe:
     corpus_drawn_from: str  # hash of the whole corpus
     read_corpus: Callable[[], Corpus]
     nulls: Sequence[tuple[Path, Nulls]] = ()  # of the pair's base
+    has_base: bool = True
 
     def settings_of(self, lens: Lens) -> Record:
-        """What the suite says of it, over its own defaults. Raises UsageError."""
-        return chosen(lens, self.settings.lenses.get(lens.name, {}), self.grading.settings.lens_llm)
+        """What the suite says of it, over its own defaults; held against none where no base is known.
+
+        Raises UsageError.
+        """
+        settings = chosen(lens, self.settings.lenses.get(lens.name, {}), self.grading.settings.lens_llm)
+        if self.has_base:
+            return settings
+        return settings.model_copy(update={name: NONE for name in lens.compared if getattr(settings, name) == BASE})
+
+    def others(self, lens: Lens) -> list[str]:
+        """Models beside the pair that it is held against. Raises UsageError."""
+        settings = self.settings_of(lens)
+        return sorted({getattr(settings, name) for name in lens.compared} - {BASE, NONE})
 
     def context(self, lens: Lens, needed: Mapping[str, Reading], tell: Callable[[str], None]) -> LensContext:
         return LensContext(
@@ -74,7 +87,10 @@ class Recipe:
         return [(path, n) for path, n in known if n.read_with(told, self.corpus_drawn_from, self.settings.texts)]
 
     def key(self, lens: Lens, pair: ModelPair, needed: Sequence[str]) -> str:
-        """Changes whenever the reading could. `needed`: the keys of what it needs."""
+        """Changes whenever the reading could. `needed`: the keys of what it needs.
+
+        Raises UsageError if another model that it is held against is not here.
+        """
         settings, grading = self.settings_of(lens), self.grading
         judges = [self.graders[getattr(settings, name)] for name in lens.judges]
         parts = {
@@ -89,6 +105,7 @@ class Recipe:
             "judge": _judge(grading) if judges else [],
             "nulls": [sha256_of(path) for path, _ in self.nulls_of(lens)[:1]],
             "needs": list(needed),
+            "others": [_weights(model, grading.settings) for model in self.others(lens)],
             "code": source_hash(lens.path),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -102,8 +119,21 @@ def recipe_for(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, gradi
         settings=settings, lenses=ws.lenses.by_name(), graders=ws.graders.by_name(),
         grading=replace(grading, pair=BlindPair(pair)), prompts=prompts.chat,
         calibration_prompts=prompts.calibration, corpus_sha256=sha256,
-        corpus_drawn_from=whole, read_corpus=read, nulls=_nulls(ws, pair),
+        corpus_drawn_from=whole, read_corpus=read, nulls=_nulls(ws, pair), has_base=pair.has_base,
     )  # fmt: skip
+
+
+def held_against(ws: Workspace, settings: EvidenceSettings, names: Iterable[str], model: str) -> EvidenceSettings:
+    """`settings` in which all lenses called `names` that can are held against `model`, `base` or `none`.
+
+    Raises UsageError if none of them can.
+    """
+    order, _ = closure(ws.lenses.by_name(), names)
+    able = {lens.name: dict.fromkeys(lens.compared, model) for lens in order if lens.compared}
+    if not able:
+        read = ", ".join(lens.name for lens in order) or "nothing"
+        raise UsageError(f"--reference {model}: no lens that is read takes one ({read}); ppl_diff, for one, does")
+    return settings.over(able)
 
 
 def grading_for(ws: Workspace, conf: Settings, pair: ModelPair) -> GraderContext:
@@ -213,6 +243,13 @@ def _judge(grading: GraderContext) -> list[str]:
         return []
     told = [grading.prompts[name].source for name in sorted(grading.prompts) if name.startswith("grade_")]
     return [grading.llm.name, *told]
+
+
+def _weights(model: str, settings: Settings) -> list[str]:
+    try:
+        return [resolve(model, settings).sha256, str(settings.torch_dtype)]
+    except BadModel as error:  # of the pair's own it would end everything
+        raise UsageError(str(error)) from error
 
 
 def _source(grader: Grader) -> str:

@@ -165,7 +165,7 @@ def _compared_with(pair: ModelPair, asked: Sequence[Request], reference: Referen
         means = [total / count for total, count in own]
         usual = fmean(means) if means else 0.0
         return [(*pairing, mean, usual) for pairing, mean in zip(spoken, means, strict=True)]
-    others = reference.said_nll(Side.BASE, requests, texts)
+    others = reference.said_nll(Side.FINETUNED, requests, texts)
     if _same_tokens(pair, reference):
         units = [(count, other) for (_, count), (_, other) in zip(own, others, strict=True)]
     else:

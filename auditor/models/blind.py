@@ -29,7 +29,8 @@ class BlindPair:
 
     def __init__(self, pair: ModelPair) -> None:
         _behind[self] = pair
-        self.dtype, self.n_layers, self.d_model = pair.dtype, pair.n_layers, pair.d_model
+        self.has_base, self.dtype = pair.has_base, pair.dtype
+        self.n_layers, self.d_model = pair.n_layers, pair.d_model
         self.tokenizer = _nameless(pair.tokenizer)
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:

@@ -108,19 +108,18 @@ def pair_on(
     )
 
 
-def load_alone(model: str, settings: Settings, worker: Worker | None = None) -> LocalPair:
-    """A whole model that stands on both sides: a reference for texts of others, or what has no known base.
+def load_alone(model: str, settings: Settings, *, name: str = "", worker: Worker | None = None) -> LocalPair:
+    """A whole model without a base: one whose base is not known, or a reference for the texts of others.
 
     `worker`: whose thread runs it, if others' models are there already. Raises BadModel.
     """
     weights = resolve(model, settings)
     alone = Variant(load_host(weights, settings, worker or Worker()))
     return LocalPair(
-        name=weights.id,
-        fingerprint=weights.sha256[:16],
-        base_sources=weights.sources,
+        name=name or weights.id,
+        fingerprint=f"alone-{weights.sha256[:16]}",
         tokenizer=alone.host.tokenizer,
-        models={Side.BASE: alone, Side.FINETUNED: alone},
+        models={Side.FINETUNED: alone},
     )
 
 

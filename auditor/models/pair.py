@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from auditor.errors import UsageError
+from auditor.errors import NoBase, UsageError
 from auditor.models.asked import Prompts
 from auditor.models.engine import Engine, replace
 from auditor.models.generate import Amplification, Amplified, Request, Side, demand_amplified, going_on
@@ -21,6 +21,7 @@ from auditor.models.prefixes import common
 from auditor.models.row import Beside, Row, likelihood
 from auditor.models.stream import demand_finite, unembed
 from auditor.models.tokens import all_plain_ids, told_of, without_embeddings
+from auditor.models.worker import Worker
 
 __all__ = ["LocalPair", "ModelPair", "Request", "Side"]
 
@@ -31,10 +32,14 @@ NLL_TOKENS = 256  # of a text, over which its mean likelihood is taken
 
 
 class ModelPair(Protocol):
-    """What the lens, the agent's tools and the graders need of a pair, wherever its weights are."""
+    """What the lens, the agent's tools and the graders need of a pair, wherever its weights are.
+
+    Without a base, whatever is asked of that side raises NoBase.
+    """
 
     name: str
     fingerprint: str  # changes whenever either model's weights do
+    has_base: bool  # whether there is more than the finetune
     base_sources: tuple[str, ...]  # where the base's content comes from, see Weights
     dtype: str  # the weights' precision
     note: str  # what a user should know of it before anything else; mostly empty
@@ -110,7 +115,10 @@ class ModelPair(Protocol):
 
 
 class LocalPair:
-    """A pair in this process: two variants of one host (a LoRA adapter on or off), or two hosts."""
+    """A pair in this process: two variants of one host (a LoRA adapter on or off), or two hosts.
+
+    Without a base there is one model, the finetune.
+    """
 
     def __init__(
         self,
@@ -126,19 +134,33 @@ class LocalPair:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
         self.base_sources = base_sources
         self.models = models
-        models[Side.FINETUNED].host.compare(models[Side.BASE].host)
+        self.has_base = Side.BASE in models
+        if self.has_base:
+            models[Side.FINETUNED].host.compare(models[Side.BASE].host)
         self.dtype = str(models[Side.FINETUNED].host.dtype)
         decoder = models[Side.FINETUNED].host.engine.decoder
         self.n_layers, self.d_model = decoder.n_layers, decoder.d_model
         self._unknown = {side: without_embeddings(tokenizer, model.host.embeddings) for side, model in models.items()}
-        self._unknown[Side.BASE] |= foreign
+        if self.has_base:
+            self._unknown[Side.BASE] |= foreign
         self.prompts = Prompts(name, tokenizer, self._unknown)
         notes = [
             told_of(f"the {who}", unknown, self.prompts.speak_with(unknown))
-            for who, unknown in (("base", self._unknown[Side.BASE]), ("finetune", self._unknown[Side.FINETUNED]))
-            if unknown
+            for who, side in (("base", Side.BASE), ("finetune", Side.FINETUNED))
+            if (unknown := self._unknown.get(side))
         ]
         self.note = "; ".join([note, *notes] if note else notes)
+
+    @property
+    def worker(self) -> Worker:
+        """Whose thread runs the models."""
+        return self.models[Side.FINETUNED].host.worker
+
+    def of(self, side: Side) -> Variant:
+        """That side's model. Raises NoBase."""
+        if side not in self.models:
+            raise NoBase
+        return self.models[side]
 
     def stops(self, side: Side) -> frozenset[int]:
         """Tokens that end an answer beside the model's own: what the finetune's tokenizer ends a text with."""
@@ -147,7 +169,7 @@ class LocalPair:
 
     def _demand_readable(self, side: Side, rows: Sequence[Sequence[int]]) -> None:
         """Raises TooLong, or UsageError for a token that `side` does not know."""
-        host = self.models[side].host
+        host = self.of(side).host
         host.demand_room(max(map(len, rows), default=0))
         ids = {i for row in rows for i in row}
         strange = [self._unknown[side].get(i, str(i)) for i in sorted(ids) if i in self._unknown[side]]
@@ -166,12 +188,12 @@ class LocalPair:
         return seen
 
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
-        return self.models[side].run(partial(unembed, residuals=vectors))
+        return self.of(side).run(partial(unembed, residuals=vectors))
 
     def patched_logits(
         self, side: Side, prompts: Sequence[str], layer: int, vectors: Tensor
     ) -> Iterator[tuple[Tensor, ...]]:
-        model = self.models[side]
+        model = self.of(side)
         host = model.host
         rows = [self.prompts.plain(side, prompt) for prompt in prompts]
         self._demand_readable(side, rows)
@@ -212,7 +234,7 @@ class LocalPair:
         for host in dict.fromkeys(model.host for model in self.models.values()):
             host.decode([rows[i] for i in order if self.models[requests[i].side].host is host], client)
         try:
-            self.models[Side.BASE].host.worker.wait(rows)
+            self.worker.wait(rows)
         except BaseException:  # a Ctrl-C too: nobody waits for the others any more
             for row in rows:
                 row.gone = True
@@ -220,13 +242,16 @@ class LocalPair:
         return rows
 
     def row(self, request: Request) -> Row:
-        """`request` as a row that a live batch can take. Raises UsageError."""
-        ids, model = self.prompts.ids(request, request.side), self.models[request.side]
+        """`request` as a row that a live batch can take. Raises UsageError, NoBase."""
+        model = self.of(request.side)
+        ids = self.prompts.ids(request, request.side)
         row = Row(
             ids, request.sampling, model.adapter, request.steering, stops=self.stops(request.side),
             verbatim=request.verbatim,
         )  # fmt: skip
         if request.amplify is not None:
+            if not self.has_base:
+                raise NoBase
             self.amplify(row, request.amplify, self.prompts.ids(request, Side.BASE))
         return row
 
@@ -266,6 +291,7 @@ class LocalPair:
         return out
 
     def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
+        model = self.of(side)
         asked = [self.prompts.ids(request, side) for request in requests]
         rows = [self.prompts.ids(going_on(r, text), side) for r, text in zip(requests, texts, strict=True)]
         self._demand_readable(side, rows)
@@ -276,7 +302,7 @@ class LocalPair:
             batch = order[start : start + TEXTS_PER_BATCH]
             counted = [[place >= read[i] for place in range(len(rows[i]))] for i in batch]
             job = partial(token_nll, rows=[rows[i] for i in batch], counted=counted)
-            for i, nll in zip(batch, self.models[side].run(job), strict=True):
+            for i, nll in zip(batch, model.run(job), strict=True):
                 out[i] = (float(nll.sum()), len(nll))
         return out
 

@@ -20,7 +20,7 @@ from auditor.files import flaw, seal, take_place
 from auditor.models import wire
 from auditor.models.generate import Amplified, Request, Side, demand_amplified
 from auditor.models.http import Client
-from auditor.models.load import load_pair
+from auditor.models.load import load_alone, load_pair
 from auditor.models.pair import ModelPair
 from auditor.types import AdapterVariant
 
@@ -29,6 +29,8 @@ REQUESTS_AT_ONCE = 128  # of one call: what a batch holds
 
 class RemotePair:
     """A `ModelPair` whose weights are on a model server."""
+
+    has_base = True  # of whatever is served
 
     def __init__(self, client: Client, info: wire.PairInfo, tokenizer: Any) -> None:
         self._client, self.tokenizer = client, tokenizer
@@ -135,7 +137,7 @@ def base_on(server: str, name: str) -> str:
 
 
 def open_pair(
-    base: str,
+    base: str | None,
     finetuned: str,
     settings: Settings,
     *,
@@ -145,10 +147,13 @@ def open_pair(
 ) -> ModelPair:
     """A pair in this process, or the pair `name` of the model server, if the settings name one.
 
-    `variant`: of the finetune; a server makes its own (see `Served`). Raises BadModel, UsageError.
+    Without a base, which only a whole model can do without, a pair of the finetune alone. `variant`: of the finetune;
+    a server makes its own (see `Served`). Raises BadModel, UsageError.
     """
     if settings.server is not None:
         return connect(settings.server, name, settings)
+    if base is None:
+        return load_alone(finetuned, settings, name=name)
     return load_pair(base, finetuned, settings, name=name, adapter_base=adapter_base, variant=variant)
 
 
