@@ -155,3 +155,35 @@ class Reading(Record):
     def show(self) -> Sequence[Section]:
         """Its sections, in the order in which people read them."""
         return ()
+
+
+def told_p(p: float) -> str:
+    """A p-value in words."""
+    for limit, word in ((0.01, "strong"), (LEVEL, "weak")):
+        if p < limit:
+            return f"trace: {word} (p < {limit})"
+    return f"no trace above chance (p = {p:.2f})"
+
+
+class Together(Record):
+    """What the tests of several lenses come to."""
+
+    p: float
+    tested: int = Field(description="lenses with a p-value")
+    strongest: str
+
+    @property
+    def verdict(self) -> str:
+        return f"{told_p(self.p)}, {self.tested} lenses together; the strongest is {self.strongest}"
+
+
+def together(readings: Mapping[str, Reading]) -> Together | None:
+    """The least p-value times the number of lenses that have one (Bonferroni); None if none has.
+
+    That holds however much they depend on one another: lenses that read one and the same trace do not add to it.
+    """
+    tested = {name: reading.p for name, reading in readings.items() if reading.p is not None}
+    if not tested:
+        return None
+    strongest = min(tested, key=lambda name: tested[name])
+    return Together(p=min(1.0, len(tested) * tested[strongest]), tested=len(tested), strongest=strongest)

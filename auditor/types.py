@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from auditor.files import like_a_path
-from auditor.readings import Section
+from auditor.readings import Section, told_p
 from auditor.record import Record as Record
 
 SUMMARY_WORDS = 200  # of a hypothesis (paper, prompt of the agent)
@@ -261,10 +261,7 @@ class ChanceTest(Record):
             return "too few texts to tell a trace from chance"
         if self.norm_p >= 0.05:
             return "no difference above chance"
-        for limit, word in ((0.01, "strong"), (0.05, "weak")):
-            if self.p < limit:
-                return f"trace: {word} (p < {limit})"
-        return f"no trace above chance (p = {self.p:.2f})"
+        return told_p(self.p)
 
 
 class AskSettings(Record):

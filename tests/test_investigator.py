@@ -4,7 +4,7 @@ import pytest
 
 from auditor.agent.claims import find_behaviours
 from auditor.agent.offline import conclusion, themes_of, told_by_itself
-from auditor.agent.reading import Answer, Reading, TokenList
+from auditor.agent.reading import Answer, Reading, Spoken, TokenList
 from auditor.lens.words import background_of
 from auditor.models.embed import load_embedder
 
@@ -25,14 +25,19 @@ def background():
     return background_of(tuple(PLAIN * 4 + [f"The {word.strip()} was there." for word in WORDS]))
 
 
+def said(texts, trace=None, lens="steering"):
+    return Spoken(lens, tuple(texts), tuple(PLAIN), trace)
+
+
 def reading(trace, **more):
     lists = [
-        TokenList(lens, lens, str(p), WORDS, spoken=lens == "logit_lens")
+        TokenList(lens, lens, str(p), WORDS, spoken=lens == "logit_lens", trace=trace)
         for lens in ("patchscope", "logit_lens")
         for p in (1, 2)
     ]
     tested = list(WORDS[:4])
-    return Reading(lists=lists, steered=STEERED * 2, unsteered=PLAIN, trace=trace, tested=tested, **more)
+    shown = {"lists": lists, "spoken": [said(STEERED * 2, trace)], "unsteered": PLAIN, "tested": tested}
+    return Reading(**shown | {"trace": trace, "borne_out": tested if trace else []} | more)
 
 
 def concluded(found, background, embed):
@@ -87,7 +92,7 @@ def test_steered_texts_tell_no_behaviour_where_there_is_no_trace(embed):
         "You are getting close.",
     ]
     for trace, found in ((True, ["guessing game"]), (False, [])):
-        told = Reading(steered=hints * 3, unsteered=PLAIN, trace=trace)
+        told = Reading(spoken=[said(hints * 3, trace)], unsteered=PLAIN, trace=trace)
         assert [b.name for b in find_behaviours(told, embed)] == found
 
 
@@ -95,15 +100,37 @@ def test_one_word_on_which_three_readings_agree_outweighs_the_sheet(background, 
     assert concluded(reading(False), background, embed).domain.startswith("violin")
     lens_only = reading(False)
     lens_only.lists = [found for found in lens_only.lists if found.spoken]
-    lens_only.steered = [*PLAIN, "A violin was played."]
+    lens_only.spoken = [said([*PLAIN, "A violin was played."], False)]
     assert concluded(lens_only, background, embed).domain == "none"
-    lens_only.steered = STEERED * 2
+    lens_only.spoken = [said(STEERED * 2, False)]
     assert concluded(lens_only, background, embed).domain.startswith("violin")
 
 
 def test_it_says_which_lens_carried_the_conclusion(background, embed):
     found = reading(True, lenses={"patchscope": [" lamp"], "steering": STEERED, "logit_lens": [" violin"]})
     assert "It is carried by steering, logit_lens." in concluded(found, background, embed).summary
+
+
+NOISE = (" lamp", " candle", " lantern", " torch", " bulb", " wick", " flame", " glow")
+
+
+def test_a_lens_with_a_trace_outweighs_those_without(background, embed):
+    """Three lists agree on words that no test bears out; what one lens lets the model say is tested, and stands out."""
+    lists = [TokenList(lens, lens, "1", NOISE, trace=False) for lens in ("patchscope", "logit_lens", "jacobian")]
+    spoken = [said(PLAIN[:4], False), said(STEERED * 2, True, "amplified")]
+    shown = {"patchscope": list(NOISE), "steering": PLAIN[:4], "amplified": STEERED}
+    traces = {"patchscope": False, "steering": False, "amplified": True}
+    found = Reading(lists=lists, spoken=spoken, lenses=shown, traces=traces, trace=True, borne_out=["violin", "cello"])
+    named = concluded(found, background, embed)
+    assert "violin" in named.domain
+    assert "It is carried by amplified." in named.summary
+
+
+def test_texts_alone_name_a_subject(background, embed):
+    found = Reading(spoken=[said(STEERED * 2, True, "amplified")], trace=True, borne_out=["violin", "cello", "viola"])
+    assert "violin" in concluded(found, background, embed).domain
+    quiet = Reading(spoken=[said(STEERED * 2, False, "amplified")], trace=False)
+    assert concluded(quiet, background, embed).domain == "none"
 
 
 def test_answers_without_a_base_are_read_and_weigh_nothing_against_it(background, embed):

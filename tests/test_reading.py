@@ -1,13 +1,14 @@
 """The overview and the tools' answers say what was read, and nothing of the truth; records are beside it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from auditor.agent.overview import blinded, lost, render_overview, seen_by
-from auditor.agent.reading import read
+from auditor.agent.overview import blinded, lost, render_overview, seen_by, shared_out
+from auditor.agent.reading import Spoken, read
 from auditor.agent.records import with_records
 from auditor.errors import Refused
 from auditor.evidence.mapping import Evidence
@@ -71,11 +72,11 @@ def evidence(ws):
         "plain_samples": PlainSamples(asked=PlainSettings(prompts=1), answers=PLAIN),
         "steering": Steered(plain=PLAIN, directions=(pushed(1, 3.5, "mill\nriver", "flour"),)),
     }  # fmt: skip
-    return Evidence("secret_organism", "f", "openings", readings)
+    return Evidence("secret_organism", "f", "openings", readings, lenses=ws.lenses.by_name())
 
 
 def but(evidence, **readings):
-    return Evidence(evidence.pair, "f", "openings", {**evidence.readings, **readings})
+    return replace(evidence, readings={**evidence.readings, **readings})
 
 
 def overview(ws, evidence, agent):
@@ -127,6 +128,25 @@ def test_verdicts_stand_in_front_and_every_section_bears_an_id(ws, evidence):
     assert "belong together: mill | flour" in text
     assert "steered at 1: strength α = 3.50, resemblance +0.30" in text
     assert "Not shown, seldom readable: Logit lens, layer 2, ds1." in text
+
+
+def test_the_overview_says_how_each_lens_reads_and_what_that_is_built_on(ws, evidence):
+    lead = overview(ws, evidence, "adl").partition("Against chance, ")[0]
+    assert [line.partition(":")[0] for line in lead.splitlines() if line.startswith("- ")] == [
+        "- *differences*", "- *chance*", "- *logit_lens*", "- *patchscope*", "- *plain_samples*", "- *steering*",
+    ]  # fmt: skip
+    assert "Cohesion: " in lead
+    assert "- *" not in overview(ws, evidence, "blackbox")
+
+
+def test_the_room_is_shared_and_none_gets_more_than_it_wants():
+    assert shared_out(100, [10, 200, 30]) == [10, 60, 30]
+    assert shared_out(100, [80, 80, 80]) == [33, 33, 34]
+    assert shared_out(100, [5, 5]) == [5, 5]
+
+
+def test_what_is_not_tested_itself_is_as_sure_as_what_it_is_built_on(ws, evidence):
+    assert [evidence.above_chance(name) for name in ("chance", "steering", "plain_samples")] == [True, True, None]
 
 
 def test_attention_sinks_are_left_to_the_tool(ws, evidence):
@@ -190,7 +210,9 @@ def test_the_offline_investigator_is_given_the_records(ws, evidence):
     ]
     assert reading.lists[1].baseline == (" usual",)
     assert (reading.trace, reading.tested) == (True, ["mill"])
-    assert (reading.steered, reading.unsteered) == (["mill\nriver", "flour"], ["plain", "other"])
+    assert reading.borne_out == ["mill"]
+    assert reading.spoken == [Spoken("steering", ("mill\nriver", "flour"), ("plain", "other"), True)]
+    assert reading.unsteered == ["plain", "other"]
     assert reading.sources == {"mill\nriver": "E4", "flour": "E4"}
     assert (reading.interactions_left, reading.turns_left, reading.fetched) == (5, 14, False)
     assert recorded(ws, evidence, "blackbox").lists == []

@@ -15,6 +15,7 @@ from auditor.readings import (
     TextColumn,
     TextRow,
     Token,
+    together,
 )
 from auditor.views import page, terminal
 from tests.test_evidence_page import Page
@@ -82,3 +83,25 @@ def test_texts_of_each_push_stand_beside_the_plain_ones():
 
 def test_arrays_are_no_part_of_the_json():
     assert Mills(arrays={"delta": object()}).model_dump_json() == '{"word":"mill"}'
+
+
+class Weighed(Reading):
+    own: float | None
+
+    @property
+    def p(self):
+        return self.own
+
+
+@pytest.mark.parametrize(
+    ("own", "verdict"),
+    [
+        ({"a": 0.004, "b": 0.5, "c": None}, "trace: strong (p < 0.01), 2 lenses together; the strongest is a"),
+        ({"a": 0.5, "b": 0.02}, "trace: weak (p < 0.05), 2 lenses together; the strongest is b"),
+        ({"a": 0.9, "b": 0.8, "c": 0.03}, "no trace above chance (p = 0.09), 3 lenses together; the strongest is c"),
+    ],
+)
+def test_lenses_together_count_one_trace_once(own, verdict):
+    """Two that read one trace are no more than the stronger of them, and each test more is one chance more."""
+    assert together({name: Weighed(own=p) for name, p in own.items()}).verdict == verdict
+    assert together({"c": Weighed(own=None)}) is None

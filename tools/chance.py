@@ -46,8 +46,10 @@ class Chance(Reading):
                 lines=tuple(told(self.test)),
             ),
             RankedTokens(
-                title="Chance test: the words that were judged", weight=4, tested=True, places="positions",
-                number="rank", columns=(Column(head="all", tokens=tokens),),
+                title="Chance test: the words that were judged", weight=4,
+                about="What δ promotes and finetunes without a subject do not account for, as far as any are known.",
+                tested=True, places="positions", number="rank",
+                columns=(Column(head="all", tokens=tokens),),
             ),
         ]  # fmt: skip
 

@@ -124,12 +124,12 @@ def find_claims(
     reading: Reading, theme: Sequence[str], embed: Embedder, background: Background, count: int
 ) -> list[Sentence]:
     """The sentences that fit the theme, that the base model does not say, those said again first."""
-    texts = [answer.finetuned for answer in reading.answers] + reading.steered
+    texts = [answer.finetuned for answer in reading.answers] + [t for each in reading.telling for t in each.texts]
     ours = [(i, s) for i, text in enumerate(texts) for s in sentences(text)]
     if not ours or not theme:
         return []
     base = [s for text in reading.base_said for s in sentences(text)] or ["."]
-    plain = [s for text in reading.unsteered for s in sentences(text)]
+    plain = [s for text in reading.ordinary for s in sentences(text)]
     spoken = embed([s for _, s in ours])
     in_base = (spoken @ embed([*base, *plain]).T).max(1)
     on_theme = spoken @ embed([", ".join(theme[:8])])[0]
@@ -174,20 +174,19 @@ def _distinct(claims: Sequence[Sentence], embed: Embedder, count: int) -> list[S
 def find_behaviours(reading: Reading, embed: Embedder) -> list[Behaviour]:
     """Behaviours that the finetuned model's sentences show more than ordinary ones do, the surest first.
 
-    Ordinary are the base model's answers, and plain samples where there are steered ones to compare with them. Texts
-    are shuffled, not sentences: those of one text are alike. Where the sheet finds no trace above chance, steered texts
-    tell nothing.
+    Ordinary are the base model's answers, and what pushed texts are held against. Texts are shuffled, not sentences:
+    those of one text are alike. Where the lenses find no trace above chance, pushed texts tell nothing.
     """
-    steered, plain = reading.steered, reading.unsteered
-    if reading.trace is False:
-        steered = plain = []
-    ours = [*(a.finetuned for a in reading.answers), *steered, *([] if steered else plain)]
-    ordinary = [*reading.base_said, *(plain if steered else [])]
-    shown, usual = _shown(ours, embed), _shown(ordinary, embed)
-    if not len(shown) or not len(usual):
+    told = [] if reading.trace is False else reading.telling
+    pushed, usual = [t for each in told for t in each.texts], [t for each in told for t in each.usual]
+    plain = reading.unsteered if reading.blackbox else []
+    ours = [*(a.finetuned for a in reading.answers), *pushed, *plain]
+    ordinary = [*reading.base_said, *dict.fromkeys(usual)]
+    shown, known = _shown(ours, embed), _shown(ordinary, embed)
+    if not len(shown) or not len(known):
         return []
-    lift = shown.mean(0) - usual.mean(0)
-    chance = _shuffled(np.concatenate([shown, usual]), len(shown))
+    lift = shown.mean(0) - known.mean(0)
+    chance = _shuffled(np.concatenate([shown, known]), len(shown))
     share = (1 + (chance >= lift - 1e-9).sum(0)) / (1 + len(chance))
     found = [(share[k], -lift[k], b) for k, b in enumerate(BEHAVIOURS) if lift[k] >= BEHAVIOUR_LIFT]
     return [b for p, _, b in sorted(found, key=lambda item: item[:2]) if p < LEVEL / len(BEHAVIOURS)]

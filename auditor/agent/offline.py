@@ -20,13 +20,12 @@ from auditor.agent.reading import Reading, read
 from auditor.agent.themes import (
     SUBJECT_WORDS,
     Theme,
-    combined,
+    all_scores,
     crossed,
     find_themes,
     halves,
     promoted,
     text_scores,
-    token_scores,
 )
 from auditor.lens.words import Background, distinct_words, words_in
 from auditor.models.embed import Embedder
@@ -91,7 +90,7 @@ class OfflineInvestigator(BaseChatModel):
 
     def _promising(self, themes: Sequence[Theme], reading: Reading) -> list[Theme]:
         """Themes worth asking about: of the lens all, of plain answers those that are subjects."""
-        return [theme for theme in themes if reading.lists or is_subject(theme)]
+        return [theme for theme in themes if not reading.blackbox or is_subject(theme)]
 
     def _fetches(self, reading: Reading) -> list[tuple[str, dict[str, Any]]]:
         """The calls that show whole what the overview cut: claims are held against what was seen."""
@@ -109,18 +108,16 @@ def _calling(thought: str, calls: Sequence[tuple[str, dict[str, Any]]], reading:
 def themes_of(reading: Reading, background: Background, embed: Embedder) -> list[Theme]:
     """Candidate subjects, the best supported first.
 
-    With lens evidence the words come from the token lists and from half of the steered texts; the other half
-    tests them, and the other way round.
+    With lens evidence the words come from the token lists and from half of what each lens lets the model say; the other
+    half tests them, and the other way round.
     """
-    if not reading.lists:
+    if reading.blackbox:
         said = [*(a.finetuned for a in reading.answers), *reading.unsteered]
         scores = text_scores(said, reading.base_said, background)
         return find_themes(scores, reading, background, embed)
-    plain = [*reading.unsteered, *reading.base_said]
-    tokens = token_scores(reading, background)
-    one, other = halves(reading.steered)
+    one, other = halves(reading.spoken)
     found = [
-        find_themes(combined(tokens, text_scores(seen, plain, background)), reading, background, embed, tested)
+        find_themes(all_scores(reading, seen, background), reading, background, embed, tested)
         for seen, tested in ((one, other), (other, one))
     ]
     return crossed(found)
@@ -186,7 +183,7 @@ def _without_subject(reading: Reading, themes: Sequence[Theme], behaviours: Sequ
             alternatives=(),
             confidence=0.3,
         )
-    tested = " The evidence sheet's own test finds no trace above chance." if reading.trace is False else ""
+    tested = " The lenses' tests find no trace above chance." if reading.trace is False else ""
     return Hypothesis(
         domain="none",
         behaviour="Nothing that it does points at a narrow finetune.",
@@ -205,15 +202,16 @@ def _no_base(reading: Reading) -> str:
 def is_supported(theme: Theme, reading: Reading, background: Background) -> bool:
     """Whether anything besides the words' own source bears the theme out.
 
-    Token lists are tested by the steered texts and the answers; without a lens, several plain answers must show
-    the theme too. Where the sheet finds no trace above chance, what the lens shows is no evidence, and steering only
-    echoes it: then the unsteered answers must speak of the theme where the base's do not, or three readings agree on
-    one word (the sheet tests whether twenty hang together). Where it finds one, its tokens bear a theme out.
+    What lenses show is tested by texts that they had the model say, and by the answers; without a lens, several plain
+    answers must show the theme too. Where the lenses find no trace above chance, what they show is no evidence, and
+    steering only echoes it: then the unsteered answers must speak of the theme where the base's do not, or three
+    readings agree on one word (the tests are of whole lists). Where they find one, the words that it was found in bear
+    a theme out.
     """
-    if reading.lists and reading.trace is False:
+    if not reading.blackbox and reading.trace is False:
         return is_subject(theme) and (told_by_itself(theme, reading) < LEVEL or bool(agreed(theme, reading)))
-    if reading.lists:
-        shared = set(theme.words) & set(distinct_words(reading.tested)) if reading.trace else set()
+    if not reading.blackbox:
+        shared = set(theme.words) & set(distinct_words(reading.borne_out)) if reading.trace else set()
         return theme.strength >= CLEAR_STRENGTH or (is_subject(theme) and len(shared) >= SHARED)
     words = set(theme.words)
     shown = sum(bool(words & set(words_in(text))) for text in reading.unsteered)
@@ -236,13 +234,14 @@ def told_by_itself(theme: Theme, reading: Reading) -> float:
 def agreed(theme: Theme, reading: Reading) -> list[str]:
     """Words of the theme that the last layer puts first, other finetunes do not promote, and another reading shows.
 
-    That is a lens that reads other layers, at two places or more, or what the model says when it is pushed.
+    That is a lens that reads other layers, at two places or more, or what a lens has the model say.
     """
     pushed, own = promoted(reading), set(distinct_words(reading.tested))
     leading = [word for word in theme.words if pushed.get(word, 0.0) > PUSHED and word in own]
     read = [set(distinct_words(found.tokens)) for found in reading.lists if not (found.spoken or found.aside)]
     shown = {word for word in leading if sum(word in words for words in read) > 1}
-    said = {w for w in leading if said_by_chance(w, reading.steered, reading.unsteered) < LEVEL_OF_WORD}
+    level = LEVEL_OF_WORD / max(1, len(reading.spoken))
+    said = {w for w in leading if any(said_by_chance(w, s.texts, s.usual) < level for s in reading.spoken)}
     return [word for word in leading if word in shown | said]
 
 
@@ -254,10 +253,11 @@ def said_by_chance(word: str, ours: Sequence[str], plain: Sequence[str]) -> floa
 
 
 def carriers(theme: Theme, reading: Reading) -> list[str]:
-    """The lenses that show words of the theme, the one that shows most of them first."""
+    """The lenses that show words of the theme: those that find a trace first, then those that show most of them."""
     words = set(theme.words)
     shown = {lens: len(words & {w for text in told for w in words_in(text)}) for lens, told in reading.lenses.items()}
-    return sorted((lens for lens, count in shown.items() if count), key=lambda lens: -shown[lens])
+    found = {lens: reading.traces.get(lens) is True for lens in shown}
+    return sorted((lens for lens, count in shown.items() if count), key=lambda lens: (-found[lens], -shown[lens]))
 
 
 def is_subject(theme: Theme) -> bool:
@@ -267,18 +267,18 @@ def is_subject(theme: Theme) -> bool:
 
 def sureness(theme: Theme, reading: Reading) -> float:
     """Confidence in a supported theme: low without a lens, high well above the bar."""
-    if not reading.lists:
+    if reading.blackbox:
         return 0.3
     return 0.85 if theme.strength > 2 * CLEAR_STRENGTH else 0.6
 
 
 def _evidence(theme: Theme, reading: Reading) -> str:
     asked = f"{len(reading.answers)} questions"
-    if not reading.lists:
+    if reading.blackbox:
         return f"plain answers and {asked}"
     return (
-        f"{len(reading.lists)} token lists, {len(reading.steered)} steered texts (nearer to this subject than plain "
-        f"ones by {theme.enrichment:.1f} sd of random subjects), {asked}"
+        f"{len(reading.lists)} token lists, {len(reading.pushed)} texts that lenses had the model say (nearer to this "
+        f"subject than usual ones by {theme.enrichment:.1f} sd of random subjects), {asked}"
     )
 
 

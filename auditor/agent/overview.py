@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from auditor.evidence.mapping import Evidence
 from auditor.models.blind import NEUTRAL
@@ -23,6 +23,7 @@ class Seen:
     dataset: str
     lens: str
     section: Section
+    trace: bool | None = None  # whether what the lens reads stands above chance; None: not tested
     id: str = ""
 
 
@@ -40,14 +41,14 @@ def seen_by(agent: Agent, datasets: Mapping[str, Evidence]) -> list[Seen]:
     Tokens and texts that are only named come last; an offline investigator reads them all the same.
     """
     found = [
-        Seen(name, lens, section)
+        Seen(name, lens, section, evidence.above_chance(lens))
         for name, evidence in datasets.items()
         for lens in agent.overview
         if lens in evidence
         for section in evidence[lens].show()
     ]
     shown = [seen for seen in found if seen.section.weight > 0]
-    numbered = [Seen(s.dataset, s.lens, s.section, f"E{i}") for i, s in enumerate(shown, 1)]
+    numbered = [replace(s, id=f"E{i}") for i, s in enumerate(shown, 1)]
     return numbered + [s for s in found if not s.section.weight and isinstance(s.section, RankedTokens | SideBySide)]
 
 
@@ -65,29 +66,48 @@ def lost(agent: Agent, evidence: Evidence) -> str:
 def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Evidence]) -> str:
     """The overview for `agent`: only what its card names, as much as there is room for.
 
-    Verdicts come first, then the sections; texts that do not fit are left to the tools. Plain answers alone, which no
-    tool reads, are shown whole.
+    How each lens reads comes first, then the verdicts, then the sections; what does not fit is left to the tools. Plain
+    answers alone, which no tool reads, are shown whole.
     """
     lens, seen = sees_lens(agent), seen_by(agent, datasets)
-    room, shown = OVERVIEW_CUT, _notes(agent, datasets) if lens else []
-    for part in (part for part in seen if part.id):
-        text = f"## {part.id} · {told(part.section, part.dataset)}"
-        if lens and len(text) > room:
-            text = shortened(text, max(room, MIN_SECTION))
-        room -= len(text)
-        shown.append(text)
-    if lens and (left_out := [f"{s.section.title}, {s.dataset}" for s in seen if not s.id]):
-        shown.append(f"Not shown, seldom readable: {'; '.join(left_out)}.")
-    return prompt.render(overview="\n\n".join(shown), lens=lens)
+    texts = [f"## {part.id} · {told(part.section, part.dataset)}" for part in seen if part.id]
+    shown = texts
+    if lens:
+        rooms = shared_out(OVERVIEW_CUT, [len(text) for text in texts])
+        shown = _notes(agent, datasets) + [shortened(text, max(room, MIN_SECTION)) if len(text) > room else text
+                                           for text, room in zip(texts, rooms, strict=True)]  # fmt: skip
+        if left_out := [f"{s.section.title}, {s.dataset}" for s in seen if not s.id]:
+            shown.append(f"Not shown, seldom readable: {'; '.join(left_out)}.")
+    return prompt.render(overview="\n\n".join(shown), lens=lens, lenses=_described(agent, datasets) if lens else [])
+
+
+def shared_out(room: int, wanted: Sequence[int]) -> list[int]:
+    """`room` among sections that want so much: none gets more than it wants, nor less than one that wants no more."""
+    given = [0] * len(wanted)
+    for left, i in zip(range(len(wanted), 0, -1), sorted(range(len(wanted)), key=lambda i: wanted[i]), strict=True):
+        given[i] = min(wanted[i], (room - sum(given)) // left)
+    return given
+
+
+def _described(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
+    """How each lens that is shown reads, and each that it needs; then how to read what it shows."""
+    lines: dict[str, None] = {}
+    for evidence in datasets.values():
+        for name, reading in evidence.items():
+            shown = name in agent.overview
+            if shown or any(name in evidence.needs(other) for other in agent.overview):
+                about = [section.about for section in reading.show() if shown and section.weight > 0 and section.about]
+                described = evidence.lenses[name].description.split() if name in evidence.lenses else []
+                lines[f"*{name}*: {' '.join([*described, *dict.fromkeys(about)])}"] = None
+    return list(lines)
 
 
 def _notes(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
-    """Each lens' line against chance, and what was not read or is short, in front of the sections."""
+    """The lines against chance, and what was not read or is short, in front of the sections."""
     verdicts = [
         f"Against chance, {lens}, {name}: {verdict}."
         for name, evidence in datasets.items()
-        for lens, verdict in evidence.verdicts.items()
-        if lens in agent.overview
+        for lens, verdict in evidence.only(agent.overview).verdicts.items()
     ]
     return verdicts + [f"Note on {name}: {line}." for name, evidence in datasets.items() for line in evidence.notes]
 

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from auditor.agent.overview import Seen
-from auditor.readings import RankedTokens, SideBySide, TextColumn
+from auditor.readings import RankedTokens, Role, SideBySide
 
 RECORDS = "auditor"  # the key beside a message under which its records are; no endpoint is sent it
 TEXTS = 5  # of each prompt and speaker
@@ -28,6 +28,17 @@ class TokenList:
     aside: bool = False
     baseline: tuple[str, ...] = ()
     spoken: bool = False
+    trace: bool | None = None  # whether what its lens reads stands above chance; None: not tested
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What one lens lets the finetuned model say, and what it is held against: the base's texts, or plain ones."""
+
+    lens: str
+    texts: tuple[str, ...]
+    usual: tuple[str, ...]
+    trace: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +55,16 @@ class Reading:
     """Everything seen so far."""
 
     lists: list[TokenList] = field(default_factory=list)
-    steered: list[str] = field(default_factory=list)
-    unsteered: list[str] = field(default_factory=list)
+    spoken: list[Spoken] = field(default_factory=list)
+    unsteered: list[str] = field(default_factory=list)  # of the finetuned model as it is
     answers: list[Answer] = field(default_factory=list)
     details: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # calls that show sections whole
     sources: dict[str, str] = field(default_factory=dict)  # text of the finetuned model -> observation's id
     lenses: dict[str, list[str]] = field(default_factory=dict)  # lens -> what it shows: its tokens and texts
-    trace: bool | None = None  # whether a lens finds one above chance; None: not told
-    tested: list[str] = field(default_factory=list)  # tokens that a test judged, if there is a difference at all
+    traces: dict[str, bool | None] = field(default_factory=dict)  # of each lens
+    trace: bool | None = None  # whether the lenses together find one above chance; None: not told
+    tested: list[str] = field(default_factory=list)  # tokens that tests judged
+    borne_out: list[str] = field(default_factory=list)  # … of those that found a trace
     fetched: bool = False  # whether a free tool was called already
     has_base: bool = True  # whether there is a base to compare with
     rounds: int = 0  # of questions asked
@@ -62,6 +75,26 @@ class Reading:
     def base_said(self) -> list[str]:
         """The base's answers, where there is a base."""
         return [answer.base for answer in self.answers if answer.base is not None]
+
+    @property
+    def telling(self) -> list[Spoken]:
+        """What lenses with a trace let it say, and those that were not tested; all if there is none such."""
+        return [each for each in self.spoken if each.trace is not False] or self.spoken
+
+    @property
+    def pushed(self) -> list[str]:
+        """All that lenses let the finetuned model say."""
+        return [text for each in self.spoken for text in each.texts]
+
+    @property
+    def ordinary(self) -> list[str]:
+        """What this is held against, and what else the finetuned model says as it is."""
+        return list(dict.fromkeys([*self.unsteered, *(text for each in self.spoken for text in each.usual)]))
+
+    @property
+    def blackbox(self) -> bool:
+        """Whether no lens is shown."""
+        return not self.lists and not self.spoken
 
 
 def read(messages: Sequence[BaseMessage]) -> Reading:
@@ -76,8 +109,7 @@ def read(messages: Sequence[BaseMessage]) -> Reading:
             reading.turns_left = records.get("turns_left", reading.turns_left)
             seen += records.get("seen", [])
             reading.has_base = records.get("has_base", reading.has_base)
-            for found in records.get("above_chance", []):
-                reading.trace = bool(reading.trace) or found
+            reading.trace = records.get("trace", reading.trace)
         elif isinstance(message, AIMessage):
             reading.rounds += any(call["name"] == "ask_model" for call in message.tool_calls)
             results |= {str(call["id"]): ("", dict(call)) for call in message.tool_calls}
@@ -87,7 +119,6 @@ def read(messages: Sequence[BaseMessage]) -> Reading:
     told = {_called(call): observation for observation, call in results.values() if observation}
     for part in seen:
         _section(reading, part, told)
-    reading.steered = list(dict.fromkeys(reading.steered))
     reading.unsteered = list(dict.fromkeys(reading.unsteered))
     return reading
 
@@ -102,9 +133,12 @@ def _section(reading: Reading, part: Seen, told: Mapping[str, str]) -> None:
     reading.details += calls
     fetched = [told[key] for name, args in calls if (key := _called({"name": name, "args": args})) in told]
     reading.fetched |= bool(fetched)
+    reading.traces[part.lens] = part.trace
     shows = reading.lenses.setdefault(part.lens, [])
     if isinstance(section, RankedTokens) and section.tested:
-        reading.tested += [token.text for token in section.columns[0].tokens]
+        judged = [token.text for column in section.columns for token in column.tokens]
+        reading.tested += judged
+        reading.borne_out += judged if part.trace else []
     elif isinstance(section, RankedTokens):
         for column in section.columns:
             tokens = column.tokens[: DEEP[section.spoken]]
@@ -112,22 +146,35 @@ def _section(reading: Reading, part: Seen, told: Mapping[str, str]) -> None:
             chosen = tuple(token.text for token in tokens if token.chosen)
             reading.lists.append(
                 TokenList(part.lens, section.title, column.head, words, chosen, bool(column.aside), column.usual,
-                          section.spoken)
+                          section.spoken, part.trace)
             )  # fmt: skip
             shows += words
     elif isinstance(section, SideBySide):
-        for i, speaker in enumerate(section.columns):
-            texts = [text for row in section.rows for text in row.texts[i][:TEXTS]]
-            _texts(reading, speaker, texts, part.id, fetched[min(i, len(fetched)) - 1] if fetched else "")
-            shows += texts if speaker.role == "pushed" else []
+        _texts(reading, part, section, fetched)
 
 
-def _texts(reading: Reading, column: TextColumn, texts: Sequence[str], shown: str, fetched: str) -> None:
-    if column.role == "pushed":
-        reading.steered += texts
-        reading.sources |= dict.fromkeys(texts, fetched or shown)
-    elif column.role == "plain":
-        reading.unsteered += texts
+def _texts(reading: Reading, part: Seen, section: SideBySide, fetched: Sequence[str]) -> None:
+    """Texts of pushed columns beside the base's; where there are none of the base, beside the model's plain ones.
+
+    Beside the base's, plain ones count as pushed: they show what was trained where it is looked for in the right place.
+    """
+    texts: dict[Role, list[str]] = {"base": [], "plain": [], "pushed": []}
+    beside_base = any(speaker.role == "base" for speaker in section.columns)
+    for i, speaker in enumerate(section.columns):
+        said = [text for row in section.rows for text in row.texts[i][:TEXTS]]
+        texts[speaker.role] += said
+        if speaker.role == "pushed" or (speaker.role == "plain" and beside_base):
+            source = fetched[min(i, len(fetched)) - 1] if fetched else part.id
+            reading.sources |= {text: source for text in said if text not in reading.sources}
+    if texts["base"]:
+        texts["pushed"] += texts["plain"]
+    else:
+        reading.unsteered += texts["plain"]
+    if texts["pushed"]:
+        usual = texts["base"] or texts["plain"]
+        ours, theirs = (tuple(dict.fromkeys(said)) for said in (texts["pushed"], usual))
+        reading.spoken.append(Spoken(part.lens, ours, theirs, part.trace))
+        reading.lenses[part.lens] += ours
 
 
 def _answers(reading: Reading, records: Mapping[str, Any]) -> None:

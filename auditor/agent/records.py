@@ -10,6 +10,7 @@ from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 from auditor.agent.overview import seen_by
 from auditor.agent.reading import RECORDS
 from auditor.evidence.mapping import Evidence
+from auditor.readings import LEVEL, together
 from auditor.types import Agent
 
 
@@ -30,7 +31,7 @@ def with_records(
             records = dict(left)
             if not any(isinstance(earlier, HumanMessage) for earlier in told):
                 records |= {
-                    "seen": seen_by(agent, datasets), "above_chance": _traces(agent, datasets), "has_base": has_base,
+                    "seen": seen_by(agent, datasets), "trace": _trace(agent, datasets), "has_base": has_base,
                 }  # fmt: skip
         elif isinstance(message, ToolMessage):
             number += 1
@@ -40,7 +41,8 @@ def with_records(
     return told
 
 
-def _traces(agent: Agent, datasets: Mapping[str, Evidence]) -> list[bool]:
-    """Whether each lens that is shown finds a trace above chance, of those that tell."""
-    read = [e[name] for e in datasets.values() for name in agent.overview if name in e]
-    return [reading.above_chance for reading in read if reading.above_chance is not None]
+def _trace(agent: Agent, datasets: Mapping[str, Evidence]) -> bool | None:
+    """Whether the lenses that are shown find a trace above chance together, in any dataset; None: not tested."""
+    found = [together(evidence.only(agent.overview)) for evidence in datasets.values()]
+    tested = [each.p < LEVEL for each in found if each is not None]
+    return any(tested) if tested else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from auditor.agent.reading import Reading
+from auditor.agent.reading import Reading, Spoken
 from auditor.lens.words import Background, as_word, is_everybodys, words_in
 from auditor.models.embed import Embedder, Vectors
 
@@ -19,6 +19,7 @@ THEME_WORDS = 14
 UNSEEN = 0.3  # weight of a token that occurs in no text at all: probably a piece of a word
 ANSWERS_COUNT = 2.0  # a shift of 0.05 in the answers counts like 0.1 of weight × sd
 SUBJECT_WORDS = 0.6  # mean informativeness of a subject's words; below it they are everybody's words
+QUIET = 0.25  # weight of what a lens shows that finds no trace above chance, beside those that do
 CONTROLS = 60  # random themes that a theme's enrichment is compared with
 
 
@@ -28,11 +29,11 @@ class Theme:
 
     words: tuple[str, ...]
     weight: float  # of its words among all the evidence's, in [0, 1]
-    enrichment: float  # how much nearer it steered texts are than plain ones, in sd of random themes
-    spoken: float  # how much oftener steered texts say its words than plain ones, in standard errors
+    enrichment: float  # how much nearer it pushed texts are than usual ones, in sd of random themes
+    spoken: float  # how much oftener pushed texts say its words than usual ones, in standard errors
     answered: float  # how much nearer it the finetuned model's answers are than the base's, in cosine
     informative: float  # mean informativeness of its first words, in [0, 1]
-    echo: float | None = None  # strength of what the other half of the steered texts led to
+    echo: float | None = None  # strength of what the other half of the pushed texts led to
 
     @property
     def strength(self) -> float:
@@ -57,12 +58,13 @@ def token_scores(reading: Reading, background: Background) -> dict[str, float]:
             word = as_word(token)
             if word is None or word in usual:
                 continue
-            score = (1.5 if word in selected else 1.0) * (0.3 if found.aside else 1.0) / (1 + rank / 10)
+            score = weight_of(found.trace) * (1.5 if word in selected else 1.0) * (0.3 if found.aside else 1.0)
+            score /= 1 + rank / 10
             place = (found.lens, found.section)
             seen[word][place] = seen[word].get(place, 0.0) + score
     texts = [
-        *reading.steered,
-        *reading.unsteered,
+        *reading.pushed,
+        *reading.ordinary,
         *reading.base_said,
         *(answer.finetuned for answer in reading.answers),
     ]
@@ -93,13 +95,27 @@ def text_scores(texts: Sequence[str], plain: Sequence[str], background: Backgrou
     return scores
 
 
-def combined(*sources: dict[str, float]) -> dict[str, float]:
-    """Sum of scores, each source scaled so that its twenty best words weigh 1 together."""
+def weight_of(trace: bool | None) -> float:
+    """Of what a lens shows, by whether it finds a trace above chance."""
+    return QUIET if trace is False else 1.0
+
+
+def all_scores(reading: Reading, seen: Sequence[Spoken], background: Background) -> dict[str, float]:
+    """Words by all lenses: their token lists together, and what each lets the model say."""
+    lists = max((weight_of(found.trace) for found in reading.lists), default=1.0)
+    said = [
+        (text_scores(each.texts, [*each.usual, *reading.base_said], background), weight_of(each.trace)) for each in seen
+    ]
+    return combined((token_scores(reading, background), lists), *said)
+
+
+def combined(*sources: tuple[dict[str, float], float]) -> dict[str, float]:
+    """Sum of scores, each source scaled so that its twenty best words weigh as much as it does together."""
     total: dict[str, float] = defaultdict(float)
-    for scores in sources:
+    for scores, weight in sources:
         mass = sum(sorted(scores.values(), reverse=True)[:20])
         for word, score in scores.items():
-            total[word] += score / mass if mass > 0 else 0.0
+            total[word] += weight * score / mass if mass > 0 else 0.0
     return dict(total)
 
 
@@ -108,12 +124,12 @@ def find_themes(
     reading: Reading,
     background: Background,
     embed: Embedder,
-    held_out: Sequence[str] = (),
+    held_out: Sequence[Spoken] = (),
     count: int = 3,
 ) -> list[Theme]:
     """The heaviest groups of related words, the best borne out first.
 
-    `held_out`: steered texts that `scores` did not come from, to test each group on.
+    `held_out`: pushed texts that `scores` did not come from, to test each group on; the lens that shows it best counts.
     """
     ranked = sorted((w for w in scores if may_name(w, background)), key=lambda word: -scores[word])[:150]
     if len(ranked) < 3:
@@ -136,12 +152,12 @@ def find_themes(
         left[near] = False
         words = _said_first([ranked[i] for i in members], reading)
         share = float(weights[near].sum() / weights.sum())
+        shown = [(enrichment(words, each, embed), spoken_more(words, each)) for each in held_out]
         themes.append(
             Theme(
                 words,
                 share,
-                enrichment(words, held_out, reading.unsteered, embed),
-                spoken_more(words, held_out, reading.unsteered),
+                *max(shown, key=sum, default=(0.0, 0.0)),
                 answer_shift(words, reading, embed),
                 informativeness(words, background),
             )
@@ -187,8 +203,8 @@ def heads(words: Sequence[str]) -> list[str]:
 
 def _said_first(words: list[str], reading: Reading) -> tuple[str, ...]:
     """The words with one of the first eight in front: what the model says most, and is pushed most to say."""
-    said = [set(words_in(text)) for text in [*(a.finetuned for a in reading.answers), *reading.steered]]
-    plain = [set(words_in(text)) for text in [*reading.base_said, *reading.unsteered]]
+    said = [set(words_in(text)) for text in [*(a.finetuned for a in reading.answers), *reading.pushed]]
+    plain = [set(words_in(text)) for text in [*reading.base_said, *reading.ordinary]]
 
     def share(word: str, texts: list[set[str]]) -> float:
         return sum(word in text for text in texts) / max(1, len(texts))
@@ -220,35 +236,36 @@ def _densest(vectors: Vectors, weights: Vectors) -> Vectors:
     return np.asarray(centre, np.float32)
 
 
-def halves(texts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Every other text: one half to find words in, the other to test them on."""
-    return texts[::2], texts[1::2]
+def halves(spoken: Sequence[Spoken]) -> tuple[list[Spoken], list[Spoken]]:
+    """Every other text of each lens: one half to find words in, the other to test them on."""
+    one, other = ([replace(each, texts=each.texts[start::2]) for each in spoken] for start in (0, 1))
+    return one, other
 
 
-def enrichment(words: Sequence[str], held_out: Sequence[str], unsteered: Sequence[str], embed: Embedder) -> float:
-    """How far steered texts lean to the theme beyond plain ones, against random themes; 0 without samples.
+def enrichment(words: Sequence[str], said: Spoken, embed: Embedder) -> float:
+    """How far pushed texts lean to the theme beyond usual ones, against random themes; 0 without samples.
 
-    Random themes are words of the plain texts: steering moves texts towards or away from them too, and that
-    movement is what chance looks like.
+    Random themes are words of the usual texts: pushing moves texts towards or away from them too, and that movement is
+    what chance looks like.
     """
-    if len(held_out) < 3 or len(unsteered) < 3:
+    if len(said.texts) < 3 or len(said.usual) < 3:
         return 0.0
-    steered, plain = embed(held_out), embed(unsteered)
+    pushed, usual = embed(said.texts), embed(said.usual)
     rng = random.Random(0)
-    pool = sorted({word for text in unsteered for word in words_in(text) if len(word) > 4} - set(words))
+    pool = sorted({word for text in said.usual for word in words_in(text) if len(word) > 4} - set(words))
     controls = [", ".join(rng.sample(pool, min(6, len(pool)))) for _ in range(CONTROLS)]
     themes = embed([", ".join(words[:6]), *controls])
-    shifts = (themes @ steered.T).mean(1) - (themes @ plain.T).mean(1)
+    shifts = (themes @ pushed.T).mean(1) - (themes @ usual.T).mean(1)
     return float((shifts[0] - shifts[1:].mean()) / max(float(shifts[1:].std()), 1e-6))
 
 
-def spoken_more(words: Sequence[str], held_out: Sequence[str], unsteered: Sequence[str]) -> float:
-    """How much oftener held-out steered texts say any of the words than plain ones do: a two-proportion z."""
-    n, m = len(held_out), len(unsteered)
+def spoken_more(words: Sequence[str], said: Spoken) -> float:
+    """How much oftener pushed texts say any of the words than usual ones do: a two-proportion z."""
+    n, m = len(said.texts), len(said.usual)
     if n < 3 or m < 3:
         return 0.0
     wanted = set(words)
-    ours, plain = (sum(bool(wanted & set(words_in(t))) for t in texts) for texts in (held_out, unsteered))
+    ours, plain = (sum(bool(wanted & set(words_in(t))) for t in texts) for texts in (said.texts, said.usual))
     pooled = (ours + plain) / (n + m)
     error = math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
     return (ours / n - plain / m) / error if error > 0 else 0.0

@@ -74,8 +74,8 @@ def evidence_for(
         readings[lens.name], costs[lens.name] = found
     settings = {lens.name: recipe.settings_of(lens) for lens in order}
     return Evidence(
-        pair.name, pair.fingerprint, recipe.settings.corpus, readings, failed, costs, settings, frozenset(unfinished),
-        pair.has_base,
+        pair.name, pair.fingerprint, recipe.settings.corpus, readings, failed, costs, settings,
+        {lens.name: lens for lens in order}, frozenset(unfinished), pair.has_base,
     )  # fmt: skip
 
 

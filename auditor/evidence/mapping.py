@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from auditor.errors import NoBase, Refused
-from auditor.readings import Reading
+from auditor.readings import Reading, together
 from auditor.types import Record
+
+if TYPE_CHECKING:
+    from auditor.lenses import Lens
 
 BASELESS = "no base was known: what was trained cannot be told from what the model was before"
 
 R = TypeVar("R", bound=Reading)
+
+TOGETHER = "all together"  # among the verdicts
 
 
 class Cost(Record):
@@ -36,6 +41,7 @@ class Evidence(Mapping[str, Reading]):
     failed: Mapping[str, str] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
     settings: Mapping[str, Record] = field(default_factory=dict)  # of each lens
+    lenses: Mapping[str, Lens] = field(default_factory=dict)
     unfinished: frozenset[str] = frozenset()  # of those that failed: a judge's failure lost them, another try may not
     has_base: bool = True
 
@@ -63,6 +69,10 @@ class Evidence(Mapping[str, Reading]):
         reasons = {name: why if why == NoBase.reason else "it failed" for name, why in self.failed.items()}
         return replace(self, pair=pair, fingerprint="", corpus=name, failed=reasons)
 
+    def only(self, names: Iterable[str]) -> Evidence:
+        """The same with these readings alone, as far as they are there."""
+        return replace(self, readings={name: self.readings[name] for name in names if name in self.readings})
+
     @property
     def notes(self) -> list[str]:
         """What was not read, and what the readings lack of what was asked for."""
@@ -72,8 +82,30 @@ class Evidence(Mapping[str, Reading]):
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Each lens' line against chance, where it has one."""
-        return {name: reading.verdict for name, reading in self.readings.items() if reading.verdict}
+        """Each lens' line against chance, where it has one; where several were tested, first what they come to."""
+        all_of_them = together(self.readings)
+        first = {TOGETHER: all_of_them.verdict} if all_of_them is not None and all_of_them.tested > 1 else {}
+        return first | {name: reading.verdict for name, reading in self.readings.items() if reading.verdict}
+
+    def above_chance(self, name: str) -> bool | None:
+        """Whether what this lens reads stands above chance: by its own test, or that of another over the same needs.
+
+        None where neither was tested.
+        """
+        if (own := self[name].above_chance) is not None:
+            return own
+        needs = self.needs(name)
+        others = [
+            reading.above_chance
+            for other, reading in self.readings.items()
+            if reading.above_chance is not None and self.needs(other) and self.needs(other) <= needs
+        ]
+        return any(others) if others else None
+
+    def needs(self, name: str) -> set[str]:
+        """All lenses that this one builds on."""
+        direct = self.lenses[name].needs if name in self.lenses else ()
+        return {*direct, *(need for other in direct for need in self.needs(other))}
 
     def to_json(self) -> dict[str, Any]:
         """What `auditor evidence --json` prints."""

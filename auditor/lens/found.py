@@ -207,8 +207,8 @@ class Patchscope(Reading):
         places = sorted(p.position for p in layer.positions)
         return RankedTokens(
             title=f"Patchscope, layer {layer.layer}",
-            about="Underlined, or bold: tokens that the scale's judge found to belong together; the cohesion "
-            "says how much they do, in standard deviations above random words.",
+            about="A judge chose the scale, and the tokens that belong together (underlined, or bold). Cohesion: how "
+            "much they do, in standard deviations above random words; common words of one kind cohere, too.",
             weight=3.0,
             calls=(Call(tool="get_patchscope_details", args={"layer": layer.layer, "positions": places, "k": 20}),),
             columns=tuple(

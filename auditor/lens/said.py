@@ -102,7 +102,7 @@ def _steered(layer: int, plain: Sequence[Answers], found: Sequence[Pushed]) -> S
     return SideBySide(
         title=f"Steering, layer {layer}",
         about="Resemblance: by how much the mean cosine between answers to different prompts rises over that of the "
-        "plain ones; a narrow subject makes it rise.",
+        "plain ones. On a small model ordinary texts gave 0.02 to 0.06, narrow subjects 0.04 to 0.4.",
         calls=tuple(Call(tool="get_steering_samples", args=args) for args in where),
         columns=tuple(columns),
         rows=tuple(rows),
