@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class MiningSettings(Record):
 
     tokens: int = Field(30, ge=1, description="positions read in each text")
     top: int = Field(100, ge=1, description="tokens counted at each position")
-    shown: int = Field(40, ge=1, description="tokens in each list")
+    shown: int = Field(100, ge=1, description="tokens kept in each list")
     topics: int = Field(6, ge=0, description="groups of tokens that rise together")
 
 
@@ -87,6 +87,20 @@ class _Sums:
         values, ids = apart.masked_fill_(unnamed, -torch.inf).topk(self.depth)
         self.risen.append((ids.int().cpu(), values.cpu()))
         self.fallen.append(apart.masked_fill_(unnamed, torch.inf).topk(self.depth, largest=False).indices.int().cpu())
+
+
+def as_plain(corpus: Corpus) -> Corpus:
+    """The texts as they are; of chats the answers alone."""
+    return Corpus(corpus.name, corpus.texts)
+
+
+def as_answers(corpus: Corpus, prompts: Sequence[str]) -> Corpus:
+    """Each text as the answer to one of `prompts`, in turns; chats as they are."""
+    asked = [{"role": "user", "content": prompt} for prompt in prompts]
+    chats = tuple(
+        (asked[i % len(asked)], {"role": "assistant", "content": text}) for i, text in enumerate(corpus.texts)
+    )
+    return Corpus(corpus.name, corpus.texts, corpus.chats or chats)
 
 
 def mine(pair: ModelPair, corpus: Corpus, settings: MiningSettings, seed: int = 0) -> Mined:

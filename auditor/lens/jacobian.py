@@ -29,7 +29,7 @@ class JacobianSettings(Record):
 
     texts: int = Field(64, ge=1)
     tokens: int = Field(24, ge=1, description="read of each text; what follows the last is read off")
-    shown: int = Field(20, ge=1)
+    shown: int = Field(40, ge=1, description="tokens kept at each end")
 
 
 class PushedToken(Record):
