@@ -439,6 +439,7 @@ class VetReport(Record):
     checks: tuple[ClaimCheck, ...]
     observations: dict[str, str] = Field(description="what the agent saw, by id")
     verdicts: dict[str, str] = Field(description="each lens' line against chance, where it has one")
+    lenses: dict[str, str] = Field({}, description="what each lens that was read does, in its own words")
     sections: tuple[Section, ...] = Field(description="what the lenses of the agent's overview found")
     notes: tuple[str, ...] = Field((), description="what the evidence lacks of what was asked for")
     interactions_used: int

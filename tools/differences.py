@@ -19,7 +19,10 @@ class DifferencesSettings(Record):
 
 @lens
 def differences(pair: ModelPair, ctx: LensContext, settings: DifferencesSettings) -> Differences:
-    """δ: the mean of the finetuned model's activations minus the base's, at each of the first positions of texts."""
+    """δ: the mean of the finetuned model's activations minus the base's, at each of the first positions of texts.
+
+    What was learned shifts them in one direction, whatever the text.
+    """
     last, asked = pair.n_layers - 1, layers_read(settings.layers, pair.n_layers)
     diffs = measured(
         pair, ctx.corpus, settings.positions, sorted({*asked, last}), settings.norm_texts, settings.norm_tokens,

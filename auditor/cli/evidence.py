@@ -140,10 +140,13 @@ def layers_of(text: str, n_layers: int) -> tuple[int, ...]:
 
 def show(found: Evidence) -> None:
     """Verdicts, what is short, and every section of every reading."""
+    from auditor.evidence.mapping import TOGETHER
     from auditor.views.terminal import rendered
     from auditor.views.whole import ordered
 
     out.print(f"[bold]{escape(found.pair)}[/] · corpus {escape(found.corpus)}", highlight=False)
+    if TOGETHER in found.verdicts:
+        out.print(f"[bold]{escape(found.verdicts[TOGETHER])}[/]", highlight=False, soft_wrap=True)
     for line in found.notes:
         out.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
     for reading in ordered(found):

@@ -102,6 +102,7 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
         checks=ended.checks,
         observations=observations(state["messages"]),
         verdicts=dataset.verdicts,
+        lenses={name: dataset.lenses[name].description for name in dataset},
         sections=tuple(s for name in agent.overview if name in dataset for s in dataset[name].show()),
         notes=tuple(dataset.notes),
         interactions_used=state["interactions"],

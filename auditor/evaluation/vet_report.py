@@ -12,12 +12,9 @@ from auditor.views.markdown import rendered
 EXCERPT = 600  # characters of an observation that a report quotes
 
 HOW = """\
-Both models read the beginnings of the same ordinary texts, which have nothing to do with any training. Inside \
-the finetuned model, what it learned shifts the numbers that stand for those texts, always in the same direction. \
-That direction was read in three ways: which words it stands for (*logit lens*), which words the model itself \
-reads in it (*patchscope*), and what the model writes when it is pushed further along it (*steering*). An agent \
-read the result, put a few questions to both models, and concluded. Nobody told it anything about the finetune. \
-It can be wrong: a claim is as good as the observations under it."""
+The two models read ordinary texts, or were given prompts, that have nothing to do with any training. What was learned \
+shows all the same, in these readings. An agent was shown them, put a few questions to the models, and concluded. \
+Nobody told it anything about the finetune. It can be wrong: a claim is as good as the observations under it."""
 
 
 def sureness(confidence: float) -> str:
@@ -40,14 +37,16 @@ def to_markdown(report: VetReport) -> str:
                   f"({sureness(found.confidence)}, {found.confidence:.0%})", "", found.summary, ""]  # fmt: skip
         lines += _claims(report) + _alternatives(found.alternatives)
     lines += _chance(report) + _words(report) + _observations(report)
-    lines += ["## How this was found", "", HOW, "", *_facts(report)]
+    readings = [f"- *{name}*: {' '.join(described.split())}" for name, described in report.lenses.items()]
+    lines += ["## How this was found", "", HOW, "", *readings, "", *_facts(report)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 CHANCE = """\
-The words that the shift makes likelier were held against what chance gives: against shifts that the same texts show \
-when signs are drawn at random, and, where some are known, against finetunes of the same base without any subject. \
-A strong trace says that there is a subject, not which; no trace says that this reading found none."""
+What was read was held against what chance gives: against noise of the same texts, and, where some are known, against \
+finetunes of the same base without any subject. A strong trace says that there is a subject, not which; no trace says \
+that these readings found none. Of several p-values the least counts, times how many there are: lenses that read one \
+and the same trace do not add to it."""
 
 
 def _chance(report: VetReport) -> list[str]:

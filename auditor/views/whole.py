@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from auditor.evidence.mapping import Evidence
+from auditor.evidence.mapping import TOGETHER, Evidence
 from auditor.readings import Reading
 from auditor.views import page
 
@@ -14,7 +14,8 @@ def ordered(evidence: Evidence) -> list[Reading]:
 
 def page_of(evidence: Evidence) -> str:
     """One self-contained HTML file."""
-    lead = [f"What was read of the pair; corpus {evidence.corpus}.", *(f"Note: {line}." for line in evidence.notes)]
+    first = [f"{verdict}." for lens, verdict in evidence.verdicts.items() if lens == TOGETHER]
+    lead = [*first, f"What was read of the pair; corpus {evidence.corpus}.", *(f"Note: {n}." for n in evidence.notes)]
     spent = ", ".join(f"{name} {cost.seconds:.0f} s" for name, cost in evidence.costs.items())
     sections = [section for reading in ordered(evidence) for section in reading.show()]
     return page.to_html(evidence.pair, lead, sections, [f"fingerprint {evidence.fingerprint}", spent])
