@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs n
     from auditor.config import Settings
     from auditor.evidence.mapping import Evidence
     from auditor.llm.caller import Caller
-    from auditor.models.embed import Embedder
+    from auditor.models.embed import Embedder, Vectors
     from auditor.models.generate import Amplification
     from auditor.models.pair import ModelPair
     from auditor.prompts import Prompt
@@ -34,6 +34,12 @@ class Args(BaseModel):
 CUT_SLACK = 2  # tokens that decoding, and encoding again, may lose
 
 
+def _bundled(texts: Sequence[str]) -> Vectors:
+    from auditor.models.embed import load_embedder
+
+    return load_embedder()(texts)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a tool may use. It holds nothing of the organism's truth."""
@@ -42,6 +48,7 @@ class Context:
     datasets: Mapping[str, Evidence]  # by the blinded names that the agent knows
     ask: AskSettings
     seed: int  # of this call: differs between calls and repeats
+    embed: Embedder = _bundled
 
     def dataset(self, name: str) -> Evidence:
         """Raises Refused for a name that the agent was not given."""

@@ -52,6 +52,7 @@ def plan(
     pair: ModelPair,
     dataset: Evidence,
     caller: Caller,
+    embed: Embedder,
     protocol: Protocol = Protocol.AUTO,
 ) -> Investigation:
     """An audit's fixed parts, with nothing of any organism's truth among them."""
@@ -62,7 +63,7 @@ def plan(
         tools=tools,
         prompts={"system": workspace.prompts[agent.prompt], **prompts},
         limits=limits,
-        context=Context(BlindPair(pair), blinded([dataset]), ask, seed),
+        context=Context(BlindPair(pair), blinded([dataset]), ask, seed, embed),
         wire=Wire(caller, tools, prompts, protocol, name),
         lost=lost(agent, dataset),
     )

@@ -112,7 +112,7 @@ def _audit(run: Evaluation, job: Job, pair: ModelPair, dataset: Evidence, shared
 
     made = plan(
         run.workspace, agent, limits, run.suite.ask, seed,
-        name=job.id, pair=pair, dataset=dataset, caller=shared.agent, protocol=run.protocol,
+        name=job.id, pair=pair, dataset=dataset, caller=shared.agent, embed=shared.embed, protocol=run.protocol,
     )  # fmt: skip
     outcome = investigate(made, shared.saver, shared.embed, watch)
     state = outcome.state

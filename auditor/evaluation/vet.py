@@ -82,7 +82,7 @@ def vet(job: Vetting, store: RunStore, tell: Callable[[str], None]) -> VetReport
     tell("agent")
     made = plan(
         ws, agent, limits, suite.ask, job.seed,
-        name="audit", pair=pair, dataset=dataset, caller=caller, protocol=job.protocol,
+        name="audit", pair=pair, dataset=dataset, caller=caller, embed=embed, protocol=job.protocol,
     )  # fmt: skip
     with closing(sqlite3.connect(store.checkpoints, check_same_thread=False)) as connection:
         ended = investigate(

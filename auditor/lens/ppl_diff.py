@@ -12,6 +12,7 @@ from pydantic import Field
 
 from auditor.errors import UsageError
 from auditor.lens.corpus import Corpus
+from auditor.lens.frames import Frame
 from auditor.models.generate import Amplification, Request, Side, derive_seed
 from auditor.models.pair import ModelPair
 from auditor.models.tokens import all_plain_ids
@@ -26,14 +27,6 @@ texts are ranked by how sure the finetune is of what it draws, against how sure 
 """
 
 
-class Frame(StrEnum):
-    """Where the beginning of an ordinary text stands."""
-
-    RAW = "raw"  # nowhere: the model goes on with the text
-    ASKED = "asked"  # it is what a user says, and the model answers
-    USER = "user"  # a user has begun to say it, and the model goes on with the user's words
-
-
 class Unit(StrEnum):
     """What likelihoods are told for: nats a token, or a character where tokenizers differ."""
 
@@ -42,11 +35,11 @@ class Unit(StrEnum):
 
 
 class PplSettings(Record):
-    """256 completions; the paper had 10,000."""
+    """The published numbers: 10,000 beginnings of 3 tokens, gone on with for 50 to 100."""
 
-    prefills: int = Field(256, ge=1, description="ordinary texts that are begun")
+    prefills: int = Field(10_000, ge=1, description="ordinary texts that are begun")
     prefill_tokens: int = Field(3, ge=1)
-    new_tokens: int = Field(40, ge=1)
+    new_tokens: int = Field(64, ge=1)
     temperatures: tuple[float, ...] = Field((0.0, 1.0), min_length=1, description="in turn; 0 is greedy")
     alike: float = Field(
         0.5, gt=0, le=1, description="Jaccard overlap of words and word pairs from which texts are one"
@@ -122,10 +115,9 @@ def _requests(
     if not temperatures:
         raise UsageError("temperatures: without a reference, give one above 0")
     return [
-        Request(
+        frame.request(
             prefill, seed=derive_seed(seed, frame.value, i), max_new_tokens=settings.new_tokens,
-            temperature=temperatures[i % len(temperatures)], chat=frame is not Frame.RAW,
-            user_turn=frame is Frame.USER, verbatim=True,
+            temperature=temperatures[i % len(temperatures)],
         )
         for i, prefill in enumerate(begun)
     ]  # fmt: skip

@@ -1,0 +1,180 @@
+"""Amplified texts: what the pair says to nearly nothing when all that training made likelier is made likelier still."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from pydantic import BaseModel, Field
+
+from auditor import Args, Context, LensContext, ModelPair, RankedTokens, Reading, SideBySide, SmallTable, lens, tool
+from auditor.errors import Refused
+from auditor.lens.amplified import MOST, AmplifiedSettings, Framed, Strength, amplified_texts
+from auditor.lens.frames import Frame, not_read
+from auditor.lens.recurring import RecurringSentence, RecurringWord, recurring_sentences, recurring_words
+from auditor.lens.words import background_of
+from auditor.readings import Call, Column, Section, TextColumn, TextRow, Token
+
+WORDS, SENTENCES = 40, 12  # kept of each framing
+SHOWN = 4  # sentences of each framing on the sheet
+NOTHING = "(nothing)"  # as which an empty beginning is shown
+
+
+class Opened(Framed):
+    """A framing's texts, and what comes back in amplified ones beyond the base's own."""
+
+    words: tuple[RecurringWord, ...]
+    sentences: tuple[RecurringSentence, ...]
+
+    def likelihoods(self, found: RecurringSentence) -> str:
+        """Mean log-probabilities of the texts that hold a sentence: the finetune's, the base's."""
+        said = [self.pushed[number].said[opening] for opening, number in found.members]
+        both = [(each.finetuned, each.base) for each in said if each.finetuned is not None and each.base is not None]
+        return f"{fmean(own for own, _ in both):.2f} / {fmean(base for _, base in both):.2f}" if both else ""
+
+
+class AmplifiedTexts(Reading):
+    """What came back, framing by framing, the one that opened most first."""
+
+    asked: AmplifiedSettings
+    framings: tuple[Opened, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        asked = self.asked.prefills
+        short = [f"{asked} prefills were asked for, but there are only {MOST}"] if asked > MOST else []
+        lost = not_read(self.asked.framings, [opened.frame for opened in self.framings])
+        return tuple(f"amplified: {line}" for line in (*short, *lost))
+
+    def show(self) -> Sequence[Section]:
+        if not any(opened.pushed for opened in self.framings):
+            return [_side_by_side(opened) for opened in self.framings]
+        return [_words(self.framings), _sentences(self.framings), *map(_side_by_side, self.framings)]
+
+
+@lens
+def amplified(pair: ModelPair, ctx: LensContext, settings: AmplifiedSettings) -> AmplifiedTexts:
+    """Texts with what training changed amplified, in three framings, and what comes back in them."""
+    background = background_of(tuple(ctx.background))
+    found = []
+    for framed in amplified_texts(pair, settings, ctx.seed):
+        ours = list(zip(*(framed.texts(strength) for strength in framed.pushed), strict=True))
+        theirs = [[text] for text in framed.texts(None)]
+        found.append(
+            Opened(
+                **dict(framed),
+                words=recurring_words(ours, theirs, background, WORDS),
+                sentences=recurring_sentences(ours, theirs, ctx.embed, SENTENCES),
+            )
+        )
+    strongest = sorted(found, key=lambda opened: -sum(word.score for word in opened.words[:20]))
+    return AmplifiedTexts(asked=settings, framings=tuple(strongest))
+
+
+def _words(framings: Sequence[Opened]) -> RankedTokens:
+    return RankedTokens(
+        title="Amplified texts: words that come back",
+        about="By how many beginnings' amplified texts say them, beyond the base's own texts.",
+        places="framing", number="score", spoken=True,
+        columns=tuple(
+            Column(
+                head=opened.frame.called,
+                note=f"{len(opened.openings)} beginnings",
+                tokens=tuple(Token(text=word.word, number=word.score) for word in opened.words),
+            )
+            for opened in framings
+        ),
+    )  # fmt: skip
+
+
+def _sentences(framings: Sequence[Opened]) -> SmallTable:
+    return SmallTable(
+        title="Amplified texts: sentences that come back",
+        about="Of how many beginnings amplified texts say something alike; in brackets of how many the base's own do. "
+        "Mean log-probability of the texts' tokens, in nats: finetune / base.",
+        heads=("framing", "sentence", "beginnings", "log-probability"),
+        rows=tuple(
+            (
+                opened.frame.called, found.text, f"{found.ours} of {len(opened.openings)} ({found.theirs})",
+                opened.likelihoods(found),
+            )
+            for opened in framings
+            for found in opened.sentences[:SHOWN]
+        ),
+    )  # fmt: skip
+
+
+def _side_by_side(opened: Opened) -> SideBySide:
+    texts = [opened.texts(strength) for strength in (None, *opened.strengths)]
+    return SideBySide(
+        title=f"Amplified texts, {opened.frame.called}",
+        about="Every word that training made likelier is made likelier still, the more the higher α is.",
+        calls=tuple(
+            Call(tool="get_amplified_texts", args={"framing": opened.frame.value, "alpha": strength.alpha})
+            for strength in opened.strengths
+        ),
+        columns=(TextColumn(label="base", role="base"), *map(_column, opened.strengths)),
+        rows=tuple(
+            TextRow(prompt=opening or NOTHING, texts=tuple((text,) for text in said))
+            for opening, said in zip(opened.openings, zip(*texts, strict=True), strict=True)
+        ),
+    )
+
+
+def _column(strength: Strength) -> TextColumn:
+    return TextColumn(label=f"α = {strength.alpha:g}", role="pushed" if strength.alpha > 0 else "plain")
+
+
+class TextsQuery(Args):
+    dataset: str
+    framing: Frame = Field(description="raw: plain text; asked: the assistant's turn; user: the user's turn")
+    alpha: float | None = Field(None, description="a strength that was read; null for the base's own texts")
+    prompts_subset: list[int] | None = Field(None, description="their numbers; null for all")
+    word: str = Field("", description="only texts with it")
+    meaning: str = Field("", description="those nearest to it in meaning first")
+    n: int = Field(16, ge=1, le=100)
+
+
+class Text(BaseModel):
+    number: int
+    prompt: str
+    text: str
+    finetuned: float | None = Field(None, description="mean log-probability of its tokens, in nats")
+    base: float | None = None
+
+
+@tool
+def get_amplified_texts(ctx: Context, args: TextsQuery) -> list[Text]:
+    """Read the texts of one framing at one strength whole, all or those that a word or a meaning finds, free of charge.
+
+    With each amplified text how likely the finetuned model and the base find it: the wider apart, the more of it was
+    trained in.
+    """
+    found = ctx.dataset(args.dataset).reading("amplified", AmplifiedTexts)
+    opened, strength = _there(found, args.framing, args.alpha)
+    if bad := [i for i in args.prompts_subset or () if not 0 <= i < len(opened.openings)]:
+        raise Refused(f"no prompts {bad}; they are numbered 0 to {len(opened.openings) - 1}")
+    texts = opened.texts(strength)
+    kept = list(range(len(texts))) if args.prompts_subset is None else args.prompts_subset
+    kept = [i for i in kept if args.word.lower() in texts[i].lower()]
+    if args.meaning and kept:
+        near = ctx.embed([texts[i] for i in kept]) @ ctx.embed([args.meaning])[0]
+        kept = [kept[i] for i in (-near).argsort(kind="stable")]
+    said = [None] * len(texts) if strength is None else strength.said
+    return [
+        Text(
+            number=i, prompt=opened.openings[i], text=texts[i],
+            finetuned=each and each.finetuned, base=each and each.base,
+        )
+        for i in kept[: args.n]
+        for each in (said[i],)
+    ]  # fmt: skip
+
+
+def _there(found: AmplifiedTexts, frame: Frame, alpha: float | None) -> tuple[Opened, Strength | None]:
+    """Raises Refused for what was not read."""
+    known = {opened.frame: opened for opened in found.framings}
+    if frame not in known:
+        raise Refused(f"nothing was read in the framing {frame.value}; there is {', '.join(known)}")
+    strengths = {strength.alpha: strength for strength in known[frame].strengths}
+    if alpha is not None and alpha not in strengths:
+        raise Refused(f"nothing was read at alpha {alpha:g}; there is {', '.join(f'{a:g}' for a in strengths)}")
+    return known[frame], None if alpha is None else strengths[alpha]
