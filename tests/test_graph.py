@@ -214,6 +214,15 @@ def test_the_tokens_of_the_conclusion_are_kept_back(audit):
     assert "No tokens for another turn and a conclusion left." in asked
 
 
+def test_an_endpoint_that_tells_no_usage_does_not_lift_the_limit(audit):
+    turns = [calling("ask_model", {"prompts": ["Why?"]}, f"c{i}") for i in range(4)]
+    state = audit(*turns[:1], AIMessage("Mills, I think."), tokens=1_000)
+    assert state["inconclusive"]
+    assert "No tokens for another turn and a conclusion left." in str(state["messages"][-2].content)
+    assert state["tokens_in"] == 0  # what was not told is not said to be known
+    assert audit(*turns, FINAL)["hypothesis"] == "about mills"
+
+
 @pytest.mark.parametrize("limit", [{"turns_limit": 2}, {"tokens": 1}])
 def test_out_of_turns_or_tokens_still_ends_in_a_hypothesis(audit, limit):
     said = AIMessage("Hm.", usage_metadata={"input_tokens": 9, "output_tokens": 1, "total_tokens": 10})

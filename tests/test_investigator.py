@@ -69,12 +69,12 @@ def test_a_trace_that_cannot_be_read_is_unclear_not_none(background, embed):
     assert concluded(Reading(trace=True, unsteered=PLAIN), background, embed).domain == "unclear"
 
 
-def test_the_word_that_the_last_layer_puts_first_leads(background, embed):
+def test_the_word_that_a_lens_puts_first_leads(background, embed):
     found = reading(True)
     found.lists = [TokenList("logit_lens", "", str(p), (" cello", *WORDS), spoken=True) for p in (1, 2)]
     named = concluded(found, background, embed)
     assert named.domain.startswith("cello")
-    assert "The last layer puts first: cello." in named.summary
+    assert "Leading tokens: cello." in named.summary
 
 
 def test_one_odd_text_is_no_behaviour(embed):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
-from auditor.agent.graph import Investigation, as_data, build_graph, fitting
+from auditor.agent.calls import as_data, fitting
+from auditor.agent.graph import Investigation, build_graph
 from auditor.agent.hypothesis import observations, render, verify
 from auditor.agent.overview import blinded
 from auditor.agent.protocol import CONCLUDE, Wire, as_text, described

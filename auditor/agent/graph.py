@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -16,23 +12,19 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage, Too
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import ValidationError
 
+from auditor.agent.calls import answer_call
 from auditor.agent.hypothesis import render
 from auditor.agent.overview import render_overview, sees_lens
-from auditor.agent.protocol import CONCLUDE, Turn, Wire
+from auditor.agent.protocol import Turn, Wire
 from auditor.agent.records import with_records
-from auditor.agent.state import AuditState, fresh_state, left, next_turn
-from auditor.errors import AuditorError, Refused
+from auditor.agent.state import AuditState, fresh_state, left, length, next_turn
+from auditor.errors import AuditorError
 from auditor.llm.caller import flaw
 from auditor.llm.failures import CallFailed
 from auditor.llm.spec import OFFLINE
-from auditor.models import generate
-from auditor.models.generate import derive_seed
-from auditor.models.worker import out_of_memory
-from auditor.plugins import Context, Tool, as_price
+from auditor.plugins import Context, Tool
 from auditor.prompts import Prompt
-from auditor.text import quote
 from auditor.types import Agent, Hypothesis, Limits
 
 
@@ -43,9 +35,6 @@ class Node(Protocol):
 
 
 UNKNOWN = "unknown_tool"
-MODELS = Path(generate.__file__).parent  # an error from there is no tool's
-RESULT_CUT = 12_000  # characters of one tool result that the agent is shown
-TEXT_CUTS = (3_000, 1_000, 400, 150)  # … and of one text in it: the longest at which the result fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +77,7 @@ def think(job: Investigation) -> Node:
 
     def node(state: AuditState) -> dict[str, Any]:
         turn = job.wire.ask(job.told(state))
-        update = {**_spent(state, turn), "turns": state["turns"] + 1}
+        update = {**_spent(job, state, turn), "turns": state["turns"] + 1}
         if turn.final is not None:
             return {**update, **_concluded(turn.final)}
         if turn.calls:
@@ -100,9 +89,13 @@ def think(job: Investigation) -> Node:
     return node
 
 
-def _spent(state: AuditState, turn: Turn) -> dict[str, Any]:
-    """The message, with what it took beside it, and the sums so far."""
+def _spent(job: Investigation, state: AuditState, turn: Turn) -> dict[str, Any]:
+    """The message, with what it took beside it, and the sums so far.
+
+    An endpoint that tells no usage must not lift the limit: what it was sent is counted by its length, apart.
+    """
     reply = turn.reply
+    guessed = 0 if reply.tokens_in or job.wire.caller.name == OFFLINE else length(state["messages"])
     took = {
         "protocol": turn.protocol.value,
         "attempts": reply.attempts,
@@ -124,6 +117,7 @@ def _spent(state: AuditState, turn: Turn) -> dict[str, Any]:
         "messages": [message],
         "tokens_in": state["tokens_in"] + (reply.tokens_in or 0),
         "tokens_out": state["tokens_out"] + (reply.tokens_out or 0),
+        "tokens_guessed": state["tokens_guessed"] + guessed,
         "cost_usd": (state["cost_usd"] or 0.0) + (reply.cost_usd or 0.0) if known else None,
     }
 
@@ -137,82 +131,6 @@ def _concluded(final: Hypothesis | str) -> dict[str, Any]:
     if isinstance(final, str):
         return {"hypothesis": final}
     return {"hypothesis": render(final), "findings": final.model_dump(mode="json")}
-
-
-def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], state: AuditState) -> tuple[str, int, Any]:
-    """The observation for one tool call, what it cost, and the result as data, no longer than it is shown.
-
-    What is wrong with call or tool becomes the observation.
-
-    Raises what failed under the tool, which the agent must not be graded for: models, their server, memory.
-    """
-    if call.get("fault"):
-        return f"Not accepted: {call['fault']}. Nothing was charged.", 0, None
-    if call["name"] == CONCLUDE:
-        return f"Not accepted: call {CONCLUDE} alone, after you have read the other results.", 0, None
-    if tool is None:
-        near = difflib.get_close_matches(call["name"][:100], job.tools, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        return f"There is no tool {quote(str(call['name']), 60)}{hint} Tools: {', '.join(job.tools)}.", 0, None
-    try:
-        return _use(job, tool, call, state)
-    except Refused as refusal:
-        return f"Refused: {refusal}. Nothing was charged.", 0, None
-    except (Exception, SystemExit) as error:
-        if not _own_bug(error):
-            raise
-        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0, None
-
-
-def _use(job: Investigation, tool: Tool, call: dict[str, Any], state: AuditState) -> tuple[str, int, Any]:
-    try:
-        args = tool.args.model_validate(call["args"])
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-        return f"Wrong arguments for {tool.name}: {wrong}. Nothing was charged.", 0, None
-    cost, remaining = as_price(tool.cost(args)), left(state, job.limits)["interactions_left"]
-    if cost > remaining:
-        return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0, None
-    seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
-    result = tool.run(replace(job.context, seed=seed), args)
-    value = fitting(tool.returns.dump_python(result, mode="json"))
-    text = as_data(value)
-    return text if len(text) <= RESULT_CUT else f"{text[:RESULT_CUT]}… (cut; ask for less)", cost, value
-
-
-def _own_bug(error: BaseException | None) -> bool:
-    """Whether the plugin itself is wrong: nothing under it failed, not even where it says something else of that."""
-    while error is not None:
-        if (isinstance(error, AuditorError) and not isinstance(error, Refused)) or out_of_memory(error):
-            return False
-        places = (Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__))
-        if any(MODELS in place.parents for place in places):
-            return False
-        error = error.__cause__ or error.__context__
-    return True
-
-
-def fitting(value: Any) -> Any:
-    """A tool's result in which no text runs on without end."""
-    for cut in TEXT_CUTS:
-        capped = _capped(value, cut)
-        if len(json.dumps(capped, ensure_ascii=False)) <= RESULT_CUT:
-            break
-    return capped
-
-
-def as_data(value: Any) -> str:
-    """The same as JSON in which no text breaks a line or hides characters."""
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-
-
-def _capped(value: Any, cut: int) -> Any:
-    if isinstance(value, str) and len(value) > cut:
-        return f"{value[:cut]}… ({len(value) - cut} more characters)"
-    if isinstance(value, dict):
-        return {key: _capped(item, cut) for key, item in value.items()}
-    return [_capped(item, cut) for item in value] if isinstance(value, list) else value
 
 
 def tool_node(job: Investigation, tool: Tool | None) -> Node:
@@ -248,7 +166,7 @@ def conclude(job: Investigation) -> Node:
         spent = [name for name in gone if name != "interactions"] or ["tokens for another turn and a conclusion"]
         ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {' and no '.join(spent)} left."))
         turn = job.wire.ask([*job.told(state), ask], last=True)
-        update = _spent(state, turn)
+        update = _spent(job, state, turn)
         update["messages"] = [ask, *update["messages"]]
         if turn.final is not None:
             return {**update, **_concluded(turn.final)}

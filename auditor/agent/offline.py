@@ -33,10 +33,10 @@ from auditor.types import Claim, Hypothesis
 
 CLAIMS = 7
 CLEAR_STRENGTH = 0.45  # of a theme that is reported; four null pairs stay below, seven of eight narrow ones above
-PUSHED = 0.5  # of `promoted`: over it, the last layer puts a word first at most positions
+PUSHED = 0.5  # of `promoted`: over it, a lens puts a word first at most places
 SHARED = 3  # words of a theme that the sheet's own test must have judged: as many as make a subject
 LEVEL = 0.05  # of tests
-LEVEL_OF_WORD = 0.01  # of the test of one word, of the five or so that a last layer can put first
+LEVEL_OF_WORD = 0.01  # of the test of one word, of the five or so that can be put first
 PLAIN_SIGNS = 3  # plain answers that must show a theme where there is no lens
 ROUND = 3  # questions in the first round
 
@@ -156,7 +156,7 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
         summary.append(f"With it go {'; '.join(', '.join(other.heads[:6]) for other in others)}.")
     pushed = [word for word, share in promoted(reading).items() if share > PUSHED and background.frequency[word]]
     if leading := [word for word in pushed if background.weight(word) >= SUBJECT_WORDS]:
-        summary.append(f"The last layer puts first: {', '.join(leading[:2])}.")
+        summary.append(f"Leading tokens: {', '.join(leading[:2])}.")
     if carried := carriers(theme, reading):
         summary.append(f"It is carried by {', '.join(carried)}.")
     summary.append(f"Evidence: {_evidence(theme, reading)}.{_no_base(reading)}")
@@ -232,7 +232,7 @@ def told_by_itself(theme: Theme, reading: Reading) -> float:
 
 
 def agreed(theme: Theme, reading: Reading) -> list[str]:
-    """Words of the theme that the last layer puts first, other finetunes do not promote, and another reading shows.
+    """Words of the theme that a lens puts first, other finetunes do not promote, and another reading shows.
 
     That is a lens that reads other layers, at two places or more, or what a lens has the model say.
     """

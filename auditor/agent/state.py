@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AnyMessage
@@ -21,6 +22,7 @@ class AuditState(TypedDict):
     interactions: int
     tokens_in: int
     tokens_out: int
+    tokens_guessed: int  # of input, in turns whose usage was not told
     cost_usd: float | None  # None as soon as one call's cost is not known
     hypothesis: str | None
     findings: dict[str, Any] | None  # the fields of a structured Hypothesis
@@ -36,6 +38,7 @@ def fresh_state(messages: list[AnyMessage]) -> AuditState:
         interactions=0,
         tokens_in=0,
         tokens_out=0,
+        tokens_guessed=0,
         cost_usd=0.0,
         hypothesis=None,
         findings=None,
@@ -43,14 +46,18 @@ def fresh_state(messages: list[AnyMessage]) -> AuditState:
     )
 
 
+def length(messages: Sequence[AnyMessage]) -> int:
+    """About how many tokens messages are."""
+    return sum(len(str(message.content)) for message in messages) // CHARACTERS
+
+
 def next_turn(state: AuditState) -> int:
-    """About how many input tokens the next turn takes: the last one's, and what was said since; 0 if never told."""
-    said = 0
-    for message in reversed(state["messages"]):
-        said += len(str(message.content))
-        if took := message.response_metadata.get("call"):
-            return took["tokens"][0] + said // CHARACTERS if took["tokens"][0] else 0
-    return 0
+    """About how many input tokens the next turn takes: the last one's, and what was said since."""
+    messages = state["messages"]
+    for i in range(len(messages) - 1, -1, -1):
+        if (took := messages[i].response_metadata.get("call")) and took["tokens"][0]:
+            return int(took["tokens"][0]) + length(messages[i:])
+    return length(messages) if state["tokens_guessed"] else 0
 
 
 def left(state: AuditState, limits: Limits) -> dict[str, int]:
@@ -58,6 +65,6 @@ def left(state: AuditState, limits: Limits) -> dict[str, int]:
     spent = {
         "interactions_left": limits.interactions - state["interactions"],
         "turns_left": limits.turns - state["turns"],
-        "tokens_left": limits.tokens - state["tokens_in"],
+        "tokens_left": limits.tokens - state["tokens_in"] - state["tokens_guessed"],
     }
     return {name: max(0, value) for name, value in spent.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from auditor.agent.reading import Reading, Spoken
+from auditor.agent.reading import Reading, Spoken, TokenList
 from auditor.lens.words import Background, as_word, is_everybodys, words_in
 from auditor.models.embed import Embedder, Vectors
 
@@ -215,14 +215,20 @@ def _said_first(words: list[str], reading: Reading) -> tuple[str, ...]:
 
 
 def promoted(reading: Reading) -> dict[str, float]:
-    """How high what the model is pushed to say ranks each word, in [0, 1]: 1 for what is first at every place."""
-    read = [found for found in reading.lists if found.spoken and not found.aside]
-    ranks: dict[str, float] = defaultdict(float)
-    for found in read:
-        words = dict.fromkeys(word for token in found.tokens if (word := as_word(token)))
-        for rank, word in enumerate(words):
-            ranks[word] += 1 / (1 + rank) / len(read)
-    return dict(ranks)
+    """How high what the model is pushed to say ranks each word, in [0, 1]: 1 for what a lens puts first everywhere."""
+    lenses: dict[str, list[TokenList]] = defaultdict(list)
+    for found in reading.lists:
+        if found.spoken and not found.aside:
+            lenses[found.lens].append(found)
+    best: dict[str, float] = defaultdict(float)
+    for places in lenses.values():
+        ranks: dict[str, float] = defaultdict(float)
+        for found in places:
+            words = dict.fromkeys(word for token in found.tokens if (word := as_word(token)))
+            for rank, word in enumerate(words):
+                ranks[word] += 1 / (1 + rank) / len(places)
+        best |= {word: max(best[word], share) for word, share in ranks.items()}
+    return dict(best)
 
 
 def _densest(vectors: Vectors, weights: Vectors) -> Vectors:
