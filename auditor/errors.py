@@ -51,6 +51,8 @@ class BadFile(UsageError):
 class BadModel(UsageError):
     """Weights that are missing, unsafe, or that do not fit the base they are for."""
 
+    code = "bad_model"
+
 
 class GraderFailed(AuditorError):
     """A grader has a bug, or gave something that is no verdict."""

@@ -3,12 +3,13 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import httpx
 import pytest
 
 from auditor.errors import UsageError
 from auditor.models.worker import LEFT
-from auditor.server import library
+from auditor.server import library, readings
 from tests.serving import PROMPT, until
 
 MANY = 12  # more than there are threads for sheets, and for passes
@@ -51,8 +52,7 @@ def slow(monkeypatch):
 @pytest.fixture
 def sheet(served):
     """The evidence of `mill`, by which the tests tell whose answer it was."""
-    recipe, wanted, _ = served.library.recipe("mill", "quickstart", None)
-    return served.library.evidence("mill", recipe, wanted)
+    return served.library.evidence("mill", served.library.plan("mill", "quickstart", None), lambda stage: None)
 
 
 def waiting(served, key):
@@ -117,13 +117,54 @@ def test_what_was_computed_before_waits_for_nobody(served, get, slow, sheet, mon
     assert work.begun == 0
 
 
-def test_when_all_have_left_it_is_stopped(served, get, slow, sheet):
-    work = slow("evidence")
+def leave(served, get):
+    """Ask for evidence and leave while it is computed."""
+    leaves = get("mill", timeout=0.5)
+    until(lambda: waiting(served, "sheet") == 1)
     with pytest.raises(httpx.ReadTimeout):
-        get("mill", timeout=0.5).result(60)
+        leaves.result(60)
+    until(lambda: waiting(served, "sheet") == 0)
+
+
+def test_what_is_kept_is_finished_though_all_have_left(served, get, slow, sheet):
+    work = slow("evidence")
+    leave(served, get)
+    comes_again = get("mill2")
+    until(lambda: waiting(served, "sheet") == 1)
+    work.goes_on.set()
+    assert comes_again.result(60).json()["readings"] == sheet.to_json()["readings"]
+    assert (work.begun, work.left) == (1, 0)
+
+
+def test_what_nobody_comes_for_in_a_while_is_stopped(served, get, slow, sheet, monkeypatch):
+    monkeypatch.setattr(readings, "ALONE", 0.1)
+    work = slow("evidence")
+    leave(served, get)
     until(lambda: work.left == 1)
     work.goes_on.set()
     assert get("mill").result(60).status_code == 200
+
+
+def test_what_nobody_waits_for_is_not_begun(served, get, slow, sheet, monkeypatch):
+    monkeypatch.setattr(readings, "SHEETS", anyio.CapacityLimiter(1))
+    work = slow("evidence")
+    first = get("mill/logit_lens")
+    until(lambda: work.begun == 1)
+    leave_queued = get("mill", timeout=0.5)
+    with pytest.raises(httpx.ReadTimeout):
+        leave_queued.result(60)
+    until(lambda: waiting(served, "sheet") == 1)
+    work.goes_on.set()
+    assert first.result(60).status_code == 200
+    until(lambda: not served.serving.once._doing)
+    assert work.begun == 1
+
+
+def test_a_server_that_ends_gives_up_what_nobody_waits_for(served, get, slow, sheet):
+    work = slow("evidence")
+    leave(served, get)
+    served.serving.once.stop()
+    until(lambda: work.left == 1)
 
 
 def test_a_difference_is_read_once_for_all_who_steer(start_server, slow):

@@ -6,22 +6,29 @@ import json
 import logging
 import os
 import secrets
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
+from weakref import WeakValueDictionary
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from auditor.errors import BadFile
 from auditor.evidence.mapping import Cost
 from auditor.files import flaw, replacing, seal, take_place, write_atomically
 from auditor.lenses import Lens
 from auditor.models.identity import first_line
+from auditor.models.worker import LEFT, ClientGone
 from auditor.readings import Reading
 
 log = logging.getLogger("auditor.evidence")
 
+_LOCKS: WeakValueDictionary[tuple[Path, str, str], threading.Lock] = WeakValueDictionary()
+_LOCKING = threading.Lock()
 READING, ARRAYS = "reading.json", "arrays.safetensors"
 
 
@@ -36,6 +43,20 @@ def kept(root: Path, lens: Lens, key: str) -> tuple[Reading, Cost] | None:
         log.warning("%s; it is read anew", error)
         _set_aside(folder)
         return None
+
+
+@contextmanager
+def alone(root: Path, lens: Lens, key: str) -> Iterator[None]:
+    """Nobody else in this process makes this entry inside. Raises ClientGone if who asks leaves before his turn."""
+    with _LOCKING:
+        lock = _LOCKS.setdefault((root, lens.name, key), threading.Lock())
+    while not lock.acquire(timeout=1):
+        if LEFT.get()():
+            raise ClientGone("who asked has left")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def keep(root: Path, lens: Lens, key: str, reading: Reading, cost: Cost) -> None:
@@ -62,15 +83,23 @@ def _read(folder: Path, lens: Lens, key: str) -> tuple[Reading, Cost]:
     if problem := flaw(folder):
         raise BadFile(folder, problem)
     try:
-        told = json.loads((folder / READING).read_bytes())
-        arrays = load_file(folder / ARRAYS)
-        reading = lens.reading.model_validate_json(json.dumps(told["reading"]))
-        cost = Cost.model_validate(told["cost"])
+        told = (folder / READING).read_text("utf-8")
+        found = unpacked(lens, told, load_file(folder / ARRAYS))
+        own = json.loads(told)["key"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BadFile(folder, f"cannot be read ({first_line(error)})") from error
-    if told["key"] != key:
+    if own != key:
         raise BadFile(folder, "is the reading of something else")
-    return reading.model_copy(update={"arrays": arrays}), cost
+    return found
+
+
+def unpacked(lens: Lens, told: str, arrays: Mapping[str, Tensor]) -> tuple[Reading, Cost]:
+    """A reading and what it cost, from JSON and its arrays. Raises ValueError, KeyError or TypeError for anything
+    else.
+    """
+    parts = json.loads(told)
+    reading = lens.reading.model_validate_json(json.dumps(parts["reading"]))
+    return reading.model_copy(update={"arrays": dict(arrays)}), Cost.model_validate(parts["cost"])
 
 
 def _set_aside(folder: Path) -> None:

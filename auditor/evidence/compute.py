@@ -15,12 +15,13 @@ from auditor.evidence import cache
 from auditor.evidence.counted import Counted
 from auditor.evidence.mapping import Cost, Evidence
 from auditor.evidence.others import Others
-from auditor.evidence.recipe import Recipe, closure
+from auditor.evidence.recipe import Recipe, closure, key_of
+from auditor.evidence.served import ByServer
 from auditor.lenses import Lens
 from auditor.llm.failures import CallFailed, EndpointUnusable
 from auditor.llm.verdict import NoVerdict
-from auditor.models import http
 from auditor.models.generate import Side
+from auditor.models.http import Unusable
 from auditor.models.pair import ModelPair
 from auditor.models.worker import ClientGone
 from auditor.plugins import Grader
@@ -29,7 +30,7 @@ from auditor.readings import Reading
 Report = Callable[[str], None]
 """Told the name of each lens, and of its stages, as it starts."""
 
-FATAL = (BadModel, ClientGone, EndpointUnusable)  # after these nothing else would go better
+FATAL = (BadModel, ClientGone, EndpointUnusable, Unusable)  # after these nothing else would go better
 
 JUDGES = (CallFailed, GraderFailed, NoVerdict)  # a judge failed: another try may not
 
@@ -48,6 +49,7 @@ def evidence_for(
     readings: dict[str, Reading] = {}
     costs: dict[str, Cost] = {}
     unfinished = set[str]()
+    server = ByServer(pair, recipe)
     for lens in order:
         if lost := [need for need in lens.needs if need not in readings]:
             baseless = failed[lost[0]] == NoBase.reason
@@ -56,16 +58,21 @@ def evidence_for(
                 unfinished.add(lens.name)
             continue
         try:
-            key = keys[lens.name] = recipe.key(lens, pair, [keys[need] for need in lens.needs])
-            if (found := cache.kept(root, lens, key)) is None:
-                if not compute:
-                    failed[lens.name] = "it is not in the cache"
-                    continue
-                report(lens.name)
-                found = _read(pair, recipe, lens, {need: readings[need] for need in lens.needs}, report)
-                cache.keep(root, lens, key, *found)
+            parts = recipe.parts(lens, pair, [keys[need] for need in lens.needs])
+            key = keys[lens.name] = key_of(parts)
+            if (found := cache.kept(root, lens, key)) is None and not compute:
+                failed[lens.name] = "it is not in the cache"
+                continue
+            if found is None:
+                with cache.alone(root, lens, key):
+                    if (found := cache.kept(root, lens, key)) is None:  # nobody else has read it meanwhile
+                        report(lens.name)
+                        if (found := server.read(lens, parts, report)) is None:
+                            needed = {need: readings[need] for need in lens.needs}
+                            found = _read(pair, recipe, lens, needed, report)
+                        cache.keep(root, lens, key, *found)
         except Exception as error:
-            if _fatal(error):
+            if isinstance(error, FATAL):
                 raise
             failed[lens.name] = reason_of(error)
             if isinstance(error, JUDGES):
@@ -115,13 +122,6 @@ def _counting(grader: Grader, judged: Counter[str]) -> Grader:
         return grader.run(*given)
 
     return replace(grader, run=run)
-
-
-def _fatal(error: BaseException) -> bool:
-    if isinstance(error, FATAL):
-        return True
-    places = (Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__))
-    return Path(http.__file__) in places  # the server of the pair
 
 
 def reason_of(error: BaseException) -> str:

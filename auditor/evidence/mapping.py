@@ -64,6 +64,10 @@ class Evidence(Mapping[str, Reading]):
             raise Refused(f"{name} is a {type(found).__name__}, where {kind.__name__} is needed")
         return found
 
+    def called(self, pair: str) -> Evidence:
+        """The same under another name of the pair."""
+        return replace(self, pair=pair)
+
     def blinded(self, pair: str, name: str) -> Evidence:
         """The same without what tells whose it is: reasons may name files."""
         reasons = {name: why if why == NoBase.reason else "it failed" for name, why in self.failed.items()}

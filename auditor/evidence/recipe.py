@@ -34,6 +34,7 @@ from auditor.types import Agent, EvidenceSettings, Record, Suite
 from auditor.workspace import Workspace
 
 SAMPLED, SAMPLED_TOKENS = "sampled", 32
+PAIR = "pair"  # the part of a key that tells a pair's weights
 
 
 class _Prompts(BaseModel):
@@ -86,15 +87,15 @@ class Recipe:
         known = [(path, nulls) for path, nulls in self.nulls if nulls.lens == lens.name]
         return [(path, n) for path, n in known if n.read_with(told, self.corpus_drawn_from, self.settings.texts)]
 
-    def key(self, lens: Lens, pair: ModelPair, needed: Sequence[str]) -> str:
-        """Changes whenever the reading could. `needed`: the keys of what it needs.
+    def parts(self, lens: Lens, pair: ModelPair, needed: Sequence[str]) -> dict[str, str]:
+        """Hashes of all that the reading depends on. `needed`: the keys of what it needs.
 
         Raises UsageError if another model that it is held against is not here.
         """
         settings, grading = self.settings_of(lens), self.grading
         judges = [self.graders[getattr(settings, name)] for name in lens.judges]
         parts = {
-            "pair": [pair.fingerprint, pair.dtype],
+            PAIR: [pair.fingerprint, pair.dtype],
             "corpus": self.corpus_sha256,
             "settings": settings.model_dump(mode="json"),
             "suite": [self.settings.texts, self.settings.seed],
@@ -108,7 +109,24 @@ class Recipe:
             "others": [_weights(model, grading.settings) for model in self.others(lens)],
             "code": source_hash(lens.path),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return {name: _digest(part) for name, part in parts.items()}
+
+    def is_own(self, lens: Lens) -> bool:
+        """Whether it takes what no server is given: an LLM that judges, a model beside the pair. Raises UsageError."""
+        return bool(lens.judges and self.grading.llm is not None) or bool(self.others(lens))
+
+
+def key_of(parts: Mapping[str, str]) -> str:
+    """What a reading is kept under."""
+    return _digest(dict(parts))
+
+
+def keys_of(recipe: Recipe, pair: ModelPair, lenses: Iterable[Lens]) -> dict[str, dict[str, str]]:
+    """The parts of each lens' key, needs first. Raises UsageError."""
+    found: dict[str, dict[str, str]] = {}
+    for lens in lenses:
+        found[lens.name] = recipe.parts(lens, pair, [key_of(found[need]) for need in lens.needs])
+    return found
 
 
 def recipe_for(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, grading: GraderContext) -> Recipe:
@@ -229,6 +247,10 @@ def _nulls(ws: Workspace, pair: ModelPair) -> list[tuple[Path, Nulls]]:
     """Files in `evals/nulls` that belong to the pair's base."""
     known = [(shelved.value, read_nulls(shelved.value)) for shelved in ws.nulls]
     return [(path, nulls) for path, nulls in known if nulls.holds_for(pair.base_sources)]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _find(ws: Workspace, relative: str) -> Path:

@@ -25,7 +25,9 @@ def source_hash(path: Path) -> str:
         if (found := _file_of(name)) is not None and found not in files:
             files[found] = None
             waiting += _imported(found)
-    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+    # In no order of folders: the same code gives the same hash wherever it is installed.
+    contents = sorted(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 def _file_of(name: str) -> Path | None:

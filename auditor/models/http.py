@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from auditor.errors import AuditorError, TooLong, UsageError
+from auditor.errors import AuditorError, BadModel, TooLong, UsageError
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -26,7 +26,16 @@ BROKEN_OFF = 3  # answers in a row that were broken off, after which it is not a
 PULSE = 30.0  # seconds without an answer after which the server is asked whether it lives
 SIGN_OF_LIFE = 20.0  # seconds in which it must say so
 MISSED = 3  # such questions in a row without an answer: it is dead
+UNSERVABLE, CHANGED = "unservable", "other_weights"  # codes for a pair that is not there, or no longer the same
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Unusable(UsageError):
+    """The server is away, or lets nobody in by this key or to this pair: whatever else is asked would fail, too."""
+
+
+class Declined(UsageError):
+    """The server answers, but not to this."""
 
 
 class _Later(Exception):
@@ -85,13 +94,13 @@ class Client:
         try:
             return kind.model_validate_json(response.read())
         except ValidationError as error:
-            raise UsageError(f"what answers at {self._address} is no model server of this version") from error
+            raise Unusable(f"what answers at {self._address} is no model server of this version") from error
 
     def _whole(self, parts: Iterator[T]) -> T | None:
         try:
             return next(parts, None)
         except (httpx.TransportError, ValueError) as error:
-            raise AuditorError(f"the model server at {self._address} broke off its answer: {error!r}") from error
+            raise Unusable(f"the model server at {self._address} broke off its answer: {error!r}") from error
 
     def _greet(self) -> None:
         try:
@@ -114,7 +123,7 @@ class Client:
             except _Later as error:
                 broken_off = broken_off + 1 if error.broken_off else 0
                 if broken_off == BROKEN_OFF or time.monotonic() + error.wait > deadline:
-                    raise UsageError(str(error)) from error
+                    raise Unusable(str(error)) from error
                 time.sleep(error.wait)
 
     def _once(self, asked: httpx.Request, stream: bool) -> httpx.Response:
@@ -124,7 +133,7 @@ class Client:
                 return response
             response.read()
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise UsageError(f"no model server answers at {self._address} any more: {error}") from error
+            raise Unusable(f"no model server answers at {self._address} any more: {error}") from error
         except httpx.TransportError as error:
             raise _Later(f"the model server at {self._address} went away: {error!r}", 1, broken_off=True) from error
         raise self._refusal(response)
@@ -143,9 +152,13 @@ class Client:
             return _Later(said, float(after) if after.isdigit() else 1.0)
         if code == TooLong.code:
             return TooLong(said)
+        if code == BadModel.code:
+            return BadModel(said)
         if response.status_code == 401:
-            return UsageError(f"{said}; put its key into AUDITOR_API_KEY")
-        return UsageError(said) if response.status_code in (400, 403, 404, 413, 422) else AuditorError(said)
+            return Unusable(f"{said}; put its key into AUDITOR_API_KEY")
+        if response.status_code in (403, 404) or code in (UNSERVABLE, CHANGED):
+            return Unusable(said)
+        return Declined(said) if response.status_code in (400, 409, 413, 422) else AuditorError(said)
 
     def _attended(self, work: Callable[[], T]) -> T:
         """`work`'s result. While it is waited for, the server is asked whether it lives."""
@@ -163,7 +176,7 @@ class Client:
             if wait([result], PULSE).done:
                 return result.result()
             missed = 0 if self._lives() else missed + 1
-        raise UsageError(f"the model server at {self._address} has given no sign of life since {MISSED} questions")
+        raise Unusable(f"the model server at {self._address} has given no sign of life since {MISSED} questions")
 
     def _lives(self) -> bool:
         try:

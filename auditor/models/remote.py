@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from auditor.config import Settings
-from auditor.errors import UnknownName, UsageError
+from auditor.errors import AuditorError, UnknownName, UsageError
 from auditor.files import flaw, seal, take_place
 from auditor.models import wire
 from auditor.models.generate import Amplified, Request, Side, demand_amplified
-from auditor.models.http import Client
+from auditor.models.http import Client, Unusable
 from auditor.models.load import load_alone, load_pair
 from auditor.models.pair import ModelPair
-from auditor.types import AdapterVariant
+from auditor.types import AdapterVariant, EvidenceSettings
 
 REQUESTS_AT_ONCE = 128  # of one call: what a batch holds
 
@@ -68,6 +68,24 @@ class RemotePair:
             said = self._post("said", wire.Said(side=side, requests=asked, texts=list(texts[part])))
             found += [(float(total), int(count)) for total, count in said.json()]
         return found
+
+    def reading(
+        self, lens: str, settings: EvidenceSettings, parts: Mapping[str, str], tell: Callable[[str], None]
+    ) -> tuple[str, dict[str, Tensor]]:
+        """What the server reads with a lens: JSON with `reading` and `cost`, and its arrays. `tell`: of each stage.
+
+        Raises Declined if the server would read it otherwise than `parts` (of the key) say, AuditorError if the lens
+        failed there.
+        """
+        body = wire.Read(lens=lens, settings=settings, parts=dict(parts))
+        for part in self._client.parts(self._path("reading"), body, wire.unframed):
+            if wire.FAILED in part:
+                raise AuditorError(wire.text_of(part[wire.FAILED]))
+            if wire.READING in part:
+                return wire.text_of(part[wire.READING]), wire.arrays_of(part)
+            if stage := wire.text_of(part[wire.STAGE]).strip():
+                tell(stage)
+        raise Unusable(f"the model server broke off its reading of {lens}")
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         body = wire.Residuals(side=side, layers=list(layers), ids=ids.tolist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -13,10 +13,13 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, PrivateAttr, RootMo
 from safetensors.torch import load, save
 from torch import Tensor
 
-from auditor.errors import AuditorError
+from auditor.errors import AuditorError, BadModel
 from auditor.models.generate import MOST_ALPHA, PLAUSIBILITY, Amplification, Request, Side, Steering
+from auditor.types import EvidenceSettings
 
 ERROR = "error"  # name of the one tensor of a frame that tells what went wrong
+STAGE, READING, FAILED = "stage", "reading", "failed"  # … that tells how far a lens is, what it read, or why not
+ARRAY = "array."  # before the names of a reading's arrays
 LENGTH = 8  # bytes of a frame's length, little-endian
 MOST_TOKENS = 4096  # of one answer
 MOST_BYTES = 64 << 20  # of a body: 1,000 residuals of a 70B model are 33 MB, a third more in base64
@@ -206,6 +209,15 @@ class Swapped(Body):
     vectors: Array
 
 
+class Read(Body):
+    """What one lens reads, with the settings of everything that it needs. `parts`: what the client's key is made of."""
+
+    most_bytes = 1 << 20
+    lens: str = Field(max_length=100)
+    settings: EvidenceSettings
+    parts: dict[str, str] = Field(max_length=50)
+
+
 class PairNamed(BaseModel):
     """A pair that is served, and what it is made of."""
 
@@ -240,9 +252,31 @@ def frame(tensors: dict[str, Tensor]) -> bytes:
     return len(data).to_bytes(LENGTH, "little") + bytes(data)
 
 
+def spelled(text: str) -> Tensor:
+    """A text as a tensor, to go with others."""
+    return torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
+
+
+def text_of(tensor: Tensor) -> str:
+    """What was `spelled`."""
+    return tensor.numpy().tobytes().decode()
+
+
+def beside(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A reading's arrays by names that stand for nothing else in its frame."""
+    return {f"{ARRAY}{name}": array.clone() for name, array in arrays.items()}  # safetensors takes none twice
+
+
+def arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those that stand `beside` a reading."""
+    return {name.removeprefix(ARRAY): array for name, array in tensors.items() if name.startswith(ARRAY)}
+
+
 def framed_error(error: AuditorError) -> bytes:
     """What went wrong, as the last frame of an answer that has begun."""
-    return frame({ERROR: torch.tensor(list(str(error).encode()), dtype=torch.uint8)})
+    return frame(
+        {ERROR: spelled(str(error)), **({BadModel.code: torch.ones(1)} if isinstance(error, BadModel) else {})}
+    )
 
 
 def unframed(chunks: Iterator[bytes]) -> Iterator[dict[str, Tensor]]:
@@ -255,7 +289,8 @@ def unframed(chunks: Iterator[bytes]) -> Iterator[dict[str, Tensor]]:
         while len(held) >= LENGTH and len(held) >= (end := LENGTH + int.from_bytes(held[:LENGTH], "little")):
             tensors = load(bytes(held[LENGTH:end]))
             if ERROR in tensors:
-                raise AuditorError(f"the model server says: {bytes(tensors[ERROR].tolist()).decode()}")
+                kind = BadModel if BadModel.code in tensors else AuditorError
+                raise kind(f"the model server says: {text_of(tensors[ERROR])}")
             yield tensors
             del held[:end]
     if held:

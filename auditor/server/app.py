@@ -12,23 +12,23 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from safetensors.torch import save
 from starlette.exceptions import HTTPException
 
 import auditor
-from auditor.errors import TooLong, UnknownName, UsageError
-from auditor.lens.found import Differences
+from auditor.errors import BadModel, TooLong, UnknownName, UsageError
 from auditor.models.generate import Amplification, Side, Steering, derive_seed
 from auditor.models.generate import Request as TextRequest
+from auditor.models.http import CHANGED, UNSERVABLE
 from auditor.models.worker import ClientGone, OutOfMemory
 from auditor.server import chat, jobs
 from auditor.server.bodies import BodyRoute
 from auditor.server.docs import routes_page
 from auditor.server.guard import BodyTooLong, Guard
 from auditor.server.jobs import QueueFull, compared, ended, proven, pushed, start
-from auditor.server.library import Full, Library, Unservable
+from auditor.server.library import Full, Library, Otherwise, Unservable
 from auditor.server.metrics import Metrics
 from auditor.server.pairs import pair_routes
+from auditor.server.readings import reading_routes
 from auditor.server.schema import Answer, Answers, Asked, BothAsked, ChatRequest, Steered, SteeredAnswer, SteeredAnswers
 from auditor.server.serving import NotReady, Serving, Streamed
 from auditor.server.waiting import in_thread
@@ -49,6 +49,7 @@ def create_app(serving: Serving, key: str | None = None) -> Guard:
     _handle_errors(app, serving.metrics)
     _status_routes(app, serving)
     _text_routes(app, serving)
+    reading_routes(app, serving)
     pair_routes(app, serving)
     return Guard(app, key, serving.metrics)
 
@@ -92,26 +93,6 @@ def _status_routes(app: FastAPI, serving: Serving) -> None:
         """One of them."""
         _known(serving.library, organism)
         return {"id": f"{organism}/{side}", "object": "model", "created": 0, "owned_by": "auditor"}
-
-    @app.get("/v1/evidence/{organism}")
-    async def evidence(organism: str, http: Request, suite: str = "quickstart") -> Any:
-        """What the suite's lenses read in the pair; computed at the first call, which takes minutes, then kept."""
-        async with serving.pair(organism):
-            return (await serving.evidence(http, organism, suite)).to_json()
-
-    @app.get("/v1/evidence/{organism}/deltas")
-    async def deltas(organism: str, http: Request, suite: str = "quickstart") -> Response:
-        """δ (k, d_model) for each layer of the evidence, as a safetensors file."""
-        async with serving.pair(organism):
-            found = (await serving.evidence(http, organism, suite, "differences")).reading("differences", Differences)
-        data = save({str(at.layer): found.difference(at.layer).delta for at in found.layers})
-        return Response(data, media_type="application/octet-stream")
-
-    @app.get("/v1/evidence/{organism}/{lens}")
-    async def reading(organism: str, lens: str, http: Request, suite: str = "quickstart") -> Any:
-        """What one lens reads in the pair, with what it needs; computed at the first call, then kept."""
-        async with serving.pair(organism):
-            return (await serving.evidence(http, organism, suite, lens)).to_json()
 
 
 def _text_routes(app: FastAPI, serving: Serving) -> None:
@@ -223,11 +204,15 @@ def _handle_errors(app: FastAPI, metrics: Metrics) -> None:
         BodyTooLong: lambda _http, error: said(413, error.detail, "invalid_request_error", error.code),
         UnknownName: lambda _http, error: said(404, str(error), "invalid_request_error", "not_found"),
         UsageError: lambda _http, error: said(400, str(error), "invalid_request_error", "invalid_request"),
+        BadModel: lambda _http, error: said(400, str(error), "server_error", error.code),
         TooLong: lambda _http, error: said(400, str(error), "invalid_request_error", error.code),
         QueueFull: lambda _http, error: turned_away(error, "queue_full", 429, error.wait),
         Full: lambda _http, error: turned_away(error, "adapters_in_use", 503, 1),
         NotReady: lambda _http, error: turned_away(error, "loading", 503, 2),
-        Unservable: lambda _http, error: said(500, str(error), "server_error", "unservable"),
+        Otherwise: lambda _http, error: said(
+            409, str(error), "invalid_request_error", CHANGED if error.pair else "read_otherwise"
+        ),
+        Unservable: lambda _http, error: said(500, str(error), "server_error", UNSERVABLE),
         **dict.fromkeys(
             (OutOfMemory, torch.OutOfMemoryError, MemoryError),
             lambda _http, error: turned_away(error, "out_of_memory", 503, 2),

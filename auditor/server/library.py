@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +13,24 @@ from auditor.config import Settings
 from auditor.errors import AuditorError, BadModel, UnknownName, UsageError
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.mapping import Evidence
-from auditor.evidence.recipe import Recipe, closure, grading_for, named_by, named_corpus, recipe_for
+from auditor.evidence.recipe import (
+    PAIR,
+    SAMPLED,
+    Recipe,
+    closure,
+    grading_for,
+    key_of,
+    keys_of,
+    named_by,
+    named_corpus,
+    recipe_for,
+)
+from auditor.evidence.sources import source_hash
 from auditor.lens.diff import Difference, differences
 from auditor.lens.steering import Direction
+from auditor.llm.spec import OFFLINE
 from auditor.models.adapters import rank_of
+from auditor.models.blind import BlindPair
 from auditor.models.generate import Side
 from auditor.models.host import Host
 from auditor.models.load import EngineName, load_host, pair_on, plain_adapter
@@ -24,6 +38,7 @@ from auditor.models.pair import LocalPair
 from auditor.models.variants import demand_rank, suffix
 from auditor.models.vllm_batch import demand_vllm
 from auditor.models.weights import Weights, is_adapter, resolve
+from auditor.models.wire import Read
 from auditor.models.worker import Worker
 from auditor.types import AdapterVariant
 from auditor.workspace import Workspace
@@ -38,6 +53,23 @@ class Full(AuditorError):
 
 class Unservable(AuditorError):
     """A model that is served cannot be loaded: not the client's fault."""
+
+
+class Otherwise(AuditorError):
+    """What is asked for would be another reading here; `pair`: because the pair is another one now."""
+
+    def __init__(self, reason: str, *, pair: bool = False) -> None:
+        super().__init__(reason)
+        self.pair = pair
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What evidence is made of: lenses, of which `wanted` are asked for, under a key of all that it depends on."""
+
+    recipe: Recipe
+    wanted: tuple[str, ...]
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +96,7 @@ class Library:
         self._loading = threading.RLock()  # held while weights are read
         self._counting = threading.Lock()  # never held for long
         self.read: dict[tuple[str, int], Difference] = {}  # by the pair's name and the layer
+        self._code = {lens.name: source_hash(lens.path) for lens in workspace.lenses.by_name().values()}
 
     def check(self) -> None:
         """Find every model's files, and vLLM if it is to be used. Raises BadModel, UsageError."""
@@ -151,28 +184,55 @@ class Library:
         given = self.workspace.suites[SUITE].evidence.lenses.get("differences", {})
         return self.workspace.lenses["differences"].fitting(given)
 
-    def recipe(self, name: str, suite: str, lens: str | None) -> tuple[Recipe, tuple[str, ...], str]:
-        """What a suite's evidence on a pair is made of, the lenses that are asked for, and a key for all of it."""
+    def plan(self, name: str, suite: str, lens: str | None) -> Plan:
+        """What a suite's evidence on a pair, or one of its lenses, is made of. Raises UnknownName, Otherwise."""
         ws = self.workspace
         wanted = (ws.lenses[lens].name,) if lens else named_by(ws, [ws.agents[a] for a in ws.suites[suite].agents])
         with self.using(name) as pair:
             recipe = recipe_for(ws, pair, ws.suites[suite].evidence, grading_for(ws, self.settings, pair))
-            order, _ = closure(recipe.lenses, wanted)
-            keys: dict[str, str] = {}
-            for found in order:
-                keys[found.name] = recipe.key(found, pair, [keys[need] for need in found.needs])
-            return recipe, wanted, " ".join(sorted(keys.values()))
+            keys = self._keys(recipe, pair, wanted)
+            return Plan(recipe, wanted, " ".join(sorted(map(key_of, keys.values()))))
 
-    def kept(self, name: str, recipe: Recipe, wanted: tuple[str, ...]) -> Evidence | None:
+    def plan_for(self, name: str, asked: Read) -> Plan:
+        """The same for what a client would read itself. Raises Otherwise unless it is the same reading."""
+        ws = self.workspace
+        if asked.lens not in ws.lenses.items:
+            raise Otherwise(f"it has no lens {asked.lens}")
+        if asked.settings.corpus not in (*ws.corpora.items, SAMPLED):  # nor is it ever a path or a hub's name
+            raise Otherwise(f"it has no corpus {asked.settings.corpus}")
+        offline = self.settings.model_copy(update={"lens_llm": OFFLINE})  # whoever has an LLM judge asks it himself
+        with self.using(name) as pair:
+            recipe = recipe_for(ws, pair, asked.settings, grading_for(ws, offline, pair))
+            try:
+                if any(map(recipe.is_own, closure(recipe.lenses, [asked.lens])[0])):
+                    raise Otherwise("it loads no model beside its pairs")
+                keys = self._keys(recipe, pair, (asked.lens,))
+            except UsageError as error:
+                raise Otherwise(str(error)) from error
+        parts = keys.get(asked.lens, {})
+        if apart := [part for part in {**parts, **asked.parts} if parts.get(part) != asked.parts.get(part)]:
+            if PAIR in apart:
+                raise Otherwise(f"{name} has other weights now than when it was first asked", pair=True)
+            raise Otherwise(f"it differs in {', '.join(apart)}")
+        return Plan(recipe, (asked.lens,), key_of(parts))
+
+    def _keys(self, recipe: Recipe, pair: LocalPair, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
+        order, _ = closure(recipe.lenses, wanted)
+        if changed := [lens.name for lens in order if source_hash(lens.path) != self._code.get(lens.name)]:
+            raise Otherwise(f"the code of {changed[0]} was changed since the server began; start it again")
+        return keys_of(recipe, pair, order)
+
+    def kept(self, name: str, plan: Plan) -> Evidence | None:
         """The evidence of a pair, if all of it was computed before."""
         with self.using(name) as pair:
-            found = evidence_for(pair, recipe, wanted, compute=False)
+            found = evidence_for(pair, plan.recipe, plan.wanted, compute=False)
             return None if found.failed else found
 
-    def evidence(self, name: str, recipe: Recipe, wanted: tuple[str, ...]) -> Evidence:
-        """The evidence of a pair, from the cache what was computed before."""
-        with self.using(name) as pair:  # which may have been loaded again since the recipe was made
-            return evidence_for(pair, replace(recipe, grading=replace(recipe.grading, pair=pair)), wanted)
+    def evidence(self, name: str, plan: Plan, tell: Callable[[str], None]) -> Evidence:
+        """The evidence of a pair, from the cache what was computed before; `tell`: of each stage as it starts."""
+        with self.using(name) as pair:  # which may have been loaded again since the plan was made
+            recipe = replace(plan.recipe, grading=replace(plan.recipe.grading, pair=BlindPair(pair)))
+            return evidence_for(pair, recipe, plan.wanted, tell)
 
     def _host(self, base: str) -> tuple[Host, Weights]:
         with self._loading:

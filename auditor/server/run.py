@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -66,6 +66,14 @@ class _Server(uvicorn.Server):
 
     told: float | None = None  # when the first one came
 
+    def __init__(self, config: uvicorn.Config, drained: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drained = drained
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._drained()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Nothing: uvicorn would take them later than who waits for the log's first line sends one, and raise what
@@ -100,7 +108,7 @@ def run_server(library: Library, host: str, port: int, *, key: str | None, log_p
     config = uvicorn.Config(
         app, host, port, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30, server_header=False,
     )  # fmt: skip
-    server = _Server(config)
+    server = _Server(config, serving.once.stop)  # what nobody waits for any more is not waited for
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     log.info("serving", extra={"fields": {"host": host, "port": port, "organisms": list(library.served)}})
     problems: list[Exception] = []

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from auditor.errors import AuditorError
-from auditor.evidence.mapping import Evidence
 from auditor.lens.steering import Direction
 from auditor.models.pair import LocalPair
-from auditor.server.library import Library
+from auditor.models.wire import Read
+from auditor.server.library import Library, Plan
 from auditor.server.metrics import Metrics
-from auditor.server.waiting import DELTAS, SHEETS, Once, in_thread
+from auditor.server.waiting import DELTAS, Once, in_thread
 
 
 class NotReady(AuditorError):
@@ -52,16 +52,16 @@ class Serving:
             await self.once.get(http, ("delta", name, layer), self.library.difference, name, layer, threads=DELTAS)
         return self.library.direction(name, layer, position)
 
-    async def evidence(self, http: Request, name: str, suite: str, lens: str | None = None) -> Evidence:
-        """A pair's evidence, computed once for all who ask, by whatever name, unless it is in the cache."""
+    async def plan(self, http: Request, name: str, suite: str, lens: str | None) -> Plan:
+        """What a suite's evidence on a pair, or one lens' reading, is made of."""
         asked = ("lens", name, suite, lens)
-        recipe, wanted, key = await self.once.get(http, asked, self.library.recipe, name, suite, lens, threads=DELTAS)
-        found = await in_thread(self.library.kept, name, recipe, wanted)
-        if found is None:
-            found = await self.once.get(
-                http, ("sheet", key), self.library.evidence, name, recipe, wanted, threads=SHEETS
-            )
-        return replace(found, pair=name)
+        return await self.once.get(http, asked, self.library.plan, name, suite, lens, threads=DELTAS)
+
+    async def plan_for(self, http: Request, name: str, asked: Read) -> Plan:
+        """The same with a client's settings."""
+        return await self.once.get(
+            http, ("lens", name, asked.model_dump_json()), self.library.plan_for, name, asked, threads=DELTAS
+        )
 
     def tell(self, http: Request, asked: Any, **more: Any) -> None:
         """Put what was asked for into the request's log line; texts only if the server was started so."""
@@ -71,7 +71,12 @@ class Serving:
 class Streamed(StreamingResponse):
     """An answer in parts; however it ends, what was held for it is let go."""
 
-    def __init__(self, content: AsyncIterator[str] | Iterator[bytes], held: AsyncExitStack, media_type: str) -> None:
+    def __init__(
+        self,
+        content: AsyncIterator[str] | AsyncIterator[bytes] | Iterator[bytes],
+        held: AsyncExitStack,
+        media_type: str,
+    ) -> None:
         super().__init__(content, media_type=media_type)
         self._held = held
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,20 +27,57 @@ async def in_thread(work: Callable[..., T], *args: Any, threads: anyio.CapacityL
     return await anyio.to_thread.run_sync(work, *args, limiter=threads)
 
 
-@dataclass(eq=False)
-class _Doing:
-    """Work on its way, and how many wait for it."""
+ALONE = 900.0  # seconds for which work that is kept when it is done goes on though nobody waits for it any more
 
-    task: asyncio.Future[Any]
-    gone: threading.Event
-    waiting: int = 0
+Tell = Callable[[str], None]
+"""Told of each stage as it starts, in the thread that works."""
+
+
+class Doing:
+    """Work on its way: how many wait for it, and the stages that it told of. To be used in the event loop."""
+
+    def __init__(self) -> None:
+        self.waiting, self.stages, self.gone = 0, list[str](), threading.Event()
+        self.task: asyncio.Future[Any]
+        self.alone: asyncio.TimerHandle | None = None
+        self._told = asyncio.Event()
+
+    @classmethod
+    def done(cls, result: Any) -> Doing:
+        """What was done before."""
+        doing = cls()
+        doing.task = asyncio.get_running_loop().create_future()
+        doing.task.set_result(result)
+        return doing
+
+    def tell(self, stage: str) -> None:
+        self.stages.append(stage)
+        self._told.set()
+
+    async def progress(self, pulse: float) -> AsyncIterator[str | None]:
+        """Every stage, those that were told before first; None where nothing was told for `pulse` seconds."""
+        seen = 0
+        while True:
+            while seen < len(self.stages):
+                seen += 1
+                yield self.stages[seen - 1]
+            if self.task.done():
+                return
+            self._told.clear()
+            told = asyncio.ensure_future(self._told.wait())
+            try:
+                ready, _ = await asyncio.wait({self.task, told}, timeout=pulse, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                told.cancel()
+            if not ready:
+                yield None
 
 
 @dataclass
 class Once:
     """Work by key: who asks for what is being done already waits for that. To be used in the event loop."""
 
-    _doing: dict[Hashable, _Doing] = field(default_factory=dict)
+    _doing: dict[Hashable, Doing] = field(default_factory=dict)
 
     async def get(
         self, http: HttpRequest, key: Hashable, work: Callable[..., T], *args: Any, threads: anyio.CapacityLimiter
@@ -48,38 +86,80 @@ class Once:
 
         When nobody waits any more, no pass over a model is begun for it.
         """
-        doing = self._doing.get(key)
-        if doing is None:
-            doing = self._doing[key] = _begin(work, *args, threads=threads)
-        doing.waiting += 1
-        left = asyncio.ensure_future(disconnected(http))
-        try:
-            await asyncio.wait({doing.task, left}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.task.done():
-                raise ClientGone("the client left")
-            result: T = doing.task.result()
+        with self.joined(key, lambda _tell: work(*args), threads) as doing:
+            result: T = await until_done(http, doing)
             return result
+
+    @contextmanager
+    def joined(
+        self, key: Hashable, work: Callable[[Tell], Any], threads: anyio.CapacityLimiter, alone: float = 0.0
+    ) -> Iterator[Doing]:
+        """Wait for `work` inside, which is begun if it is not on its way.
+
+        When nobody waits any more it is given up, at once or, once it has begun, after `alone` seconds.
+        """
+        doing = self._doing.get(key)
+        if doing is None or doing.task.done():
+            doing = self._begin(key, work, threads)
+        doing.waiting += 1
+        if doing.alone is not None:
+            doing.alone.cancel()
+        try:
+            yield doing
         finally:
-            left.cancel()
             doing.waiting -= 1
-            if doing.task.done() or not doing.waiting:
-                doing.gone.set()
-                if self._doing.get(key) is doing:
-                    del self._doing[key]
+            if not doing.waiting and not doing.task.done():
+                if alone:
+                    doing.alone = asyncio.get_running_loop().call_later(alone, self._give_up, key, doing)
+                else:
+                    self._give_up(key, doing)
+
+    def stop(self) -> None:
+        """Give up what is on its way: the server ends."""
+        for key, doing in list(self._doing.items()):
+            self._give_up(key, doing)
+
+    def _give_up(self, key: Hashable, doing: Doing) -> None:
+        doing.gone.set()
+        if self._doing.get(key) is doing:
+            del self._doing[key]
+
+    def _begin(self, key: Hashable, work: Callable[[Tell], Any], threads: anyio.CapacityLimiter) -> Doing:
+        doing, loop = Doing(), asyncio.get_running_loop()
+
+        def tell(stage: str) -> None:
+            loop.call_soon_threadsafe(doing.tell, stage)
+
+        def told() -> Any:
+            LEFT.set(doing.gone.is_set)  # of this call alone: threads run in copies of the context
+            return work(tell)
+
+        async def run() -> Any:
+            async with threads:
+                if not doing.waiting:
+                    raise ClientGone("who asked has left")
+                return await in_thread(told, threads=anyio.CapacityLimiter(1))
+
+        def ended(done: asyncio.Future[Any]) -> None:
+            self._give_up(key, doing)
+            _ = done.cancelled() or done.exception()  # perhaps nobody asks any more
+
+        doing.task = asyncio.ensure_future(run())
+        doing.task.add_done_callback(ended)
+        self._doing[key] = doing
+        return doing
 
 
-def _begin(work: Callable[..., T], *args: Any, threads: anyio.CapacityLimiter) -> _Doing:
-    gone = threading.Event()
-
-    def told() -> T:
-        if gone.is_set():
-            raise ClientGone("who asked has left")
-        LEFT.set(gone.is_set)  # of this call alone: threads run in copies of the context
-        return work(*args)
-
-    task = asyncio.ensure_future(in_thread(told, threads=threads))
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody asks any more
-    return _Doing(task, gone)
+async def until_done(http: HttpRequest, doing: Doing) -> Any:
+    """What was done, or what it raises. Raises ClientGone if the client leaves first."""
+    left = asyncio.ensure_future(disconnected(http))
+    try:
+        await asyncio.wait({doing.task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.task.done():
+            raise ClientGone("the client left")
+        return doing.task.result()
+    finally:
+        left.cancel()
 
 
 async def computed(http: HttpRequest, work: Callable[..., T], *args: Any) -> T:
