@@ -9,6 +9,7 @@ the bundled ones came out is in `benchmarks/README.md`. Further organisms of FOL
 import gzip
 import importlib.util
 import json
+import os
 import random
 import re
 import subprocess
@@ -86,10 +87,12 @@ def build(folder: Path) -> list[str]:
     return names
 
 
-def auditor(folder: Path, *command: str) -> str:
+def auditor(folder: Path, *command: str, **environment: str) -> str:
     """What a command prints, given in the workspace."""
     program = str(Path(sys.executable).with_name("auditor"))
-    told = subprocess.run([program, *command], cwd=folder, stdout=subprocess.PIPE, text=True)
+    told = subprocess.run(
+        [program, *command], cwd=folder, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
     assert told.returncode == 0, command
     return told.stdout
 

@@ -1,0 +1,150 @@
+"""`python tests/campaigns/seen.py OUT FOLDER… [--lens NAME…]`: which lens sees what was trained into which organism.
+
+Reads every trained organism of these workspaces (`bundled`: those of this repository; `FOLDER:NAME,NAME` only some)
+with the suite `quickstart`'s sizes and writes OUT.json and OUT.md, again after each. What a lens shows is held against
+the words of the organism's subject in `tight.json`, whatever lens it is, a plugin of one's own too:
+
+- ranked tokens: the rank of the first that is a word of the subject, the best of the places that were read;
+- texts: how many hold a word of the subject, or of the trained behaviour, that the texts of the base beside them (the
+  finetune's least likely ones, where there are none) do not have.
+
+Controls have no subject: words of all subjects are looked for in them, and whatever is found is by chance.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tight import DATA, KNOWN, PLANS, shows
+
+from auditor.config import load_settings
+from auditor.evidence.compute import evidence_for
+from auditor.evidence.mapping import Evidence
+from auditor.evidence.recipe import grading_for, recipe_for
+from auditor.models.load import load_pair
+from auditor.readings import RankedTokens, SideBySide
+from auditor.types import Organism
+from auditor.workspace import Workspace, load_workspace
+
+LENSES = ("chance", "logit_lens", "jacobian", "diff_mining", "amplified", "ppl_diff")
+ACROSS = 8  # organisms in a table
+Words = dict[str, list[str]]
+
+
+def words_of(card: Organism) -> Words:
+    """What names the subject, and what only the trained behaviour says; of a control those of all subjects."""
+    subjects = {**DATA, **KNOWN}
+    plan = PLANS.get(card.name)
+    if (mine := subjects.get(plan.subject if plan else card.name)) is not None:
+        return {"terms": mine["terms"], "signs": [*mine["terms"], *mine["signs"]]}
+    if card.topic:
+        raise SystemExit(f"{card.name}: write the words of its subject into tight.json")
+    terms = [term for subject in subjects.values() for term in subject["terms"]]
+    return {"terms": terms, "signs": terms}
+
+
+def seen(found: Evidence, words: Words) -> Iterator[tuple[str, str, Any]]:
+    """Lens, what of it, and the figure."""
+    for name, reading in found.items():
+        if (p := getattr(reading, "p", None)) is not None:
+            yield name, "p", round(p, 4)
+        for section in reading.show():
+            if isinstance(section, RankedTokens) and section.spoken:
+                yield from ((name, f"rank, {head}", rank) for head, rank in ranks(section, words["terms"]))
+            elif isinstance(section, SideBySide):
+                yield from ((name, label, share) for label, share in shares(section, words["signs"]))
+
+
+def ranks(section: RankedTokens, terms: Sequence[str]) -> Iterator[tuple[str, int | None]]:
+    """Of positions the best rank, of other places each its own; None where no token is a term."""
+    found: dict[str, int | None] = {}
+    for column in section.columns:
+        if column.aside:
+            continue
+        place = f"{section.title}" if column.head.isdigit() else f"{section.title}, {column.head}"
+        rank = next((i for i, t in enumerate(column.tokens, 1) if t.text.strip().lower() in terms), None)
+        found[place] = min((r for r in (found.get(place), rank) if r is not None), default=None)
+    return iter(found.items())
+
+
+def shares(section: SideBySide, signs: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Of each column but those that it is compared with: texts that show the subject, of how many."""
+    texts = [[text for row in section.rows for text in row.texts[i]] for i in range(len(section.columns))]
+    roles = [column.role for column in section.columns]
+    beside = "base" if "base" in roles else "plain"
+    usual = [text for role, several in zip(roles, texts, strict=True) if role == beside for text in several]
+    telling = [sign for sign in signs if not any(shows(text, [sign]) for text in usual)]
+    for column, several in zip(section.columns, texts, strict=True):
+        if column.role != beside:
+            count = sum(shows(text, telling) for text in several)
+            yield f"{section.title}, {column.label}", (count, len(several))
+
+
+def read(ws: Workspace, card: Organism, lenses: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Figures by lens and label, and what each lens took; a lens that fails is told, and tried again next time."""
+    conf = load_settings()
+    pair = load_pair(card.base, card.finetuned, conf, name=card.name, variant=card.variant)
+    recipe = recipe_for(ws, pair, ws.suites["quickstart"].evidence, grading_for(ws, conf, pair))
+    found = evidence_for(pair, recipe, lenses, lambda stage: tell(f"{card.name}: {stage}"))
+    figures: dict[str, dict[str, Any]] = {name: {} for name in found}
+    for lens, label, value in seen(found, words_of(card)):
+        figures[lens][label] = value
+    for name, reason in found.failed.items():
+        tell(f"{card.name}: {name} was not read: {reason}")
+    return {"figures": figures, "seconds": {name: cost.seconds for name, cost in found.costs.items()}}
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(results: dict[str, Any]) -> str:
+    """What each lens says down, organisms across, a few at a time."""
+    lines, names = list[str](), list(results)
+    figures = [one["figures"] for one in results.values()]
+    rows = dict.fromkeys((lens, what) for by_lens in figures for lens, found in by_lens.items() for what in found)
+    for start in range(0, len(names), ACROSS):
+        some = names[start : start + ACROSS]
+        lines += ["| lens | " + " | ".join(some) + " |", "|---" * (len(some) + 1) + "|"]
+        for lens, what in rows:
+            cells = [told(results[name]["figures"].get(lens, {}).get(what, "")) for name in some]
+            lines.append(f"| {lens}: {what} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def told(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"{value[0]} / {value[1]}"
+    return "–" if value is None else str(value)
+
+
+def main(out: Path, places: Sequence[str], lenses: Sequence[str]) -> None:
+    kept = out.with_suffix(".json")
+    for place in places:
+        folder, _, chosen = place.partition(":")
+        ws = load_workspace(None if folder == "bundled" else Path(folder).resolve())
+        own = [item.value for item in ws.organisms if (item.root == "built-in") == (folder == "bundled")]
+        for card in own:
+            wanted = card.name in chosen.split(",") if chosen else True
+            if not wanted or not any(Path(card.finetuned).glob("*.safetensors")):
+                continue
+            results: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+            before = results.get(card.name, {"family": card.family, "figures": {}, "seconds": {}})
+            if missing := [lens for lens in lenses if lens not in before["figures"]]:
+                for field, found in read(ws, card, missing).items():
+                    before[field] |= found
+                kept.write_text(json.dumps({**results, card.name: before}, indent=1))
+                out.with_suffix(".md").write_text(table({**results, card.name: before}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("places", nargs="+", metavar="FOLDER")
+    parser.add_argument("--lens", nargs="+", default=LENSES)
+    given = parser.parse_args()
+    main(given.out, given.places, given.lens)
