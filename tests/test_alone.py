@@ -122,7 +122,11 @@ def test_another_models_weights_are_in_the_key_and_its_tokens_in_the_costs(asked
     other = tmp_path / "other"
     shutil.copytree(checkpoints("qwen2")[0], other)
     first, _ = asked("surprise", reference=str(other))
-    assert first["surprise"].reference == str(other)
+    assert first["surprise"].reference == "another model"
+    assert first.notes == [f"surprise compares with {other}, not with the base"]
+    blind = first.blinded("x", "ds1")
+    assert blind.notes == ["surprise compares with another model, not with the base"]
+    assert str(other) not in repr(blind.settings)
     assert first.costs["surprise"].other_tokens > 0
     assert first.costs["surprise"].base_tokens == 0
     again, stages = asked("surprise", reference=str(other))
@@ -187,9 +191,10 @@ def test_a_model_without_a_base_is_audited(workspace_folder, merged, run_cli):
     assert "Nobody knows from which base" in told[0]
     assert "No base is known" in told[1]
     assert Path(merged).name not in "".join(told)
-    answers = [json.loads(text.partition("\n")[2]) for text in told if text.startswith("O1\n")]
-    assert answers[0][0]["finetuned"]
-    assert answers[0][0]["base"] is None
+    results = [m for m in transcript["messages"] if m["type"] == "tool" and m["data"]["name"] == "ask_model"]
+    answers = json.loads(results[0]["data"]["content"].partition("\n")[2])
+    assert [(bool(answer["finetuned"]), answer["base"]) for answer in answers] == [(True, None)] * len(answers)
+    assert report["interactions_used"] == len(answers) == 3
 
 
 def test_a_model_without_a_base_is_read_and_asked(workspace_folder, merged, run_cli):
@@ -282,7 +287,7 @@ def test_a_suite_is_run_against_another_model(asked, workspace_folder, checkpoin
     args = ("--agent", "surprised", "--budget", 0, "--suite", "small", "--reference", other, "--json")
     code, out, err = run_cli("audit", adapter, *args)
     assert code == 0, err
-    assert str(other) in str(json.loads(out)["sections"])
+    assert json.loads(out)["notes"] == [f"surprise compares with {other}, not with the base"]
 
 
 def test_tools_give_the_finetunes_answers_alone():
