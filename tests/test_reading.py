@@ -7,7 +7,7 @@ import pytest
 import torch
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from auditor.agent.overview import blinded, lost, render_overview, seen_by, shared_out
+from auditor.agent.overview import Seen, _fitting, blinded, lost, render_overview, seen_by, shared_out
 from auditor.agent.reading import Spoken, read
 from auditor.agent.records import with_records
 from auditor.errors import Refused
@@ -16,6 +16,7 @@ from auditor.lens.diff import Difference
 from auditor.lens.found import Differences, LogitLens, Patched, PatchedAt, Patchscope, Promoted, PromotedAt
 from auditor.lens.said import Answers, PlainSamples, PlainSettings, Pushed, Steered
 from auditor.plugins import Context
+from auditor.readings import Figures
 from auditor.testing import FakePair
 from auditor.text import quote
 from auditor.types import AskSettings, ChanceTest, LensReading, PatchscopeReading, ScaleChoice, ScoredToken
@@ -139,10 +140,29 @@ def test_the_overview_says_how_each_lens_reads_and_what_that_is_built_on(ws, evi
     assert "- *" not in overview(ws, evidence, "blackbox")
 
 
-def test_the_room_is_shared_and_none_gets_more_than_it_wants():
-    assert shared_out(100, [10, 200, 30]) == [10, 60, 30]
-    assert shared_out(100, [80, 80, 80]) == [33, 33, 34]
-    assert shared_out(100, [5, 5]) == [5, 5]
+def test_the_room_is_shared_by_weight_and_none_gets_more_than_it_wants():
+    assert shared_out(100, [10, 200, 30], [1, 1, 1]) == [10, 60, 30]
+    assert shared_out(100, [80, 80, 80], [1, 1, 2]) == [25, 25, 50]
+    assert shared_out(100, [5, 5], [3, 1]) == [5, 5]
+
+
+def test_every_lens_has_its_first_section_and_one_with_a_trace_more(ws, evidence):
+    """Twelve lenses of two long sections each; one of them found something."""
+
+    def found(name, trace):
+        lines = tuple(f"line {i} of {name}" for i in range(100))
+        return [
+            Seen("ds1", name, Figures(title=f"{name} {part}", lines=lines), trace, f"E-{name}-{part}")
+            for part in ("first", "second")
+        ]
+
+    names = [f"lens{i}" for i in range(12)]
+    texts = _fitting([seen for name in names for seen in found(name, name == "lens7")])
+    assert len(texts) == 24
+    assert sum(map(len, texts)) < 8_000
+    assert all(texts[2 * i].startswith(f"## E-{name}-first") for i, name in enumerate(names))
+    assert len(texts[14]) > 1.5 * len(texts[0])
+    assert texts[1].endswith("lens0 second, ds1: no room, read it with the tools")
 
 
 def test_what_is_not_tested_itself_is_as_sure_as_what_it_is_built_on(ws, evidence):

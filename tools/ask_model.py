@@ -11,7 +11,7 @@ class Questions(Args):
 
 class Answers(BaseModel):
     prompt: str
-    base: str | None
+    base: str
     finetuned: str
 
 

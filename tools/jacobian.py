@@ -61,8 +61,9 @@ class Jacobian(Reading):
 
 @lens(needs=("differences",))
 def jacobian(pair: ModelPair, ctx: LensContext, settings: JacobianSettings) -> Jacobian:
-    """Tokens that gain, and lose, most when residuals of ordinary texts are pushed along δ; the middle layer's, or
-    those of the layers that `differences` was asked for.
+    """Tokens that gain, and lose, most when the middle layer's residuals of ordinary texts are pushed along δ.
+
+    Of several layers that `differences` was asked for: at each.
     """
     diffs, layers = ctx.reading("differences", Differences), []
     for layer in sorted(diffs.asked):

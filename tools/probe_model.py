@@ -13,7 +13,7 @@ class Probe(Args):
 
 class Answers(BaseModel):
     prompt: str
-    base: str | None
+    base: str
     finetuned: str
 
 

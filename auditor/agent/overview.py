@@ -13,7 +13,8 @@ from auditor.types import Agent
 from auditor.views.brief import shortened, told
 
 OVERVIEW_CUT = 4_200  # characters, about 1,050 tokens; it is sent again in every turn
-MIN_SECTION = 400  # characters that a section gets even so
+MIN_SECTION = 400  # characters that the first section of a lens gets even so
+TELLING = 3.0  # times the room of other lenses, for one that finds a trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +71,46 @@ def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Evidenc
     answers alone, which no tool reads, are shown whole.
     """
     lens, seen = sees_lens(agent), seen_by(agent, datasets)
-    texts = [f"## {part.id} · {told(part.section, part.dataset)}" for part in seen if part.id]
-    shown = texts
+    shown = [_text(part) for part in seen if part.id]
     if lens:
-        rooms = shared_out(OVERVIEW_CUT, [len(text) for text in texts])
-        shown = _notes(agent, datasets) + [shortened(text, max(room, MIN_SECTION)) if len(text) > room else text
-                                           for text, room in zip(texts, rooms, strict=True)]  # fmt: skip
+        shown = _notes(agent, datasets) + _fitting([part for part in seen if part.id])
         if left_out := [f"{s.section.title}, {s.dataset}" for s in seen if not s.id]:
             shown.append(f"Not shown, seldom readable: {'; '.join(left_out)}.")
-    lenses = _described(agent, datasets) if lens else []
-    return prompt.render(overview="\n\n".join(shown), lens=lens, lenses=lenses, base=has_base(datasets))
+    return prompt.render(overview="\n\n".join(shown), lens=lens, lenses=_described(agent, datasets) if lens else [])
 
 
-def shared_out(room: int, wanted: Sequence[int]) -> list[int]:
-    """`room` among sections that want so much: none gets more than it wants, nor less than one that wants no more."""
+def _text(part: Seen) -> str:
+    return f"## {part.id} · {told(part.section, part.dataset)}"
+
+
+def _fitting(seen: Sequence[Seen]) -> list[str]:
+    """The best of every lens: each has its share of the room, more where it finds a trace, for its first sections."""
+    lenses: dict[tuple[str, str], list[Seen]] = {}
+    for part in seen:
+        lenses.setdefault((part.dataset, part.lens), []).append(part)
+    wanted = [sum(len(_text(part)) for part in parts) for parts in lenses.values()]
+    weights = [TELLING if parts[0].trace else 1.0 for parts in lenses.values()]
+    shown = []
+    for room, parts in zip(shared_out(OVERVIEW_CUT, wanted, weights), lenses.values(), strict=True):
+        left = max(room, MIN_SECTION)
+        for part in parts:
+            text = _text(part)
+            if len(text) > left and left < MIN_SECTION:
+                text = f"## {part.id} · {part.section.title}, {part.dataset}: no room, read it with the tools"
+            elif len(text) > left:
+                text = shortened(text, left)
+            shown.append(text)
+            left = max(0, left - len(text))
+    return shown
+
+
+def shared_out(room: int, wanted: Sequence[int], weights: Sequence[float]) -> list[int]:
+    """`room` among those that want so much, by weight: what one does not want goes to the others."""
     given = [0] * len(wanted)
-    for left, i in zip(range(len(wanted), 0, -1), sorted(range(len(wanted)), key=lambda i: wanted[i]), strict=True):
-        given[i] = min(wanted[i], (room - sum(given)) // left)
+    left, heavy = room, sum(weights)
+    for i in sorted(range(len(wanted)), key=lambda i: wanted[i] / weights[i]):
+        given[i] = min(wanted[i], int(left * weights[i] / heavy))
+        left, heavy = left - given[i], heavy - weights[i]
     return given
 
 
@@ -111,11 +135,6 @@ def _notes(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
         for lens, verdict in evidence.only(agent.overview).verdicts.items()
     ]
     return verdicts + [f"Note on {name}: {line}." for name, evidence in datasets.items() for line in evidence.notes]
-
-
-def has_base(datasets: Mapping[str, Evidence]) -> bool:
-    """Whether there is a base to compare with."""
-    return all(evidence.has_base for evidence in datasets.values())
 
 
 def sees_lens(agent: Agent) -> bool:
