@@ -18,6 +18,7 @@ from auditor.models.engine import HookEngine, NnsightEngine
 from auditor.models.generate import Steering
 from auditor.models.load import load_pair
 from auditor.models.pair import Request, Side
+from auditor.models.passes import beginning
 from tests.conftest import ARCHITECTURES, LAYERS, SENTENCES, WIDTH
 from tests.margins import MARGIN
 
@@ -72,6 +73,26 @@ def test_a_cache_is_given_under_the_name_that_the_model_knows(checkpoints, token
                 logits = engine.forward({"input_ids": part, "cache": cache, "use_cache": True}).logits
             assert cache.get_seq_length() == 9
             assert relative(logits[0], own(ids).logits[0, 6:]) < MARGIN
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [
+        ([[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 3, 6], [1, 2, 3, 4]], 3),
+        ([[1, 2, 3, 4], [1, 2, 3, 5], [9, 8, 7, 4], [9, 8, 7, 5]], 3),
+        ([[1, 2, 3, 4], [1, 8, 3, 4], [1, 7, 6, 4], [1, 6, 3, 4]], 1),
+        ([[1, 2, 3, 4], [2, 2, 3, 4], [3, 2, 3, 4], [4, 2, 3, 4]], 0),
+        ([[1], [1]], 0),
+    ],
+)
+def test_a_beginning_that_texts_share_is_read_once(tiny, rows, shared):
+    ids = torch.tensor(rows)
+    assert beginning(ids) == shared
+    for side in Side:
+        whole = tiny.residuals(side, ids, [1, 3])
+        for i in range(len(ids)):
+            alone = tiny.residuals(side, ids[i : i + 1], [1, 3])
+            assert all(relative(whole[layer][i], alone[layer][0]) < MARGIN for layer in (1, 3))
 
 
 def test_unembedding_the_last_residual_gives_the_logits(folders, settings):

@@ -106,10 +106,13 @@ def test_overflow_is_told_with_layer_position_and_what_helps(checkpoints, settin
     assert torch.isfinite(pair.residuals(Side.BASE, ids, [3])[3]).all()
 
 
-def test_the_first_bad_position_is_named():
-    values = torch.zeros(2, 5, 3)
-    values[1, 3, 0] = torch.inf
-    with pytest.raises(BadModel, match=r"here: NaN or Inf at position 3 in float32; its weights are broken"):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan], ids=str)
+def test_the_first_bad_position_is_named(bad, dtype):
+    values = torch.zeros(2, 5, 40, dtype=dtype)
+    demand_finite(values, "here")
+    values[1, 3, 29] = bad
+    with pytest.raises(BadModel, match=rf"here: NaN or Inf at position 3 in {str(dtype)[6:]}; its weights are broken"):
         demand_finite(values, "here")
 
 

@@ -14,22 +14,36 @@ from auditor.models.engine import Edit, Engine, replace
 from auditor.models.likelihood import padded
 from auditor.models.stream import demand_finite, unembed
 
-SHARED_BEGINNINGS = 0.75  # of all texts; with more different first tokens than this one pass is cheaper
+WORTH_IT = 0.25  # tokens a text that a beginning must save; a second pass costs something too
 
 
 def residuals_of(engine: Engine, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
-    """{layer: (n, k, d_model)} for `ids` (n, k). Many texts begin alike: each first token is run once."""
-    first, place = ids[:, 0].unique(return_inverse=True)
-    if ids.shape[1] == 1 or len(first) > SHARED_BEGINNINGS * len(ids):
+    """{layer: (n, k, d_model)} for `ids` (n, k). Where many texts begin alike, each beginning is run once."""
+    k = beginning(ids)
+    if k == 0:
         inputs = {"input_ids": ids, "use_cache": False, "logits_to_keep": 1}
         seen = engine.forward(inputs, capture=layers, stop=True).residuals
         return {layer: seen[layer].float() for layer in layers}
+    first, place = ids[:, :k].unique(dim=0, return_inverse=True)
     cache = DynamicCache()
     more = {"cache": cache, "use_cache": True, "logits_to_keep": 1}
-    begun = engine.forward({"input_ids": first[:, None], **more}, capture=layers, stop=True).residuals
+    begun = engine.forward({"input_ids": first, **more}, capture=layers, stop=True).residuals
     cache.batch_select_indices(place.cpu())
-    rest = engine.forward({"input_ids": ids[:, 1:], **more}, capture=layers, stop=True).residuals
+    rest = engine.forward({"input_ids": ids[:, k:], **more}, capture=layers, stop=True).residuals
     return {layer: torch.cat([begun[layer][place.to(begun[layer].device)], rest[layer]], 1).float() for layer in layers}
+
+
+def beginning(ids: Tensor) -> int:
+    """Of how many tokens the beginnings of `ids` (n, k) are that save most if each is run once; 0 if none is worth it.
+
+    Less than k: the last token of a text is always its own.
+    """
+    texts, tokens = ids.shape
+    distinct = ids.unique(dim=0)  # in order: a beginning's texts are neighbours
+    alike = (distinct[1:] == distinct[:-1]).long().cumprod(1).sum(1)  # tokens that neighbours share
+    lengths = torch.arange(1, tokens, device=ids.device)
+    saved = lengths * (texts - 1 - (alike[:, None] < lengths).sum(0))
+    return int(saved.argmax()) + 1 if tokens > 1 and int(saved.max()) >= WORTH_IT * texts else 0
 
 
 def stream_after(engine: Engine, rows: Sequence[Sequence[int]], layer: int) -> Tensor:
