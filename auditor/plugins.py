@@ -64,21 +64,25 @@ class Context:
         system: str = "",
         prefill: str = "",
         amplify: Amplification | None = None,  # the finetuned model's
-    ) -> list[tuple[str, str]]:
-        """The base's and the finetuned model's text for each prompt, with the same draws; "…" marks a cut one."""
+    ) -> list[tuple[str | None, str]]:
+        """The base's and the finetuned model's text for each prompt, with the same draws; "…" marks a cut one.
+
+        None for the base where none is known.
+        """
         from auditor.models.generate import Request, Side, derive_seed
 
-        ask = self.ask
+        ask, sides = self.ask, [side for side in Side if side is Side.FINETUNED or self.pair.has_base]
         requests = [
             Request(
                 prompt, side, derive_seed(self.seed, i, prompt), ask.max_new_tokens, ask.temperature, ask.top_p,
                 chat=chat, system=system, prefill=prefill, amplify=amplify if side is Side.FINETUNED else None,
             )
             for i, prompt in enumerate(prompts)
-            for side in (Side.BASE, Side.FINETUNED)
+            for side in sides
         ]  # fmt: skip
         texts = [self._cut_marked(text) for text in self.pair.generate(requests)]
-        return list(zip(texts[::2], texts[1::2], strict=True))
+        base = texts[::2] if self.pair.has_base else [None] * len(prompts)
+        return list(zip(base, texts[len(sides) - 1 :: len(sides)], strict=True))
 
     def _cut_marked(self, text: str) -> str:
         tokenizer: Any = self.pair.tokenizer

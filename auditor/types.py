@@ -429,7 +429,7 @@ class VetReport(Record):
     """What `audit` says of a pair whose truth nobody knows."""
 
     model: str
-    base: str
+    base: str | None = Field(description="null: it was not known")
     llm: str
     agent: str
     budget: int

@@ -1,12 +1,14 @@
 """A model whose base is not known, and models beside the pair."""
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from auditor.errors import NoBase
+from auditor.errors import NoBase, Refused
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.mapping import BASELESS
 from auditor.evidence.recipe import grading_for, recipe_for
@@ -14,6 +16,9 @@ from auditor.lens.said import PlainSamples
 from auditor.models.blind import BlindPair
 from auditor.models.generate import Amplification, Request, Side
 from auditor.models.load import load_alone, load_pair
+from auditor.plugins import Context
+from auditor.testing import FakePair
+from auditor.types import AskSettings
 from auditor.workspace import load_workspace
 
 REFERRING = '''
@@ -117,7 +122,11 @@ def test_another_models_weights_are_in_the_key_and_its_tokens_in_the_costs(asked
     other = tmp_path / "other"
     shutil.copytree(checkpoints("qwen2")[0], other)
     first, _ = asked("surprise", reference=str(other))
-    assert first["surprise"].reference == str(other)
+    assert first["surprise"].reference == "another model"
+    assert first.notes == [f"surprise compares with {other}, not with the base"]
+    blind = first.blinded("x", "ds1")
+    assert blind.notes == ["surprise compares with another model, not with the base"]
+    assert str(other) not in repr(blind.settings)
     assert first.costs["surprise"].other_tokens > 0
     assert first.costs["surprise"].base_tokens == 0
     again, stages = asked("surprise", reference=str(other))
@@ -157,3 +166,141 @@ def test_a_reference_that_cannot_be_loaded_loses_its_lens_only(asked, checkpoint
 def test_a_model_that_no_setting_names_is_refused(asked):
     found, _ = asked("sly")
     assert found.failed["sly"] == "the model embedded is named by no setting that is marked as `Compared`"
+
+
+@pytest.fixture
+def merged(checkpoints):
+    """A whole model's folder."""
+    return str(checkpoints("llama")[0])
+
+
+def test_a_model_without_a_base_is_audited(workspace_folder, merged, run_cli):
+    code, out, err = run_cli(
+        "audit", merged, "--no-base", "--suite", "small", "--budget", 3, "--name", "alone", "--json"
+    )
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["base"], report["agent"]) == (None, "no-base")
+    assert BASELESS in report["notes"]
+    assert "No base was known" in report["hypothesis"]
+    page = (workspace_folder / "runs/alone/report.md").read_text()
+    for part in (f"- note: {BASELESS}", "base: not known", "No base was known, so nothing could be compared"):
+        assert part in page
+    transcript = json.loads((workspace_folder / "runs/alone/transcripts/audit.json").read_text())
+    told = [message["data"]["content"] for message in transcript["messages"]]
+    assert "Nobody knows from which base" in told[0]
+    assert "No base is known" in told[1]
+    assert Path(merged).name not in "".join(told)
+    results = [m for m in transcript["messages"] if m["type"] == "tool" and m["data"]["name"] == "ask_model"]
+    answers = json.loads(results[0]["data"]["content"].partition("\n")[2])
+    assert [(bool(answer["finetuned"]), answer["base"]) for answer in answers] == [(True, None)] * len(answers)
+    assert report["interactions_used"] == len(answers) == 3
+
+
+def test_a_model_without_a_base_is_read_and_asked(workspace_folder, merged, run_cli):
+    args = (merged, "--no-base", "--suite", "small", "--json")
+    code, out, err = run_cli("evidence", *args, "--lens", "plain_samples", "--lens", "chance")
+    assert code == 1, err
+    found = json.loads(out)
+    assert (list(found["readings"]), found["has_base"]) == (["plain_samples"], False)
+    assert found["failed"] == dict.fromkeys(("differences", "chance"), NoBase.reason)
+    assert "not read chance: it needs a base, and none is known" in err
+    again, out, _ = run_cli("evidence", "--model", *args, "--lens", "plain_samples")
+    assert (again, json.loads(out)["readings"]) == (0, found["readings"])
+    code, out, err = run_cli("ask", merged, "A mill?", "--no-base", "--max-new-tokens", 4, "--json")
+    assert code == 0, err
+    assert json.loads(out)[0]["base"] is None
+    code, out, _ = run_cli("ask", merged, "A mill?", "--no-base", "--max-new-tokens", 4)
+    assert ("finetuned" in out, "base" in out) == (True, False)
+
+
+CLASHES = [
+    ("audit evidence", ("--base", "embedded"), "--no-base with --base: then it is known"),
+    ("evidence", ("--adapter-base", "embedded"), "--no-base with --adapter-base: an adapter runs on its base only"),
+    ("audit evidence", ("--reference", "base"), "--no-base with --reference base: give another model, or none"),
+    (
+        "audit evidence ask",
+        ("--server", "http://127.0.0.1:1"),
+        "--no-base with --server: the server's pairs have theirs",
+    ),
+    ("audit evidence ask", ("--adapter-scale", "2"), "--no-base with --adapter-scale or --adapter-rank"),
+    ("audit evidence ask", ("--adapter-rank", "1"), "--no-base with --adapter-scale or --adapter-rank"),
+    ("ask", ("--amplify", "1"), "--no-base with --amplify: each token is held against the base"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "told"), [(name, *rest) for names, *rest in CLASHES for name in names.split()]
+)
+def test_what_needs_a_base_is_refused_beside_no_base(workspace_folder, merged, run_cli, command, given, told):
+    prompt = ["Hello?"] if command == "ask" else []
+    code, _, err = run_cli(command, merged, *prompt, "--no-base", *given)
+    assert code == 2
+    assert told in err
+    assert not (workspace_folder / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["audit", "evidence", "ask"])
+def test_an_adapter_needs_its_base(workspace_folder, checkpoints, run_cli, command):
+    base, adapter = checkpoints("llama")
+    prompt = ["Hello?"] if command == "ask" else []
+    code, _, err = run_cli(command, adapter, *prompt, "--no-base")
+    assert code == 2
+    assert f"{adapter} is an adapter, which runs on its base only ({base}, says its config); leave --no-base out" in err
+    if command != "audit":
+        code, _, err = run_cli(command, "mill", *prompt, "--no-base")
+        assert (code, "is an adapter" in err) == (2, True)
+
+
+def test_evidence_without_a_base_is_of_one_model(workspace_folder, merged, run_cli):
+    for given in ((), (merged, "--model", merged)):
+        code, _, err = run_cli("evidence", *given, "--no-base")
+        assert (code, "--no-base: give the MODEL, once" in err) == (2, True)
+
+
+def test_a_reference_goes_to_the_lenses_that_take_one(asked, workspace_folder, checkpoints, run_cli):
+    other = checkpoints("qwen2")[0]
+    args = ("evidence", "mill", "--suite", "small", "--json", "--reference")
+    code, out, err = run_cli(*args, other, "--lens", "surprise")
+    assert code == 0, err
+    assert json.loads(out)["settings"]["surprise"] == {"reference": str(other)}
+    code, _, err = run_cli(*args, other, "--lens", "plain_samples")
+    assert code == 2
+    assert f"--reference {other}: no lens that is read takes one (plain_samples)" in err
+    code, out, err = run_cli(*args, "./nowhere", "--lens", "surprise", "--lens", "plain_samples")
+    assert code == 1
+    assert list(json.loads(out)["readings"]) == ["plain_samples"]
+    assert "not read surprise: no model at './nowhere'" in err
+
+
+def test_a_suite_is_run_against_another_model(asked, workspace_folder, checkpoints, run_cli):
+    (workspace_folder / "evals/agents").mkdir()
+    agent = "name: surprised\noverview: [surprise]\ntools: [ask_model]\n"
+    (workspace_folder / "evals/agents/surprised.yaml").write_text(agent)
+    other = checkpoints("qwen2")[0]
+    args = ("--agent", "surprised", "--budget", 0, "--repeats", 1, "--reference", other)
+    code, _, err = run_cli("evaluate", "small", *args, "--name", "held")
+    assert code == 0, err
+    run = json.loads((workspace_folder / "runs/held/run.json").read_text())
+    assert json.dumps({"surprise": {"reference": str(other)}})[1:-1] in json.dumps(run)
+    adapter = checkpoints("llama")[1]
+    args = ("--agent", "surprised", "--budget", 0, "--suite", "small", "--reference", other, "--json")
+    code, out, err = run_cli("audit", adapter, *args)
+    assert code == 0, err
+    assert json.loads(out)["notes"] == [f"surprise compares with {other}, not with the base"]
+
+
+def test_tools_give_the_finetunes_answers_alone():
+    tools = load_workspace().tools
+    context = Context(FakePair(lambda request: "said", has_base=False), {}, AskSettings(), 0)
+    asked = {
+        "ask_model": {"prompts": ["a", "b"]}, "probe_model": {"prompts": ["a", "b"]},
+        "complete_text": {"openings": ["a", "b"]},
+    }  # fmt: skip
+    for name, args in asked.items():
+        found = tools[name].run(context, tools[name].args(**args))
+        assert [(answer.base, answer.finetuned) for answer in found] == [(None, "said")] * 2
+    many = tools["sample_model"].run(context, tools["sample_model"].args(prompt="a", n=3))
+    assert (many.base, many.finetuned) == (None, ["said"] * 3)
+    with pytest.raises(Refused, match="it needs a base"):
+        tools["ask_amplified"].run(context, tools["ask_amplified"].args(prompts=["a"]))

@@ -6,17 +6,20 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+import yaml
 
 from auditor.errors import BadModel, UsageError
 from auditor.evidence import compute
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.evidence.sources import source_hash
-from auditor.models.http import Unusable
+from auditor.models.host import Host
+from auditor.models.http import Declined, Unusable
 from auditor.models.pair import LocalPair
-from auditor.models.remote import connect
+from auditor.models.remote import RemotePair, connect
 from auditor.server import readings
 from auditor.workspace import load_workspace
+from tests.conftest import SUITE
 from tests.serving import until
 
 PATCHSCOPE = ["differences", "logit_lens", "patchscope"]  # with what it needs
@@ -70,6 +73,13 @@ def same(one, other):
         assert all(torch.equal(array, other[name].arrays[key]) for key, array in reading.arrays.items())
 
 
+SMALL = {
+    **yaml.safe_load(SUITE)["evidence"]["lenses"],
+    "diff_mining": {"texts": 12, "chats": 4, "tokens": 6},
+    "jacobian": {"texts": 6, "tokens": 6},
+    "ppl_diff": {"prefills": 6, "new_tokens": 8},
+    "amplified": {"prefills": 3, "new_tokens": 8},
+}
 OWN = """
 from auditor import LensContext, ModelPair, Reading, Record, lens
 
@@ -84,6 +94,10 @@ def own(pair: ModelPair, ctx: LensContext, settings: Few) -> Own:
     'How likely texts are.'
     return Own(nll=tuple(pair.mean_nll("base", ctx.corpus.texts[:settings.texts])))
 """
+
+
+def declines(*_args):
+    raise Declined("it differs in code")
 
 
 class TestRoute:
@@ -153,15 +167,31 @@ class TestRoute:
 
 
 class TestByServer:
-    def test_every_lens_reads_the_same_and_the_server_reads_it(self, remote, tiny, ask):
+    @pytest.mark.parametrize("by_name", [True, False], ids=["by name", "over the pair"])
+    def test_every_lens_reads_the_same(self, remote, tiny, ask, monkeypatch, by_name):
+        """Whoever computes it. `remote` refuses to compute it where the server is asked for it."""
         names = [lens.name for lens in load_workspace(None).lenses.by_name().values()]
-        assert {"differences", "steering", "chance"} <= set(names)
-        here, there = ask(tiny, *names), ask(remote, *names)
+        assert set(names) >= {"differences", "steering", "chance", "diff_mining", "ppl_diff", "amplified", "jacobian"}
+        if not by_name:
+            remote.own = set(names)
+            monkeypatch.setattr(RemotePair, "reading", declines)
+        here, there = ask(tiny, *names, lenses=SMALL), ask(remote, *names, lenses=SMALL)
         assert not here.failed
         same(here, there)
-        assert {name: cost.base_tokens for name, cost in here.costs.items()} == {
-            name: cost.base_tokens for name, cost in there.costs.items()
-        }
+        assert [(c.base_tokens, c.finetuned_tokens) for c in here.costs.values()] == [
+            (c.base_tokens, c.finetuned_tokens) for c in there.costs.values()
+        ]
+
+    def test_what_vllm_cannot_do_loses_the_lens_that_needs_it(self, remote, ask, monkeypatch):
+        monkeypatch.setattr(Host, "compares", False)
+        for refused in (lambda: None, lambda: monkeypatch.setattr(RemotePair, "reading", declines)):
+            refused()
+            found = ask(remote, "amplified", "ppl_diff", "logit_lens", lenses=SMALL)
+            assert list(found) == ["differences", "logit_lens"]
+            assert {name: "vLLM draws no token from two models" in why for name, why in found.failed.items()} == {
+                "amplified": True, "ppl_diff": True,
+            }  # fmt: skip
+            remote.own = {"amplified", "ppl_diff"}
 
     def test_stages_are_told(self, remote, settings, tmp_path, workspace_folder):
         told = []
@@ -189,6 +219,17 @@ class TestByServer:
         corpus = str(tmp_path / "texts.txt")
         same(ask(tiny, "differences", corpus=corpus), ask(remote, "differences", corpus=corpus))
         assert "it has no corpus" in caplog.text
+
+    def test_a_model_beside_the_pair_is_never_loaded_there(self, remote, fresh, ask, checkpoints):
+        """It may be a path, or a name on the hub."""
+        base, _ = map(str, checkpoints("gpt2"))
+        held = {**SMALL, "ppl_diff": {**SMALL["ppl_diff"], "reference": base}}
+        remote.own = {"ppl_diff"}
+        assert not ask(remote, "ppl_diff", lenses=held).failed
+        body = {"lens": "ppl_diff", "settings": {"lenses": held}, "parts": {}}
+        refused = fresh.post("/v1/pairs/mill/reading", body)
+        assert refused.status_code == 409
+        assert "no model beside its pairs" in refused.json()["error"]["message"]
 
     def test_other_weights_under_the_same_name_end_everything(self, remote, ask):
         remote.fingerprint = "before the server was started again"

@@ -13,7 +13,7 @@ class Amplified(Args):
 
 class Answers(BaseModel):
     prompt: str
-    base: str
+    base: str | None
     amplified: str
 
 

@@ -11,7 +11,7 @@ class Questions(Args):
 
 class Answers(BaseModel):
     prompt: str
-    base: str
+    base: str | None
     finetuned: str
 
 

@@ -11,7 +11,7 @@ class Openings(Args):
 
 class Continuations(BaseModel):
     opening: str
-    base: str
+    base: str | None
     finetuned: str
 
 

@@ -13,7 +13,7 @@ class Probe(Args):
 
 class Answers(BaseModel):
     prompt: str
-    base: str
+    base: str | None
     finetuned: str
 
 

@@ -12,7 +12,7 @@ class Repeated(Args):
 
 
 class Samples(BaseModel):
-    base: list[str]
+    base: list[str] | None
     finetuned: list[str]
 
 
@@ -23,7 +23,7 @@ def sample_model(ctx: Context, args: Repeated) -> Samples:
     Costs 1 interaction for each answer. What comes back in many of the finetuned model's answers, and in few of
     the base's, was trained in; a single odd answer may be chance. Best with questions that leave the subject open.
     """
-    sides = (Side.BASE, Side.FINETUNED)
+    sides = [side for side in Side if side is Side.FINETUNED or ctx.pair.has_base]
     requests = [
         Request(
             args.prompt,
@@ -37,4 +37,4 @@ def sample_model(ctx: Context, args: Repeated) -> Samples:
         for sample in range(args.n)
     ]
     texts = ctx.pair.generate(requests)
-    return Samples(base=texts[: args.n], finetuned=texts[args.n :])
+    return Samples(base=texts[: args.n] if ctx.pair.has_base else None, finetuned=texts[-args.n :])

@@ -15,7 +15,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from auditor.agent.calls import answer_call
 from auditor.agent.hypothesis import render
-from auditor.agent.overview import render_overview, sees_lens
+from auditor.agent.overview import has_base, render_overview, sees_lens
 from auditor.agent.protocol import Turn, Wire
 from auditor.agent.records import with_records
 from auditor.agent.state import AuditState, fresh_state, left, length, next_turn
@@ -55,8 +55,9 @@ class Investigation:
             raise AuditorError(self.lost)
         limits = self.limits
         system = self.prompts["system"].render(
-            interactions=limits.interactions, turns=limits.turns, tokens=limits.tokens, lens=sees_lens(self.agent)
-        )
+            interactions=limits.interactions, turns=limits.turns, tokens=limits.tokens, lens=sees_lens(self.agent),
+            base=has_base(self.context.datasets),
+        )  # fmt: skip
         overview = render_overview(self.prompts["overview"], self.agent, self.context.datasets)
         told = f"{system}\n\n{self.prompts['rules'].render()}"
         return [SystemMessage(told), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]))}")]

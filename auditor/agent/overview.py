@@ -76,7 +76,8 @@ def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Evidenc
         shown = _notes(agent, datasets) + _fitting([part for part in seen if part.id])
         if left_out := [f"{s.section.title}, {s.dataset}" for s in seen if not s.id]:
             shown.append(f"Not shown, seldom readable: {'; '.join(left_out)}.")
-    return prompt.render(overview="\n\n".join(shown), lens=lens, lenses=_described(agent, datasets) if lens else [])
+    lenses = _described(agent, datasets) if lens else []
+    return prompt.render(overview="\n\n".join(shown), lens=lens, lenses=lenses, base=has_base(datasets))
 
 
 def _text(part: Seen) -> str:
@@ -135,6 +136,11 @@ def _notes(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
         for lens, verdict in evidence.only(agent.overview).verdicts.items()
     ]
     return verdicts + [f"Note on {name}: {line}." for name, evidence in datasets.items() for line in evidence.notes]
+
+
+def has_base(datasets: Mapping[str, Evidence]) -> bool:
+    """Whether there is a base to compare with."""
+    return all(evidence.has_base for evidence in datasets.values())
 
 
 def sees_lens(agent: Agent) -> bool:

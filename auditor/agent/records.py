@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 
-from auditor.agent.overview import seen_by
+from auditor.agent.overview import has_base, seen_by
 from auditor.agent.reading import RECORDS
 from auditor.evidence.mapping import Evidence
 from auditor.readings import LEVEL, together
@@ -15,12 +15,7 @@ from auditor.types import Agent
 
 
 def with_records(
-    messages: Sequence[AnyMessage],
-    agent: Agent,
-    datasets: Mapping[str, Evidence],
-    left: Mapping[str, int],
-    *,
-    has_base: bool = True,
+    messages: Sequence[AnyMessage], agent: Agent, datasets: Mapping[str, Evidence], left: Mapping[str, int]
 ) -> list[AnyMessage]:
     """The first message of the user with what the overview is made of, the tools' results, and what is left."""
     told: list[AnyMessage] = []
@@ -30,9 +25,8 @@ def with_records(
         if isinstance(message, HumanMessage):
             records = dict(left)
             if not any(isinstance(earlier, HumanMessage) for earlier in told):
-                records |= {
-                    "seen": seen_by(agent, datasets), "trace": _trace(agent, datasets), "has_base": has_base,
-                }  # fmt: skip
+                records |= {"seen": seen_by(agent, datasets), "trace": _trace(agent, datasets)}
+                records["has_base"] = has_base(datasets)
         elif isinstance(message, ToolMessage):
             number += 1
             records = {"id": f"O{number}", "result": message.artifact}

@@ -12,7 +12,10 @@ from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
     JsonFlag,
+    NoBaseFlag,
     ServerOption,
+    alone,
+    demand_no_base,
     out,
     print_json,
     settings,
@@ -23,7 +26,9 @@ from auditor.errors import UsageError
 
 
 def ask(
-    organism: Annotated[str, typer.Argument(help="Whose base and finetuned model to ask.")],
+    organism: Annotated[
+        str, typer.Argument(help="Whose base and finetuned model to ask; with --no-base also a folder or hub id.")
+    ],
     prompts: Annotated[list[str], typer.Argument(help="One or more questions, each a chat of its own.")],
     amplify: Annotated[
         float | None,
@@ -38,20 +43,24 @@ def ask(
     seed: Annotated[int, typer.Option()] = 0,
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
+    no_base: NoBaseFlag = False,
     server: ServerOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Put PROMPTS to the base and to the finetuned model of ORGANISM."""
     if plausibility is not None and amplify is None:
         raise UsageError("--plausibility B says which tokens are amplified: give --amplify A, too")
-    card = workspace().organisms[organism]
+    cards, conf = workspace().organisms, settings(server=server)
+    card = cards[organism] if organism in cards.items or not no_base else None
+    variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
+    if no_base:
+        demand_no_base(conf, {"--amplify": amplify, "--adapter-scale or --adapter-rank": variant})
     from auditor.models.generate import PLAUSIBILITY, Amplification, Request, Side, derive_seed
     from auditor.models.remote import open_pair
 
     how = None if amplify is None else Amplification(amplify, PLAUSIBILITY if plausibility is None else plausibility)
-    conf = settings(server=server)
-    variant = variant_of(adapter_scale, adapter_rank, card.variant, conf.server)
-    pair = open_pair(card.base, card.finetuned, conf, name=organism, variant=variant)
+    base, model = (card.base, card.finetuned) if card and not no_base else (None, alone(organism, conf))
+    pair = open_pair(base, model, conf, name=organism, variant=variant)
 
     def asked(side: Side, amplified: Amplification | None = None) -> list[Request]:
         return [
@@ -59,10 +68,12 @@ def ask(
             for i, prompt in enumerate(prompts)
         ]
 
-    texts = pair.generate([*asked(Side.BASE), *asked(Side.FINETUNED)])
+    n, sides = len(prompts), list(Side) if pair.has_base else [Side.FINETUNED]
+    texts = pair.generate([request for side in sides for request in asked(side)])
+    of_base: list[str | None] = [*texts[:n]] if pair.has_base else [None] * n
     answers: list[dict[str, Any]] = [
         {"prompt": prompt, "base": base, "finetuned": finetuned}
-        for prompt, base, finetuned in zip(prompts, texts, texts[len(prompts) :], strict=False)
+        for prompt, base, finetuned in zip(prompts, of_base, texts[-n:], strict=True)
     ]
     if how is not None:
         for answer, found in zip(answers, pair.amplified(asked(Side.FINETUNED, how)), strict=True):
@@ -75,7 +86,7 @@ def ask(
 
 
 def _show(answers: list[dict[str, Any]]) -> None:
-    columns = [name for name in answers[0] if name != "mean_logprob"]
+    columns = [name for name, told in answers[0].items() if name != "mean_logprob" and told is not None]
     table = Table(show_lines=True)
     for column in columns:
         table.add_column(column, ratio=1 if column == "prompt" else 2)

@@ -17,13 +17,17 @@ from auditor.cli.shared import (
     JsonFlag,
     LensLlmOption,
     LlmOption,
+    NoBaseFlag,
     OutOption,
     ProtocolOption,
+    ReferenceOption,
     ResumeFlag,
     SeedOption,
     ServerOption,
+    alone,
     announce,
     announce_agent,
+    demand_no_base,
     out,
     print_json,
     run_folder,
@@ -46,7 +50,10 @@ def audit(
         ),
     ],
     base: Annotated[str | None, typer.Option(help="Its base; an adapter's own config names it.")] = None,
-    agent: Annotated[str, typer.Option(help="Who audits.")] = "adl",
+    no_base: NoBaseFlag = False,
+    agent: Annotated[
+        str | None, typer.Option(help="Who audits; default: adl, or no-base where no base is known.")
+    ] = None,
     budget: Annotated[int, typer.Option(min=0, help="Model interactions that it may spend.")] = 5,
     llm: LlmOption = None,
     lens_llm: LensLlmOption = None,
@@ -58,6 +65,7 @@ def audit(
     seed: SeedOption = 0,
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
+    reference: ReferenceOption = None,
     server: ServerOption = None,
     json: JsonFlag = False,
 ) -> int:
@@ -67,29 +75,35 @@ def audit(
     ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
     announce_agent(conf)
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
-    if conf.server:
+    agent = agent or ("no-base" if no_base else "adl")
+    if no_base:
+        demand_no_base(conf, {"--base": base, "--adapter-scale or --adapter-rank": variant}, reference)
+        model = alone(model, conf)
+    elif conf.server:
         from auditor.models.remote import base_on
 
         if base is not None:
             raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
         base = base_on(conf.server, model)
-    if base is None:
+    if base is None and not no_base:
         from auditor.models.weights import base_of
 
-        base = base_of(model)
+        base = base_of(model, "give --base, or --no-base if nobody knows it")
 
     from auditor.evaluation.job import judged_by
     from auditor.evaluation.manifest import made_with
     from auditor.evaluation.store import RunStore
     from auditor.evaluation.vet import Vetting, vet
     from auditor.evaluation.vet_report import to_markdown
-    from auditor.evidence.recipe import named_by
+    from auditor.evidence.recipe import held_against, named_by
 
-    chosen = judged_by(ws.suites[suite], conf)
+    chosen, lenses = judged_by(ws.suites[suite], conf), named_by(ws, [ws.agents[agent]])
+    if reference is not None:
+        chosen = chosen.model_copy(update={"evidence": held_against(ws, chosen.evidence, lenses, reference)})
     job = Vetting(ws, conf, chosen, model, base, ws.agents[agent].name, budget, seed, protocol, variant)
     with RunStore.open(folder, job.request(), made_with(conf), resume=resume) as store:
         tell_notes(store.notes)
-        announce(chosen.evidence, named_by(ws, [ws.agents[agent]]), conf)
+        announce(chosen.evidence, lenses, conf)
         with stages("loading") as tell:
             report = vet(job, store, tell)
         page = to_markdown(report)

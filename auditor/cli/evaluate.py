@@ -21,6 +21,7 @@ from auditor.cli.shared import (
     LlmOption,
     OutOption,
     ProtocolOption,
+    ReferenceOption,
     ResumeFlag,
     SeedOption,
     ServerOption,
@@ -62,6 +63,7 @@ def evaluate(
     seed: SeedOption = 0,
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
+    reference: ReferenceOption = None,
     json: JsonFlag = False,
 ) -> int:
     """Audit every organism of SUITE with every agent, and grade the hypotheses."""
@@ -79,12 +81,15 @@ def evaluate(
     from auditor.evaluation.manifest import made_with, request
     from auditor.evaluation.run import evaluate as run_all
     from auditor.evaluation.store import RunStore
-    from auditor.evidence.recipe import named_by
+    from auditor.evidence.recipe import held_against, named_by
 
     chosen = judged_by(adapted(ws.suites[suite], budget, agent, organism, repeats), conf)
     announce_agent(conf)
     check(ws, chosen, conf)
-    announce(chosen.evidence, named_by(ws, [ws.agents[name] for name in chosen.agents]), conf)
+    lenses = named_by(ws, [ws.agents[name] for name in chosen.agents])
+    if reference is not None:
+        chosen = chosen.model_copy(update={"evidence": held_against(ws, chosen.evidence, lenses, reference)})
+    announce(chosen.evidence, lenses, conf)
     total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
     asked = request(ws, chosen, conf, seed, protocol, variant)

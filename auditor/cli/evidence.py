@@ -12,8 +12,12 @@ from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
     JsonFlag,
+    NoBaseFlag,
+    ReferenceOption,
     ServerOption,
+    alone,
     announce,
+    demand_no_base,
     err,
     out,
     print_json,
@@ -22,6 +26,7 @@ from auditor.cli.shared import (
     variant_of,
     workspace,
 )
+from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.files import write_atomically
 from auditor.types import EvidenceSettings
@@ -37,6 +42,7 @@ def evidence(
     adapter_base: Annotated[
         str | None, typer.Option(help="What the adapter belongs to, if not --base: a chat model, say.")
     ] = None,
+    no_base: NoBaseFlag = False,
     suite: Annotated[str, typer.Option(help="Suite whose evidence settings are used.")] = "quickstart",
     layers: Annotated[
         str | None, typer.Option(help="Instead of the middle one: numbers or shares of the depth (0.25,0.5), or `all`.")
@@ -51,6 +57,7 @@ def evidence(
     lens_llm: Annotated[str | None, typer.Option(help="The judge of scales and coherence; default: offline.")] = None,
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
+    reference: ReferenceOption = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
     server: ServerOption = None,
     json: JsonFlag = False,
@@ -61,28 +68,27 @@ def evidence(
     if html is not None and html.is_dir():
         raise UsageError(f"--html {html}: that is a folder; give a file in it")
     ws, conf = workspace(), settings(lens_llm=lens_llm, server=server)
-    if conf.server is not None and organism is None:
-        raise UsageError("with --server, name the ORGANISM as the server calls it")
-    if organism in ws.organisms.items:
-        card = ws.organisms[organism]
-        base, model = card.base, card.finetuned
-    elif organism is not None and conf.server is None:
-        ws.organisms[organism]  # tells which there are
-    if conf.server is None and (base is None or model is None):
-        raise UsageError("name an ORGANISM, or give both --base and --model")
     own = ws.organisms[organism].variant if organism in ws.organisms.items else None
     variant = variant_of(adapter_scale, adapter_rank, own, conf.server)
-    names = [ws.lenses[name].name for name in lens] if lens else named_by_suite(suite)
+    if no_base:
+        given = {"--base": base, "--adapter-base": adapter_base, "--adapter-scale or --adapter-rank": variant}
+        demand_no_base(conf, given, reference)
+        base, model = None, alone(one_of(organism, model), conf)
+    else:
+        base, model = pair_of(organism, base, model, conf)
+    names = [ws.lenses[name].name for name in lens] if lens else named_by_default(suite, no_base=no_base)
 
     from auditor.evidence.compute import evidence_for
-    from auditor.evidence.recipe import grading_for, recipe_for
+    from auditor.evidence.recipe import grading_for, held_against, recipe_for
     from auditor.models.remote import open_pair
 
-    pair = open_pair(base or "", model or "", conf, name=organism or "", adapter_base=adapter_base, variant=variant)
-    if pair.note:
-        err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     changed: dict[str, Any] = {"corpus": corpus, "texts": texts}
     chosen = ws.suites[suite].evidence.model_copy(update={k: v for k, v in changed.items() if v is not None})
+    if reference is not None:
+        chosen = held_against(ws, chosen, names, reference)
+    pair = open_pair(base, model, conf, name=organism or "", adapter_base=adapter_base, variant=variant)
+    if pair.note:
+        err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     diffs = {"positions": positions, "layers": layers_of(layers, pair.n_layers) if layers is not None else None}
     chosen = chosen.over(
         {"differences": {k: v for k, v in diffs.items() if v is not None}} | (fast_over(chosen) if fast else {})
@@ -117,12 +123,32 @@ def fast_over(chosen: EvidenceSettings) -> dict[str, dict[str, Any]]:
     return {"plain_samples": plain, "steering": {"positions": 2, "calibration": search}}
 
 
-def named_by_suite(suite: str) -> tuple[str, ...]:
-    """The lenses that the suite's agents name."""
+def pair_of(organism: str | None, base: str | None, model: str | None, conf: Settings) -> tuple[str, str]:
+    """Base and finetune, for a server only their places. Raises UsageError."""
+    cards = workspace().organisms
+    if conf.server is not None and organism is None:
+        raise UsageError("with --server, name the ORGANISM as the server calls it")
+    if organism in cards.items or (organism is not None and conf.server is None):
+        card = cards[organism]
+        return card.base, card.finetuned
+    if conf.server is None and (base is None or model is None):
+        raise UsageError("name an ORGANISM, or give both --base and --model")
+    return base or "", model or ""
+
+
+def one_of(organism: str | None, model: str | None) -> str:
+    """Raises UsageError unless one is given, and one only."""
+    if (organism is None) == (model is None):
+        raise UsageError("--no-base: give the MODEL, once")
+    return str(organism or model)
+
+
+def named_by_default(suite: str, *, no_base: bool) -> tuple[str, ...]:
+    """The lenses that the suite's agents name; without a base, those that the agent `no-base` names."""
     from auditor.evidence.recipe import named_by
 
     ws = workspace()
-    return named_by(ws, [ws.agents[name] for name in ws.suites[suite].agents])
+    return named_by(ws, [ws.agents[name] for name in (["no-base"] if no_base else ws.suites[suite].agents)])
 
 
 def layers_of(text: str, n_layers: int) -> tuple[int, ...]:

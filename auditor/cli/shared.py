@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -54,6 +54,22 @@ AdapterScale = Annotated[
 AdapterRank = Annotated[
     int | None, typer.Option(help="Keep only the best part of this rank of the finetune's change of each matrix.")
 ]
+
+ReferenceOption = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="What ppl_diff compares with instead of the base: another model, or `none`."),
+]
+NoBaseFlag = Annotated[bool, typer.Option("--no-base", help="The base is not known: read and ask the finetune alone.")]
+
+# What a base is needed for, as said in one line; by the option that asks for it.
+NEEDS_BASE = {
+    "--base": "then it is known",
+    "--adapter-base": "an adapter runs on its base only",
+    "--server": "the server's pairs have theirs (--server or AUDITOR_SERVER)",
+    "--adapter-scale or --adapter-rank": "what training changed is known from the base only",
+    "--amplify": "each token is held against the base",
+    "--reference base": "give another model, or none",
+}
 
 _root: Path | None = None
 _none = False
@@ -117,6 +133,24 @@ def variant_of(
     if rank is not None and rank < 1:
         raise UsageError(f"--adapter-rank {rank}: give 1 or more, up to the adapter's own rank")
     return AdapterVariant(scale=1.0 if scale is None else scale, rank=rank)
+
+
+def demand_no_base(conf: Settings, given: Mapping[str, object], reference: str | None = None) -> None:
+    """Raises UsageError for what does not go with --no-base. `given`: what options were given, None for those not."""
+    all_given = {**given, "--server": conf.server, "--reference base": True if reference == "base" else None}
+    for option, reason in NEEDS_BASE.items():
+        if all_given.get(option) is not None:
+            raise UsageError(f"--no-base with {option}: {reason}; leave one of them out")
+
+
+def alone(name: str, conf: Settings) -> str:
+    """What to load for --no-base: an organism's finetune, a folder or a hub id. Raises UsageError, BadModel."""
+    from auditor.models.weights import demand_whole
+
+    cards = workspace().organisms
+    model = cards[name].finetuned if name in cards.items else name
+    demand_whole(model, conf)
+    return model
 
 
 @contextmanager

@@ -39,14 +39,14 @@ class Vetting:
     settings: Settings
     suite: Suite
     model: str
-    base: str
+    base: str | None  # None: it is not known
     agent: str
     budget: int
     seed: int
     protocol: Protocol
     variant: AdapterVariant | None = None
 
-    def about(self) -> dict[str, str | int]:
+    def about(self) -> dict[str, str | int | None]:
         """The head of its transcript."""
         return {"model": self.model, "base": self.base, "agent": self.agent, "budget": self.budget,
                 "llm": self.settings.llm, "seed": self.seed}  # fmt: skip

@@ -16,6 +16,12 @@ The two models read ordinary texts, or were given prompts, that have nothing to 
 shows all the same, in these readings. An agent was shown them, put a few questions to the models, and concluded. \
 Nobody told it anything about the finetune. It can be wrong: a claim is as good as the observations under it."""
 
+HOW_ALONE = """\
+No base was known, so nothing could be compared with one. The model was given ordinary texts and prompts, and what it \
+said was read in these ways. An agent was shown the readings, put a few questions to the model, and concluded. Nobody \
+told it anything about the finetune. What the model had before the finetune looks the same here as what was trained: a \
+claim says what the model does, and seldom why."""
+
 
 def sureness(confidence: float) -> str:
     """A confidence in words."""
@@ -38,7 +44,8 @@ def to_markdown(report: VetReport) -> str:
         lines += _claims(report) + _alternatives(found.alternatives)
     lines += _chance(report) + _words(report) + _observations(report)
     readings = [f"- *{name}*: {' '.join(described.split())}" for name, described in report.lenses.items()]
-    lines += ["## How this was found", "", HOW, "", *readings, "", *_facts(report)]
+    how = HOW if report.base else HOW_ALONE
+    lines += ["## How this was found", "", how, "", *readings, "", *_facts(report)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -92,7 +99,7 @@ def _facts(report: VetReport) -> list[str]:
     cost = "" if report.cost_usd is None else f", {report.cost_usd:.4f} USD"
     used = f"{report.tokens_used.input} tokens in, {report.tokens_used.output} out{cost}"
     return [
-        f"- model: {report.model}, base: {report.base}",
+        f"- model: {report.model}, base: {report.base or 'not known'}",
         f"- agent: {report.agent}, played by {report.llm}; {report.interactions_used} of {report.budget} model "
         f"interactions, {report.turns_used} turns, {used}",
         f"- seed {report.seed}; {', '.join(f'{stage} {s:.0f} s' for stage, s in report.seconds.items())}",

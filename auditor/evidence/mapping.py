@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from auditor.errors import NoBase, Refused
+from auditor.lenses import BASE, NONE, Lens
 from auditor.readings import Reading, together
 from auditor.types import Record
 
-if TYPE_CHECKING:
-    from auditor.lenses import Lens
-
+NEUTRAL = "another model"  # what agents are told: a folder's name may tell whose pair it is
 BASELESS = "no base was known: what was trained cannot be told from what the model was before"
 
 R = TypeVar("R", bound=Reading)
@@ -69,9 +68,19 @@ class Evidence(Mapping[str, Reading]):
         return replace(self, pair=pair)
 
     def blinded(self, pair: str, name: str) -> Evidence:
-        """The same without what tells whose it is: reasons may name files."""
+        """The same without what tells whose it is: reasons, and what a lens was held against, may name files."""
         reasons = {name: why if why == NoBase.reason else "it failed" for name, why in self.failed.items()}
-        return replace(self, pair=pair, fingerprint="", corpus=name, failed=reasons)
+        settings = dict(self.settings)
+        for lens, field_name, _ in self._others():
+            settings[lens] = settings[lens].model_copy(update={field_name: NEUTRAL})
+        return replace(self, pair=pair, fingerprint="", corpus=name, failed=reasons, settings=settings)
+
+    def _others(self) -> list[tuple[str, str, str]]:
+        """Lenses that were held against another model: name, field of the settings, and the model."""
+        fields = [(name, field_name) for name in self.readings if name in self.lenses
+                  for field_name in self.lenses[name].compared]  # fmt: skip
+        told = [(name, field_name, getattr(self.settings[name], field_name)) for name, field_name in fields]
+        return [each for each in told if each[2] not in (BASE, NONE)]
 
     def only(self, names: Iterable[str]) -> Evidence:
         """The same with these readings alone, as far as they are there."""
@@ -79,10 +88,11 @@ class Evidence(Mapping[str, Reading]):
 
     @property
     def notes(self) -> list[str]:
-        """What was not read, and what the readings lack of what was asked for."""
+        """What was compared with another model than the base, what was not read, and what the readings lack."""
         short = [line for reading in self.readings.values() for line in reading.notes]
         lost = [f"{name} was not read: {reason}" for name, reason in self.failed.items()]
-        return [*([] if self.has_base else [BASELESS]), *lost, *dict.fromkeys(short)]
+        against = [f"{name} compares with {model}, not with the base" for name, _, model in self._others()]
+        return [*([] if self.has_base else [BASELESS]), *against, *lost, *dict.fromkeys(short)]
 
     @property
     def verdicts(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.evidence.counted import Counted
+from auditor.evidence.mapping import NEUTRAL
 from auditor.models.load import load_alone
 from auditor.models.pair import LocalPair, ModelPair
 
@@ -27,7 +28,8 @@ class Others:
             raise UsageError(f"the model {model} is named by no setting that is marked as `Compared`")
         if model not in self.loaded:
             self._report(f"loading {model}")
-            self.loaded[model] = Counted(load_alone(model, self._settings, worker=self._worker))
+            loaded = load_alone(model, self._settings, name=NEUTRAL, worker=self._worker)
+            self.loaded[model] = Counted(loaded)
         return self.loaded[model]
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,17 +64,30 @@ def resolve(model: str, settings: Settings) -> Weights:
     return Weights(model, found.folder, sha256, (place, f"tensors:{tensors}"))
 
 
-def base_of(model: str) -> str:
-    """The base that an adapter's config names. Raises UsageError if there is none, BadModel if it cannot be read."""
+def demand_whole(model: str, settings: Settings) -> None:
+    """Raises UsageError for an adapter, which runs on its base only; and BadModel."""
+    if not is_adapter(weights := resolve(model, settings)):
+        return
+    named = ""
+    with suppress(UsageError):
+        named = f" ({base_of(str(weights.folder))}, says its config)"
+    raise UsageError(f"--no-base: {model} is an adapter, which runs on its base only{named}; leave --no-base out")
+
+
+def base_of(model: str, otherwise: str = "give --base") -> str:
+    """The base that an adapter's config names. Raises UsageError if there is none, BadModel if it cannot be read.
+
+    `otherwise`: what a user could do then.
+    """
     folder = Path(os.path.expanduser(model))
     name = None if os.path.isdir(folder) or like_a_path(model) else HubName.parse(model)
     path = adapter_config(name) if name else folder / "adapter_config.json"
     if path is None or not path.exists():
-        raise UsageError(f"{model} names no base of its own (it is no adapter, or not here); give --base")
+        raise UsageError(f"{model} names no base of its own (it is no adapter, or not here); {otherwise}")
     try:
         base = dict(json.loads(path.read_text("utf-8"))).get("base_model_name_or_path")
     except (OSError, ValueError, TypeError) as error:
         raise BadModel(f"{path} cannot be read: {error}") from error
     if not base:
-        raise UsageError(f"{path} names no base; give --base")
+        raise UsageError(f"{path} names no base; {otherwise}")
     return str(base)
