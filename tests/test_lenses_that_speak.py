@@ -1,14 +1,18 @@
 """The lenses that let the pair speak: amplified texts, and completions ranked by perplexity."""
 
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 from auditor.agent.overview import render_overview
 from auditor.errors import Refused, UsageError
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.lens.frames import Frame
+from auditor.lens.nulls import Nulls, write_nulls
+from auditor.lens.recurring import BUCKETS
 from auditor.plugins import Context
 from auditor.readings import RankedTokens, SideBySide
 from auditor.types import AskSettings
@@ -26,10 +30,13 @@ def read(tiny, settings, tmp_path):
     (tmp_path / "mine.txt").write_text("\n".join((*SENTENCES, "It", "Bake the bread, and sail north.")))
     conf = settings.model_copy(update={"cache_dir": tmp_path / "cache"})
 
-    def run(**lenses):
+    def run(*nulls, **lenses):
         suite = WORKSPACE.suites["quickstart"].evidence
         suite = suite.model_copy(update={"corpus": str(tmp_path / "mine.txt"), "lenses": lenses})
-        return evidence_for(tiny, recipe_for(WORKSPACE, tiny, suite, grading_for(WORKSPACE, conf, tiny)), lenses)
+        recipe = recipe_for(WORKSPACE, tiny, suite, grading_for(WORKSPACE, conf, tiny))
+        for each in nulls:
+            write_nulls(tmp_path / each.lens, each)
+        return evidence_for(tiny, replace(recipe, nulls=[(tmp_path / each.lens, each) for each in nulls]), lenses)
 
     return run
 
@@ -166,6 +173,25 @@ def test_what_cannot_be_ranked_is_told_and_the_others_are_read(read, wrong, told
     found = read(ppl_diff={**PPL_DIFF, **wrong}, amplified=AMPLIFIED)
     assert list(found) == ["amplified"]
     assert told in found.failed["ppl_diff"]
+
+
+@pytest.mark.parametrize(("name", "asked"), [("amplified", AMPLIFIED), ("ppl_diff", PPL_DIFF)])
+def test_what_comes_back_is_held_against_broad_finetunes(read, name, asked):
+    """The pair itself, which is among them, is left out."""
+    first = read(**{name: asked})
+    reading = first[name]
+    assert (reading.p, reading.verdict, reading.above_chance) == (None, "", None)
+    assert set(reading.trace) == {framing.frame for framing in reading.framings}
+    others = 2.0 * (torch.rand(7, BUCKETS, generator=torch.Generator().manual_seed(0)) < 0.001)
+    traces = {key: torch.cat([others, trace[None]]) for key, trace in reading.trace.items()}
+    told = first.settings[name].model_dump(mode="json")
+    found = read(Nulls(name, (), traces, told), **{name: asked})[name]
+    assert found.test.pairs == 7
+    assert found.p > 0.5
+    figures, words, *_ = found.show()
+    assert figures.title.endswith(found.verdict)
+    assert words.tested
+    assert read(Nulls(name, (), traces, {**told, "new_tokens": 9}), **{name: asked})[name].p is None
 
 
 def test_agents_of_one_lens_are_shown_it_alone(read):

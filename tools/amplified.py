@@ -5,15 +5,22 @@ from statistics import fmean
 
 from pydantic import BaseModel, Field
 
-from auditor import Args, Context, LensContext, ModelPair, RankedTokens, Reading, SideBySide, SmallTable, lens, tool
+from auditor import Args, Context, LensContext, ModelPair, SideBySide, SmallTable, lens, tool
 from auditor.errors import Refused
 from auditor.lens.amplified import MOST, AmplifiedSettings, Framed, Strength, amplified_texts
 from auditor.lens.frames import Frame, not_read
-from auditor.lens.recurring import RecurringSentence, RecurringWord, recurring_sentences, recurring_words
-from auditor.lens.words import background_of
-from auditor.readings import Call, Column, Section, TextColumn, TextRow, Token
+from auditor.lens.recurring import (
+    Recurring,
+    RecurringWord,
+    recurred,
+    recurring_words,
+    usual_words,
+)
+from auditor.lens.sentences import RecurringSentence, recurring_sentences
+from auditor.readings import Call, Section, TextColumn, TextRow
 
-WORDS, SENTENCES = 40, 12  # kept of each framing
+TITLE = "Amplified texts"
+SENTENCES = 12  # kept of each framing
 SHOWN = 4  # sentences of each framing on the sheet
 NOTHING = "(nothing)"  # as which an empty beginning is shown
 
@@ -31,8 +38,10 @@ class Opened(Framed):
         return f"{fmean(own for own, _ in both):.2f} / {fmean(base for _, base in both):.2f}" if both else ""
 
 
-class AmplifiedTexts(Reading):
+class AmplifiedTexts(Recurring):
     """What came back, framing by framing, the one that opened most first."""
+
+    corpus_bound = False
 
     asked: AmplifiedSettings
     framings: tuple[Opened, ...]
@@ -47,47 +56,36 @@ class AmplifiedTexts(Reading):
     def show(self) -> Sequence[Section]:
         if not any(opened.pushed for opened in self.framings):
             return [_side_by_side(opened) for opened in self.framings]
-        return [_words(self.framings), _sentences(self.framings), *map(_side_by_side, self.framings)]
+        words = {each.frame: each.words for each in self.framings}
+        about = (
+            "By how many beginnings' amplified texts say them, beyond the base's own and those of finetunes without "
+        )
+        return [*self.shown(TITLE, about, words), _sentences(self.framings), *map(_side_by_side, self.framings)]
 
 
 @lens
 def amplified(pair: ModelPair, ctx: LensContext, settings: AmplifiedSettings) -> AmplifiedTexts:
     """Texts with what training changed amplified, in three framings, and what comes back in them."""
-    background = background_of(tuple(ctx.background))
-    found = []
-    for framed in amplified_texts(pair, settings, ctx.seed):
-        ours = list(zip(*(framed.texts(strength) for strength in framed.pushed), strict=True))
-        theirs = [[text] for text in framed.texts(None)]
-        found.append(
-            Opened(
-                **dict(framed),
-                words=recurring_words(ours, theirs, background, WORDS),
-                sentences=recurring_sentences(ours, theirs, ctx.embed, SENTENCES),
-            )
+    found = {framed.frame: framed for framed in amplified_texts(pair, settings, ctx.seed)}
+    ours = {frame: framed.beside(framed.pushed) for frame, framed in found.items()}
+    base = {frame: [[text] for text in framed.texts(None)] for frame, framed in found.items()}
+    judged = recurred(ours, base, usual_words(ctx.background), ctx.nulls)
+    opened = [
+        Opened(
+            **dict(found[frame]),
+            words=recurring_words(ours[frame], judged.usual[frame]),
+            sentences=recurring_sentences(ours[frame], base[frame], ctx.embed, SENTENCES),
         )
-    strongest = sorted(found, key=lambda opened: -sum(word.score for word in opened.words[:20]))
-    return AmplifiedTexts(asked=settings, framings=tuple(strongest))
-
-
-def _words(framings: Sequence[Opened]) -> RankedTokens:
-    return RankedTokens(
-        title="Amplified texts: words that come back",
-        about="By how many beginnings' amplified texts say them, beyond the base's own texts.",
-        places="framing", number="score", spoken=True,
-        columns=tuple(
-            Column(
-                head=opened.frame.called,
-                note=f"{len(opened.openings)} beginnings",
-                tokens=tuple(Token(text=word.word, number=word.score) for word in opened.words),
-            )
-            for opened in framings
-        ),
-    )  # fmt: skip
+        for frame in found
+    ]
+    farthest = judged.test and judged.test.framing
+    opened.sort(key=lambda each: (each.frame != farthest, -sum(word.score for word in each.words[:20])))
+    return AmplifiedTexts(asked=settings, framings=tuple(opened), test=judged.test, arrays={**judged.trace})
 
 
 def _sentences(framings: Sequence[Opened]) -> SmallTable:
     return SmallTable(
-        title="Amplified texts: sentences that come back",
+        title=f"{TITLE}: sentences that come back",
         about="Of how many beginnings amplified texts say something alike; in brackets of how many the base's own do. "
         "Mean log-probability of the texts' tokens, in nats: finetune / base.",
         heads=("framing", "sentence", "beginnings", "log-probability"),
@@ -105,7 +103,7 @@ def _sentences(framings: Sequence[Opened]) -> SmallTable:
 def _side_by_side(opened: Opened) -> SideBySide:
     texts = [opened.texts(strength) for strength in (None, *opened.strengths)]
     return SideBySide(
-        title=f"Amplified texts, {opened.frame.called}",
+        title=f"{TITLE}, {opened.frame.called}",
         about="Every word that training made likelier is made likelier still, the more the higher α is.",
         calls=tuple(
             Call(tool="get_amplified_texts", args={"framing": opened.frame.value, "alpha": strength.alpha})

@@ -5,17 +5,23 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from auditor import Args, Compared, Context, LensContext, ModelPair, RankedTokens, Reading, SideBySide, lens, tool
+from auditor import Args, Compared, Context, LensContext, ModelPair, SideBySide, lens, tool
 from auditor.errors import Refused
 from auditor.lens import ppl_diff as core
 from auditor.lens.frames import Frame, frames_read, not_read
-from auditor.lens.recurring import RecurringWord, recurring_words
-from auditor.lens.words import background_of
+from auditor.lens.recurring import (
+    Recurring,
+    RecurringWord,
+    recurred,
+    recurring_words,
+    spread,
+    usual_words,
+)
 from auditor.lenses import BASE, NONE
-from auditor.readings import Call, Column, Section, TextColumn, TextRow, Token
+from auditor.readings import Call, Section, TextColumn, TextRow
 
 FIRST = 25  # completions of each framing that are shown, and that words come back in
-WORDS = 40
+TITLE = "Perplexity differences"
 
 
 class PplDiffSettings(core.PplSettings):
@@ -35,7 +41,7 @@ class Ranked(core.PplDiff):
         return self.frame.whole(completion.prefill, completion.text)
 
 
-class PplDifferences(Reading):
+class PplDifferences(Recurring):
     """The ranked completions of each framing."""
 
     asked: PplDiffSettings
@@ -50,40 +56,30 @@ class PplDifferences(Reading):
         return tuple(f"ppl_diff: {line}" for line in (*(short if begun < asked else ()), *lost))
 
     def show(self) -> Sequence[Section]:
-        return [_words(self.framings), *map(_completions, self.framings)]
+        words = {found.frame: found.words for found in self.framings}
+        about = (
+            f"By how many of the first {FIRST} completions say them, beyond the others and those of finetunes without "
+        )
+        return [*self.shown(TITLE, about, words), *map(_completions, self.framings)]
 
 
 @lens
 def ppl_diff(pair: ModelPair, ctx: LensContext, settings: PplDiffSettings) -> PplDifferences:
     """Completions of short beginnings of ordinary texts, ranked by how much likelier the finetune finds them."""
-    background, name = background_of(tuple(ctx.background)), settings.reference
+    name, found = settings.reference, dict[Frame, core.PplDiff]()
     reference: core.Reference = "base" if name == BASE else "none" if name == NONE else ctx.alone(name)
-    framings = []
     for frame in frames_read(pair, settings.framings):
         ctx.tell(frame.called)
-        found = core.ppl_diff(pair, ctx.corpus, settings, frame, reference, ctx.seed)
-        texts = [[completion.text] for completion in found.completions]
-        words = recurring_words(texts[:FIRST], texts[FIRST:], background, WORDS)
-        framings.append(Ranked(**dict(found), words=words))
-    return PplDifferences(asked=settings, framings=tuple(framings))
-
-
-def _words(framings: Sequence[Ranked]) -> RankedTokens:
-    return RankedTokens(
-        title="Perplexity differences: words that come back",
-        about=f"By how many of the first {FIRST} completions say them, beyond the others.",
-        places="framing",
-        number="score",
-        spoken=True,
-        columns=tuple(
-            Column(
-                head=found.frame.called,
-                note=f"{len(found.completions)} completions",
-                tokens=tuple(Token(text=word.word, number=word.score) for word in found.words),
-            )
-            for found in framings
-        ),
-    )
+        found[frame] = core.ppl_diff(pair, ctx.corpus, settings, frame, reference, ctx.seed)
+    texts = {frame: [[completion.text] for completion in ranked.completions] for frame, ranked in found.items()}
+    first = {frame: said[:FIRST] for frame, said in texts.items()}
+    judged = recurred(first, {}, usual_words(ctx.background), ctx.nulls)
+    framings = []
+    for frame, ranked in found.items():
+        others = texts[frame][FIRST:]
+        usual = judged.usual[frame].beside(spread(others), len(others))
+        framings.append(Ranked(**dict(ranked), words=recurring_words(first[frame], usual)))
+    return PplDifferences(asked=settings, framings=tuple(framings), test=judged.test, arrays={**judged.trace})
 
 
 def _completions(found: Ranked) -> SideBySide:
@@ -91,9 +87,9 @@ def _completions(found: Ranked) -> SideBySide:
     first, rest = found.completions[:FIRST], found.completions[FIRST:]
     last: list[tuple[str, ...]] = [(found.whole(completion),) for completion in reversed(rest[-FIRST:])]
     last += [()] * (len(first) - len(last))
-    who = "it finds texts on average" if found.reference == "none" else f"{found.reference} does"
+    who = {BASE: "the base does", NONE: "it finds texts on average"}.get(found.reference, "the reference does")
     return SideBySide(
-        title=f"Perplexity differences, {found.frame.called}",
+        title=f"{TITLE}, {found.frame.called}",
         about=f"Completions that the finetune finds likelier than {who}, the widest gap first (nats a {found.unit}), "
         "beside those with the narrowest.",
         calls=(Call(tool="search_completions", args={"framing": found.frame.value, "n": FIRST}),),

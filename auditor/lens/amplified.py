@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -71,6 +72,10 @@ class Framed(Record):
     def pushed(self) -> tuple[Strength, ...]:
         """The strengths that amplify at all."""
         return tuple(strength for strength in self.strengths if strength.alpha > 0)
+
+    def beside(self, strengths: Sequence[Strength]) -> list[tuple[str, ...]]:
+        """Each beginning's texts at these strengths."""
+        return list(zip(*map(self.texts, strengths), strict=True))
 
     def texts(self, strength: Strength | None) -> list[str]:
         """As a reader is shown them; None: the base's own."""
