@@ -11,9 +11,12 @@ import torch
 
 from auditor.errors import UsageError
 from auditor.models import pair as pair_module
-from auditor.models.generate import Request, Side, derive_seed
+from auditor.models.generate import Amplification, Request, Side, derive_seed
 from auditor.models.load import load_pair
 from auditor.models.remote import connect
+from auditor.models.wire import Generate
+from auditor.server.bodies import demand_few_keys
+from auditor.server.jobs import MOST_WAITING
 from auditor.server.library import Served
 from auditor.server.run import read_key
 from tests.serving import PROMPT, chat, text, until
@@ -217,6 +220,40 @@ class TestSecurity:
             "model": "mill/base", "messages": [{"role": "user", "content": parts}]})  # fmt: skip
         assert refused.status_code == 400
         assert "(and 1 more)" in refused.json()["error"]["message"]  # it is no string either
+
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("pairs/mill/nll", {"side": "base", "texts": ["a"], **{f"k{i}": 1 for i in range(5_000)}}),
+            ("pairs/mill/generate", {"requests": [{f"k{i}": 1 for i in range(500)}] * 100}),
+            ("chat/completions", {"model": "mill/base", "logit_bias": {f"k{i}": "x" for i in range(20_000)}}),
+        ],
+    )
+    def test_a_body_of_too_many_keys_is_refused_unread(self, served, path, body):
+        """A report on each of a million unknown ones would keep the server from all others for seconds."""
+        refused = served.post(f"/v1/{path}", body)
+        assert (refused.status_code, "keys" in refused.json()["error"]["message"]) == (400, True)
+
+    @pytest.mark.parametrize(
+        ("text", "keys"),
+        [
+            ('{"a": 1, "b" : {"c\\\\": [{"d":": \\":"}]}}', 4),
+            ('["a", "b:", ":", {"c": "d:"}]', 1),
+            ('{"a": "' + "x: " * 99 + '"}', 1),
+            ('{"a": "\\": \\": \\"', 1),
+            ("", 0),
+        ],
+    )
+    def test_keys_are_counted_outside_of_texts(self, text, keys):
+        demand_few_keys(text.encode(), keys)
+        if keys:
+            with pytest.raises(UsageError, match="over"):
+                demand_few_keys(text.encode(), keys - 1)
+
+    def test_as_many_requests_as_may_be_made_have_room(self):
+        asked = Request("a", system="b", prefill="c", amplify=Amplification(1.0))
+        body = Generate.of([asked] * MOST_WAITING).model_dump_json().encode()
+        demand_few_keys(body, Generate.most_keys)
 
     def test_only_json_is_read(self, served):
         """What a web page may send without asking is none."""

@@ -23,6 +23,7 @@ ARRAY = "array."  # before the names of a reading's arrays
 LENGTH = 8  # bytes of a frame's length, little-endian
 MOST_TOKENS = 4096  # of one answer
 MOST_BYTES = 64 << 20  # of a body: 1,000 residuals of a 70B model are 33 MB, a third more in base64
+MOST_KEYS = 32 << 10  # of a body of many requests
 Texts = Field(min_length=1, max_length=4096)
 # Only the first wrong one is told: a list of a million would keep the server busy for half a minute.
 Ids = Annotated[list[int], FailFast()]
@@ -34,6 +35,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     most_bytes: ClassVar[int] = MOST_BYTES >> 2  # of its JSON; numbers and texts cost more to read than vectors
+    most_keys: ClassVar[int] = 2_000  # in all its objects: every one that is not known is an error, made under the GIL
 
 
 class Array(Body):
@@ -123,7 +125,7 @@ class WireRequest(Body):
 
 
 class Generate(Body):
-    most_bytes = MOST_BYTES
+    most_bytes, most_keys = MOST_BYTES, MOST_KEYS
     requests: list[WireRequest] = Texts
     steerings: list[WireSteering] = Field([], max_length=4096)
 
@@ -161,6 +163,7 @@ class Nll(Body):
 class Said(Body):
     """What was said after each request; a steering in one means nothing here."""
 
+    most_keys = MOST_KEYS
     side: Side
     requests: list[WireRequest] = Texts
     texts: list[str] = Texts

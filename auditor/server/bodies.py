@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,9 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 
+from auditor.errors import UsageError
 from auditor.models.wire import Body
 from auditor.server.guard import BodyTooLong
 from auditor.server.waiting import in_thread
+
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+# Possessive, and matched at a place, not searched for: no body, however broken, is read twice.
+_TO_KEY = re.compile(rb'(?:[^"]*+' + _STRING + rb'(?!\s*+:))*+[^"]*+' + _STRING + rb"\s*+:", re.S)
 
 
 class BodyRoute(APIRoute):
@@ -44,7 +50,20 @@ class _Read(Request):
         return self._asked
 
 
+def demand_few_keys(content: bytes, most: int) -> None:
+    """Raises UsageError for JSON with more than `most` keys in all its objects."""
+    if content.count(b":") <= most:
+        return
+    at = 0
+    for _ in range(most + 1):
+        if (key := _TO_KEY.match(content, at)) is None:
+            return
+        at = key.end()
+    raise UsageError(f"body: it has over {most} keys")
+
+
 def _parsed(kind: type[Body], content: bytes) -> Body:
+    demand_few_keys(content, kind.most_keys)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:

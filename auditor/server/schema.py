@@ -63,6 +63,7 @@ class Message(BaseModel):
 class ChatRequest(Body):
     """OpenAI's request, with `steering` and `amplify`. What this server cannot do is refused, not ignored."""
 
+    most_keys = 10_000
     model: str = Field(max_length=300)
     messages: list[Message] = Field(min_length=1, max_length=1000)
     steering: Push | None = None
