@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import copy2, copytree, rmtree
 
 from safetensors import SafetensorError
 
@@ -47,6 +48,38 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to write to, which takes the place of `folder` as a whole when the block ends well.
+
+    Files that `folder` has under other names stay. Cut off, it is as it was, or not there; never some of both. Raises
+    BadFile if it cannot be written.
+    """
+    folder = folder.expanduser().resolve()  # of a link, what it leads to
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
+    part, before = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("part", "old"))
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if folder.is_dir():
+            for path in folder.iterdir():
+                if not (part / path.name).exists():
+                    (copytree if path.is_dir() else copy2)(path, part / path.name)
+        for path in part.iterdir():
+            _to_disk(path)
+        if folder.is_dir():
+            os.replace(folder, before)
+        os.replace(part, folder)
+        _to_disk(folder.parent)
+    except OSError as error:
+        raise BadFile(folder, f"cannot be written ({error.strerror or error})") from error
+    finally:
+        rmtree(part, ignore_errors=True)
+        if before.exists() and not folder.exists():
+            os.replace(before, folder)
+        rmtree(before, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from auditor import files
 from auditor.errors import BadFile
-from auditor.files import SEAL, flaw, replacing, seal, take_place, write_atomically
+from auditor.files import SEAL, flaw, replacing, replacing_folder, seal, take_place, write_atomically
 
 
 def names(folder):
@@ -76,6 +77,64 @@ class TestOneFile:
         with pytest.raises(BadFile, match=r"memo: cannot be written \(No space left on device\)"):
             fill()
         assert names(tmp_path) == []
+
+
+class TestAFolder:
+    """Of two files that belong together, where there were two before."""
+
+    @pytest.fixture
+    def target(self, tmp_path):
+        for name, text in (("config", "old"), ("tensors", "old"), ("notes/mine", "kept")):
+            write_atomically(tmp_path / "adapter" / name, text)
+        return tmp_path / "adapter"
+
+    def write(self, target, error=None):
+        with replacing_folder(target) as part:
+            (part / "config").write_text("new")
+            if error:
+                raise error
+            (part / "tensors").write_text("new")
+
+    def read(self, target):
+        return [(target / name).read_text() for name in ("config", "tensors", "notes/mine")]
+
+    def test_takes_the_place_of_what_was_there_and_leaves_the_rest(self, target, tmp_path):
+        self.write(target)
+        assert self.read(target) == ["new", "new", "kept"]
+        self.write(tmp_path / "deep/new")
+        assert names(tmp_path / "deep/new") == ["config", "tensors"]
+        assert (names(tmp_path), names(tmp_path / "deep")) == (["adapter", "deep"], ["new"])
+
+    def test_broken_off_it_is_as_it_was(self, target, tmp_path, monkeypatch):
+        with pytest.raises(KeyboardInterrupt):
+            self.write(target, KeyboardInterrupt())
+        with pytest.raises(BadFile, match=r"adapter: cannot be written \(No space left"):
+            self.write(target, OSError(28, "No space left"))
+        moved, original = [], os.replace
+
+        def fails(source, goal):
+            moved.append(source)
+            if len(moved) == 2:
+                raise OSError(5, "Input/output error")
+            original(source, goal)
+
+        monkeypatch.setattr(files.os, "replace", fails)
+        with pytest.raises(BadFile, match="Input/output error"):
+            self.write(target)
+        assert self.read(target) == ["old", "old", "kept"]
+        assert names(tmp_path) == ["adapter"]
+
+    def test_behind_a_link_it_is_what_the_link_leads_to(self, target, tmp_path):
+        (tmp_path / "link").symlink_to(target)
+        self.write(tmp_path / "link")
+        assert self.read(target) == ["new", "new", "kept"]
+        assert (tmp_path / "link").is_symlink()
+
+    def test_cannot_be_a_file(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(BadFile, match="cannot be written"):
+            self.write(tmp_path / "file")
+        assert names(tmp_path) == ["file"]
 
 
 @pytest.fixture

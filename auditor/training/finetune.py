@@ -21,7 +21,7 @@ from torch import Tensor
 
 from auditor.config import Settings
 from auditor.errors import UsageError
-from auditor.files import replacing, write_atomically
+from auditor.files import replacing_folder, write_atomically
 from auditor.models.build import load_model
 from auditor.models.weights import resolve
 from auditor.training.documents import Document, Example, encode
@@ -202,12 +202,11 @@ def _step(model: Any, batch: Sequence[Example], device: torch.device, optimizer:
 
 
 def _save(adapted: Any, target: Path) -> None:
-    """Write the adapter's files, each whole; the tensors last. Raises BadFile if they cannot be written."""
-    with TemporaryDirectory() as folder:
+    """Write the adapter's files, both or neither. Raises BadFile if they cannot be written."""
+    with TemporaryDirectory() as folder, replacing_folder(target) as part:
         adapted.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         for name in ("adapter_config.json", "adapter_model.safetensors"):  # PEFT writes an empty model card too
-            with replacing(target / name) as part:
-                copyfile(Path(folder) / name, part)
+            copyfile(Path(folder) / name, part / name)
 
 
 def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
