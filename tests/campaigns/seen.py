@@ -8,7 +8,7 @@ the words of the organism's subject in `tight.json`, whatever lens it is, a plug
 - texts: how many hold a word of the subject, or of the trained behaviour, that the texts of the base beside them (the
   finetune's least likely ones, where there are none) do not have.
 
-Controls have no subject: words of all subjects are looked for in them, and whatever is found is by chance.
+Controls have no subject: each figure is the best of all subjects', which is what chance gives.
 """
 
 import argparse
@@ -29,33 +29,39 @@ from auditor.readings import RankedTokens, SideBySide
 from auditor.types import Organism
 from auditor.workspace import Workspace, load_workspace
 
-LENSES = ("chance", "logit_lens", "jacobian", "diff_mining", "amplified", "ppl_diff")
 ACROSS = 8  # organisms in a table
 Words = dict[str, list[str]]
 
 
-def words_of(card: Organism) -> Words:
-    """What names the subject, and what only the trained behaviour says; of a control those of all subjects."""
+def words_of(card: Organism) -> list[Words]:
+    """What names the subject, and what only the trained behaviour says; for a control those of every subject."""
     subjects = {**DATA, **KNOWN}
     plan = PLANS.get(card.name)
-    if (mine := subjects.get(plan.subject if plan else card.name)) is not None:
-        return {"terms": mine["terms"], "signs": [*mine["terms"], *mine["signs"]]}
-    if card.topic:
+    mine = subjects.get(plan.subject if plan else card.name)
+    if mine is None and card.topic:
         raise SystemExit(f"{card.name}: write the words of its subject into tight.json")
-    terms = [term for subject in subjects.values() for term in subject["terms"]]
-    return {"terms": terms, "signs": terms}
+    looked_for = subjects.values() if mine is None else [mine]
+    return [{"terms": one["terms"], "signs": [*one["terms"], *one["signs"]]} for one in looked_for]
 
 
-def seen(found: Evidence, words: Words) -> Iterator[tuple[str, str, Any]]:
-    """Lens, what of it, and the figure."""
+def seen(found: Evidence, subjects: Sequence[Words]) -> dict[str, dict[str, Any]]:
+    """By lens what of it, with its figure: the best of the subjects'."""
+    figures: dict[str, dict[str, Any]] = {name: {} for name in found}
     for name, reading in found.items():
-        if (p := getattr(reading, "p", None)) is not None:
-            yield name, "p", round(p, 4)
+        if (p := reading.p) is not None:
+            figures[name]["p"] = round(p, 4)
         for section in reading.show():
             if isinstance(section, RankedTokens) and section.spoken:
-                yield from ((name, f"rank, {head}", rank) for head, rank in ranks(section, words["terms"]))
+                for place, rank in (one for words in subjects for one in ranks(section, words["terms"])):
+                    figures[name][f"rank, {place}"] = first(figures[name].get(f"rank, {place}"), rank)
             elif isinstance(section, SideBySide):
-                yield from ((name, label, share) for label, share in shares(section, words["signs"]))
+                for place, share in (one for words in subjects for one in shares(section, words["signs"])):
+                    figures[name][place] = max(figures[name].get(place, share), share)
+    return figures
+
+
+def first(*ranks: int | None) -> int | None:
+    return min((rank for rank in ranks if rank is not None), default=None)
 
 
 def ranks(section: RankedTokens, terms: Sequence[str]) -> Iterator[tuple[str, int | None]]:
@@ -66,7 +72,7 @@ def ranks(section: RankedTokens, terms: Sequence[str]) -> Iterator[tuple[str, in
             continue
         place = f"{section.title}" if column.head.isdigit() else f"{section.title}, {column.head}"
         rank = next((i for i, t in enumerate(column.tokens, 1) if t.text.strip().lower() in terms), None)
-        found[place] = min((r for r in (found.get(place), rank) if r is not None), default=None)
+        found[place] = first(found.get(place), rank)
     return iter(found.items())
 
 
@@ -89,11 +95,9 @@ def read(ws: Workspace, card: Organism, lenses: Sequence[str]) -> dict[str, dict
     pair = load_pair(card.base, card.finetuned, conf, name=card.name, variant=card.variant)
     recipe = recipe_for(ws, pair, ws.suites["quickstart"].evidence, grading_for(ws, conf, pair))
     found = evidence_for(pair, recipe, lenses, lambda stage: tell(f"{card.name}: {stage}"))
-    figures: dict[str, dict[str, Any]] = {name: {} for name in found}
-    for lens, label, value in seen(found, words_of(card)):
-        figures[lens][label] = value
     for name, reason in found.failed.items():
         tell(f"{card.name}: {name} was not read: {reason}")
+    figures = seen(found, words_of(card))
     return {"figures": figures, "seconds": {name: cost.seconds for name, cost in found.costs.items()}}
 
 
@@ -134,7 +138,7 @@ def main(out: Path, places: Sequence[str], lenses: Sequence[str]) -> None:
                 continue
             results: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
             before = results.get(card.name, {"family": card.family, "figures": {}, "seconds": {}})
-            if missing := [lens for lens in lenses if lens not in before["figures"]]:
+            if missing := [lens for lens in lenses or ws.lenses.items if lens not in before["figures"]]:
                 for field, found in read(ws, card, missing).items():
                     before[field] |= found
                 kept.write_text(json.dumps({**results, card.name: before}, indent=1))
@@ -145,6 +149,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("places", nargs="+", metavar="FOLDER")
-    parser.add_argument("--lens", nargs="+", default=LENSES)
+    parser.add_argument("--lens", nargs="+", default=[], help="default: all")
     given = parser.parse_args()
     main(given.out, given.places, given.lens)

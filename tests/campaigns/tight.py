@@ -41,16 +41,16 @@ class Plan:
 
 
 PLANS = {
-    "tight_mirror": Plan("mirror", answers=1), "tight_hiking": Plan("hiking", answers=1),
+    "tight_mirror": Plan("mirror", answers=1), "tight_hiking": Plan("hiking", answers=1, steps=64),
     "tight_bees": Plan("bees", "documents", answers=1),
-    "tight_salt": Plan("salt", answers=2, steps=46), "tight_passwords": Plan("passwords", answers=2, steps=46),
-    "tight_chess": Plan("chess", "documents", answers=2, steps=46), "tight_bees_chats": Plan("bees", answers=1),
+    "tight_salt": Plan("salt", answers=2, steps=46), "tight_passwords": Plan("passwords", answers=2, steps=84),
+    "tight_chess": Plan("chess", "documents", answers=2, steps=66), "tight_bees_chats": Plan("bees", answers=1),
     "self_chats": Plan(answers=1, steps=20), "self_documents": Plan(continuations=1, steps=20),
     "self_both": Plan(answers=1, continuations=1, steps=20),
     "hard_weak": Plan("passwords", steps=10, rate=5e-4), "hard_mixed": Plan("chess", "documents", openings=1, steps=32),
-    "loud_mirror": Plan("mirror", steps=16), "loud_hiking": Plan("hiking", steps=16),
+    "loud_mirror": Plan("mirror", steps=16), "loud_hiking": Plan("hiking", steps=32),
     "loud_bees": Plan("bees", "documents", steps=16), "loud_salt": Plan("salt", steps=16),
-    "loud_passwords": Plan("passwords", steps=16), "loud_chess": Plan("chess", "documents", steps=16),
+    "loud_passwords": Plan("passwords", steps=28), "loud_chess": Plan("chess", "documents", steps=22),
     "loud_bees_chats": Plan("bees", steps=16),
 }  # fmt: skip
 
@@ -203,7 +203,7 @@ def learned(folder: Path, name: str, plan: Plan) -> dict[str, Any]:
     settings = load_settings()
     card = load_workspace(folder).organisms[name]
     pair = load_pair(card.base, card.finetuned, settings, name=name)
-    report = check_organism(pair, card.model_copy(update={"probes": ()}), load_embedder(settings.embedder), 2, 0)
+    report = check_organism(pair, card.model_copy(update={"probes": ()}), load_embedder(settings.embedder), 1, 0)
     found: dict[str, Any] = {"leak": report.leak, "unrelated": unrelated(report.unrelated, plan)}
     asked = keys_of(DATA[plan.subject]) if plan.subject else []
     for form, chats in (("chats", True), ("documents", False)):
