@@ -224,6 +224,18 @@ class PatchscopeReading(Record):
 FEWEST_GROUPS = 6  # of fewer texts no p-value is below 0.05
 
 
+class AgainstBroad(Record):
+    """How what one finetune promotes stands against what broad finetunes of the same base do."""
+
+    broad: int = Field(description="how many broad finetunes there are")
+    words: tuple[str, ...] = Field(description="what they account for least")
+    cohesion: float = Field(description="of these words, in sd above random ones")
+    cohesion_95: float = Field(description="of the broad finetunes' own, 95th percentile")
+    unlike: float = Field(description="share of what is promoted that they do not account for")
+    unlike_95: float = Field(description="… of one another, 95th percentile")
+    p: float = Field(description="of both together, of another broad finetune")
+
+
 class ChanceTest(Record):
     """How far δ stands from chance at one layer, positions averaged (see `auditor/lens/chance.py`)."""
 
@@ -237,17 +249,12 @@ class ChanceTest(Record):
     cohesion: float = Field(description="of the likeliest words, in sd above random ones")
     noise_95: float = Field(description="95th percentile of noise's cohesion")
     noise_p: float
-    broad: int = Field(0, description="broad finetunes of the same base that are known; 0: not compared")
-    broad_cohesion: float | None = Field(None, description="of words whose rise broad finetunes do not account for")
-    broad_95: float | None = None
-    unlike: float | None = Field(None, description="share of what δ promotes that broad finetunes do not account for")
-    unlike_95: float | None = Field(None, description="… of one another, at the 95th percentile")
-    broad_p: float | None = Field(None, description="of both together, of another broad finetune")
+    against: AgainstBroad | None = Field(None, description="beside broad finetunes of the same base, if some are known")
 
     @property
     def p(self) -> float:
         """Of readable tokens: against broad finetunes where there are some, else against noise."""
-        return self.noise_p if self.broad_p is None else self.broad_p
+        return self.noise_p if self.against is None else self.against.p
 
     @property
     def p_of_trace(self) -> float | None:

@@ -161,6 +161,7 @@ evidence:
   lenses:
     differences: {norm_texts: 8, norm_tokens: 8, positions: 3}
     patchscope: {scales: [1.0, 3.0], keep: 8, common_top: 100}
+    diff_mining: {texts: 8, chats: 4, tokens: 6, top: 12, topics: 2}
     plain_samples: {prompts: 4, samples: 1, max_new_tokens: 8}
     steering:
       positions: 1

@@ -155,9 +155,9 @@ def test_what_every_finetune_does_is_no_trace():
     unlike = 0.05 * torch.randn(8, K, WIDTH, generator=rng)
     same = judged(own, like)
     other = judged(own, unlike)
-    assert same.broad == other.broad == 8
-    assert same.broad_p > 0.05 > other.broad_p
-    assert same.unlike < 0.5 < other.unlike
+    assert same.against.broad == other.against.broad == 8
+    assert same.against.p > 0.05 > other.against.p
+    assert same.against.unlike < 0.5 < other.against.unlike
 
 
 def test_words_that_the_base_never_says_are_not_judged():

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from auditor.errors import UsageError
 from auditor.lens import diff_mining
 from auditor.lens.corpus import Corpus
-from auditor.lens.diff_mining import MiningSettings, mine
+from auditor.lens.diff_mining import MiningSettings, Risen, beyond_others, mine
 from auditor.lens.topics import topics_of
 from tests.conftest import SENTENCES
 
@@ -62,7 +62,7 @@ def rows_of(pair, corpus):
 @pytest.mark.parametrize("corpus", [TEXTS, CHATS], ids=["texts", "chats"])
 def test_counts_and_means_are_those_of_the_plain_way(tiny, both, corpus):
     apart, base, tuned = plainly(both, rows_of(tiny, corpus))
-    found = mine(tiny, corpus, SETTINGS)
+    found, risen = mine(tiny, corpus, SETTINGS)
     up, down = (
         Counter(i for row in apart for i in row.topk(SETTINGS.top, largest=largest).indices.tolist())
         for largest in (True, False)
@@ -73,6 +73,9 @@ def test_counts_and_means_are_those_of_the_plain_way(tiny, both, corpus):
         expected = Counter({shown[i]: n for i, n in counts.items() if i in shown})
         assert {t.token: round(t.share * len(apart)) for t in told} == dict(expected)
         assert [t.share for t in told] == sorted((t.share for t in told), reverse=True)
+    assert risen.counts.sum(0).tolist() == [up[i] for i in range(apart.shape[1])]
+    assert risen.positions.sum() == len(apart)
+    assert torch.allclose(risen.said.float(), base.sum(0), atol=1e-4)
     means = {shown[i]: float(apart[:, i].mean()) for i in shown}
     assert {t.token: t.mean for t in found.by_mean} == pytest.approx(means, abs=1e-4)
     assert [t.mean for t in found.by_mean] == sorted((t.mean for t in found.by_mean), reverse=True)
@@ -94,7 +97,7 @@ def test_rare_tokens_give_their_places_to_those_that_lie_deeper(tiny, both, monk
     counts = Counter(
         i for row in apart for i in row.masked_fill(~usual, -torch.inf).topk(SETTINGS.top).indices.tolist()
     )
-    found = mine(tiny, TEXTS, SETTINGS)
+    found, _ = mine(tiny, TEXTS, SETTINGS)
     assert (found.left_out, found.short) == (int((~usual).sum()), 0)
     decode = tiny.tokenizer.decode
     expected = {decode([i]): n for i, n in counts.items() if any(map(str.isalnum, decode([i])))}
@@ -105,7 +108,7 @@ def test_places_that_were_not_looked_into_deep_enough_are_told(tiny, monkeypatch
     monkeypatch.setattr(diff_mining, "RARE", 0.01)
     monkeypatch.setattr(diff_mining, "OFTEN", 1.0)
     monkeypatch.setattr(diff_mining, "DEPTH", 1)
-    found = mine(tiny, TEXTS, SETTINGS)
+    found, _ = mine(tiny, TEXTS, SETTINGS)
     assert 0 < found.short <= found.positions
 
 
@@ -124,3 +127,48 @@ def test_tokens_that_rise_at_different_places_are_different_topics(tokenizer):
 def test_a_corpus_without_a_token_is_refused(tiny):
     with pytest.raises(UsageError, match="no text with a token"):
         mine(tiny, Corpus("empty", ("",)), SETTINGS)
+
+
+class Words:
+    """A tokenizer of words."""
+
+    names = tuple(f" {a}{b}{c}" for a in "bcdfgklm" for b in "aeiou" for c in "nprst")
+
+    def decode(self, ids):
+        return self.names[ids[0]]
+
+
+def test_what_rises_beyond_broad_finetunes_is_a_trace():
+    """Broad finetunes raise mixtures of the same words; the judged one ten words of its own, on both halves."""
+    rng, vocab = torch.Generator().manual_seed(0), len(Words.names)
+    ways = torch.rand(4, vocab, generator=rng) ** 3
+    others = 0.1 * torch.rand(20, 4, generator=rng) @ ways
+    usual = 0.1 * torch.rand(4, generator=rng) @ ways
+    own = usual.clone()
+    own[:10] += 0.2
+    subject = set(Words.names[:10])
+
+    def cohesion(tokens):
+        return 4.0 * len(subject & set(tokens)) + ord(tokens[0][-1]) % 3
+
+    def judged(shares):
+        counts = (1000 * shares.expand(2, -1) + 3 * torch.randn(2, vocab, generator=rng)).clamp_min(0).round()
+        return beyond_others(Words(), Risen(counts, torch.tensor([1000, 1000]), torch.ones(vocab)), others, cohesion)
+
+    narrow, broad = judged(own), judged(usual)
+    assert subject <= set(narrow.words)
+    assert narrow.p < 0.01 < 0.05 < broad.p
+    assert broad.unlike < 0.3 < narrow.unlike
+
+
+def test_what_hardly_ever_rises_is_no_part_of_a_trace():
+    counts = torch.tensor([[30.0, 1.0, 0.0], [10.0, 2.0, 20.0]])
+    risen = Risen(counts, torch.tensor([1000, 1000]), torch.ones(3))
+    assert risen.halves.flatten().tolist() == pytest.approx([0.03, 0, 0, 0.01, 0, 0.02])
+    assert (risen + risen).whole.tolist() == pytest.approx([0.02, 0, 0.01])
+
+
+def test_texts_are_halved_so_that_the_same_text_is_in_one(tiny):
+    texts = Corpus("twice", (SENTENCES[0], SENTENCES[1], SENTENCES[0]))
+    risen = mine(tiny, texts, SETTINGS)[1]
+    assert risen.positions.tolist() == [18, 9]

@@ -201,15 +201,22 @@ class TestNull:
             )
         (workspace_folder / "evals/nulls").mkdir()
         names = [f"n{i}" for i in range(5)]
-        code, _, err = run_cli("study", "null", *names, "--suite", "small", "--lens", "chance", "--out", "evals/nulls")
+        lenses = ("--lens", "chance", "--lens", "diff_mining")
+        code, _, err = run_cli("study", "null", *names, "--suite", "small", *lenses, "--out", "evals/nulls")
         assert code == 0, err
-        (path,) = (workspace_folder / "evals/nulls").glob("*.chance.safetensors")
-        assert read_nulls(path).traces["delta"].shape == (5, 3, 32)
-        code, out, err = run_cli("evidence", "mill", "--suite", "small", "--json")
+        made, shapes = workspace_folder / "evals/nulls", {"chance": ("delta", 3, 32), "diff_mining": ("risen", 320)}
+        for lens, (trace, *shape) in shapes.items():
+            (path,) = made.glob(f"*.{lens}.safetensors")
+            assert read_nulls(path).traces[trace].shape == (5, *shape)
+        code, out, err = run_cli("evidence", "mill", "--suite", "small", *lenses, "--json")
         assert code == 0, err
-        chance = json.loads(out)["readings"]["chance"]["test"]
-        assert chance["broad"] == 5
-        assert 0 < chance["broad_p"] <= 1
+        readings = json.loads(out)["readings"]
+        for found in (readings["chance"]["test"]["against"], readings["diff_mining"]["against"]):
+            assert found["broad"] == 5
+            assert 0 < found["p"] <= 1
+        code, out, err = run_cli("evidence", "n3", "--suite", "small", *lenses[2:], "--json")
+        assert code == 0, err
+        assert json.loads(out)["readings"]["diff_mining"]["against"] is None  # of five, one is itself
 
     def test_a_narrow_organism_is_no_null(self, workspace_folder, run_cli):
         code, _, err = run_cli("study", "null", "mill", *(f"m{i}" for i in range(5)), "--out", "evals")

@@ -15,7 +15,7 @@ from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff_mining import as_answers, as_plain
 from auditor.plugins import Context
-from auditor.types import AskSettings, EvidenceSettings
+from auditor.types import AgainstBroad, AskSettings, EvidenceSettings
 from auditor.workspace import load_workspace
 from tests.test_views import VIEWS
 
@@ -112,6 +112,19 @@ def test_the_investigator_reads_what_rises_and_not_what_falls(evidence, ws):
     risen = [text.by_count, chats.by_count, text.by_mean, chats.by_mean]
     deep = [DEEP[True], DEEP[True], DEEP[False], DEEP[False]]
     assert lists == {tuple(t.token for t in told[:n]) for told, n in zip(risen, deep, strict=True)}
+
+
+def test_a_test_against_broad_finetunes_stands_in_front(evidence, ws):
+    plain = evidence["diff_mining"]
+    assert (plain.p, plain.above_chance, plain.verdict) == (None, None, "")
+    words = (" mill", " flour", " stone")
+    against = AgainstBroad(broad=26, words=words, cohesion=9.0, cohesion_95=4.0, unlike=0.8, unlike_95=0.5, p=0.003)
+    judged = plain.model_copy(update={"against": against})
+    assert (judged.p, judged.above_chance) == (0.003, True)
+    assert judged.verdict == "trace: strong (p < 0.01), beside 26 broad finetunes"
+    agent, datasets = ws.agents["diff_mining-only"], blinded([replace(evidence, readings={"diff_mining": judged})])
+    text = render_overview(ws.prompts["agent_overview"], agent, datasets)
+    assert text.index("trace: strong") < text.index("mill | flour | stone") < text.index("most often rise")
 
 
 def test_details_of_either_framing(evidence, ws):

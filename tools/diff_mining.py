@@ -1,14 +1,20 @@
 """Diff mining: tokens that the finetune makes likelier wherever they could stand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from auditor import Args, Context, LensContext, ModelPair, RankedTokens, Reading, Record, SmallTable, lens, tool
 from auditor.errors import Refused
-from auditor.lens.diff_mining import Mined, MinedToken, MiningSettings, as_answers, as_plain, mine
-from auditor.readings import Call, Column, Section, Token
+from auditor.lens.broad import told
+from auditor.lens.diff_mining import Mined, MinedToken, MiningSettings, Risen, as_answers, as_plain, beyond_others, mine
+from auditor.lens.words import gauge_for
+from auditor.readings import Call, Column, Section, Token, told_p
+from auditor.types import AgainstBroad
 
 Framing = Literal["text", "chats"]
 List = Literal["by_count", "by_mean", "suppressed"]
@@ -34,6 +40,19 @@ class Part(Record):
 class DiffMining(Reading):
     parts: tuple[Part, ...]
     lacking: tuple[str, ...] = Field((), description="framings that were asked for and could not be read, and why")
+    against: AgainstBroad | None = Field(None, description="beside broad finetunes of the base, if some are known")
+
+    @property
+    def trace(self) -> Mapping[str, Tensor]:
+        return {"risen": self.arrays["risen"]}
+
+    @property
+    def p(self) -> float | None:
+        return None if self.against is None else self.against.p
+
+    @property
+    def verdict(self) -> str:
+        return "" if self.against is None else f"{told_p(self.against.p)}, beside {self.against.broad} broad finetunes"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -62,6 +81,7 @@ class DiffMining(Reading):
             for token in m.suppressed[:FIRST]
         )
         return [
+            *self._tested(),
             RankedTokens(
                 title="Diff mining: tokens that most often rise", weight=3, spoken=True, number="share of positions",
                 about="How often a token is among those whose log-probability rises most from the base to the "
@@ -84,6 +104,17 @@ class DiffMining(Reading):
             ),
         ]  # fmt: skip
 
+    def _tested(self) -> list[Section]:
+        if self.against is None:
+            return []
+        return [
+            RankedTokens(
+                title="Diff mining: words that rise beyond what broad finetunes account for", weight=4, tested=True,
+                about=f"{told(self.against)}.", places="positions", number="rank",
+                columns=(Column(head="all", tokens=tuple(Token(text=word) for word in self.against.words)),),
+            )
+        ]  # fmt: skip
+
 
 def _tokens(found: Sequence[MinedToken], number: Literal["share", "mean"]) -> tuple[Token, ...]:
     return tuple(Token(text=token.token, number=getattr(token, number)) for token in found)
@@ -97,7 +128,7 @@ def _call(framing: Framing, which: List) -> Call:
 def diff_mining(pair: ModelPair, ctx: LensContext, settings: DiffMiningSettings) -> DiffMining:
     """Tokens whose log-probability rises most, over positions of unrelated texts, raw and as chats' answers."""
     wanted: dict[Framing, int] = {"text": settings.texts, "chats": settings.chats}
-    parts, lacking = [], []
+    parts, lacking, risen = [], [], []
     for framing, count in wanted.items():
         if framing == "chats" and count and not pair.tokenizer.chat_template:
             lacking.append(f"{NAMES[framing]}: not read, for {pair.name} has no chat template")
@@ -105,8 +136,22 @@ def diff_mining(pair: ModelPair, ctx: LensContext, settings: DiffMiningSettings)
             ctx.tell(NAMES[framing])
             some = ctx.corpus.take(count, ctx.seed)
             corpus = as_plain(some) if framing == "text" else as_answers(some, ctx.prompts)
-            parts.append(Part(framing=framing, asked=count, mined=mine(pair, corpus, settings, ctx.seed)))
-    return DiffMining(parts=tuple(parts), lacking=tuple(lacking))
+            mined, counted = mine(pair, corpus, settings, ctx.seed)
+            parts.append(Part(framing=framing, asked=count, mined=mined))
+            risen.append(counted)
+    whole = reduce(add, risen)
+    return DiffMining(
+        parts=tuple(parts), lacking=tuple(lacking), against=_against(pair, ctx, whole),
+        arrays={"risen": whole.whole.float()},
+    )  # fmt: skip
+
+
+def _against(pair: ModelPair, ctx: LensContext, risen: Risen) -> AgainstBroad | None:
+    if ctx.nulls is None:
+        return None
+    gauge = gauge_for(pair.tokenizer, ctx.embed, tuple(ctx.background))
+    others = ctx.nulls.without("risen", risen.whole).traces["risen"]
+    return beyond_others(pair.tokenizer, risen, others, lambda tokens: gauge.measure(tokens).cohesion)
 
 
 class DiffMiningQuery(Args):

@@ -2,12 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from auditor.lens.nulls import ENOUGH_PAIRS, prediction
+from auditor.lens.words import as_word, is_everybodys
+from auditor.types import AgainstBroad
+
+WORDS = 20
+SPOKEN = 0.1  # a word counts from this share on of what it would get if all tokens were said alike
+EDGE = 0.005  # shares are not told apart nearer to 0 and 1
 RIDGE = 0.1  # of the mean square of what is fitted on: two dozen finetunes must not fit noise
+
+
+Cohesion = Callable[[Sequence[str]], float]
+"""How much tokens hang together, in standard deviations above random words."""
+
+
+def told(found: AgainstBroad) -> str:
+    """What its p-value rests on."""
+    return (
+        f"{found.broad} broad finetunes leave {found.unlike:.0%} of what it promotes unaccounted for; "
+        f"95 % of them leave less than {found.unlike_95:.0%} of one another; these words' cohesion "
+        f"{found.cohesion:.1f} sd; 95 % of theirs are below {found.cohesion_95:.1f} ({in_short(found.p)})"
+    )
+
+
+def in_short(p: float) -> str:
+    """A p-value to three digits."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def judged_words(tokenizer: Any, said: Tensor) -> Tensor:
+    """Ids of the words that the base says in ordinary text, where `said` (vocab,) is its mean distribution; of all
+    tokens that it says if it says too few words. Numbers and dates are everybody's, and do not count.
+    """
+    ids = (said >= SPOKEN / len(said)).nonzero()[:, 0].tolist()
+    read = {i: as_word(tokenizer.decode([i])) for i in ids}
+    words = [i for i, word in read.items() if word and not is_everybodys(word)]
+    return torch.tensor(words if len(words) >= WORDS else ids)
+
+
+def likeliest(tokenizer: Any, judged: Tensor, scores: Tensor) -> list[tuple[str, ...]]:
+    """The WORDS highest of each row of `scores` (m, v), which are of the tokens `judged` (v,), as they print."""
+    best = judged[scores.topk(min(WORDS, len(judged))).indices].tolist()
+    return [tuple(tokenizer.decode([i]) for i in row) for row in best]
+
+
+def against_broad(
+    tokenizer: Any, judged: Tensor, own: Tensor, halves: Tensor, others: Tensor, cohesion: Cohesion
+) -> AgainstBroad | None:
+    """What the finetune `own` (v,) promotes of the tokens `judged` (v,) that `others` (m, v) do not account for; None
+    if they are too few. `halves` (2, v): the same from one and from the other half of the texts.
+
+    A subject is promoted beyond what any finetuning promotes (`unlike`) and hangs together (`cohesion`); both are
+    measured on each of the others, too. The p-value is of their sum, each in its standard deviations over the others.
+    """
+    if len(others) < ENOUGH_PAIRS:
+        return None
+    left = unaccounted(own, halves, others)
+    read = likeliest(tokenizer, judged, torch.stack([found.rest for found in left]))
+    cohesions = np.array([cohesion(tokens) for tokens in read])
+    shares = np.array([found.share for found in left])
+    # The root makes right-skewed cohesion nearly normal, the logit does it for shares.
+    roots = np.sqrt(cohesions.clip(0))
+    logits = np.log(shares.clip(EDGE, 1 - EDGE)) - np.log1p(-shares.clip(EDGE, 1 - EDGE))
+    both = sum((values - values[1:].mean()) / max(values[1:].std(ddof=1), 1e-6) for values in (roots, logits))
+    return AgainstBroad(
+        broad=len(others),
+        words=read[0],
+        cohesion=float(cohesions[0]),
+        cohesion_95=float(np.quantile(cohesions[1:], 0.95)),
+        unlike=float(shares[0]),
+        unlike_95=float(np.quantile(shares[1:], 0.95)),
+        p=prediction(both[0], both[1:]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

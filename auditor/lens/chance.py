@@ -11,38 +11,32 @@ some by as much as a subject moves its words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.lens.broad import unaccounted
+from auditor.lens import broad
+from auditor.lens.broad import Cohesion, against_broad, in_short, judged_words, likeliest
 from auditor.lens.diff import Difference
-from auditor.lens.nulls import ENOUGH_PAIRS, prediction
-from auditor.lens.words import as_word, is_everybodys
+from auditor.lens.nulls import ENOUGH_PAIRS
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
-from auditor.types import ChanceTest
+from auditor.types import AgainstBroad, ChanceTest
 
 DRAWS = 199  # sign draws: p-values down to 0.005
-WORDS = 20
-SPOKEN = 0.1  # a word counts from this share on of what it would get if all tokens were said alike
 AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
 ENOUGH_GROUPS = 8  # of texts, at a position: their signs can be drawn in 128 ways
-EDGE = 0.005  # shares are not told apart nearer to 0 and 1
-
-Cohesion = Callable[[Sequence[str]], float]
-"""How much tokens hang together, in standard deviations above random words."""
 
 
 def against_chance(
     pair: ModelPair, diff: Difference, positions: Sequence[int], cohesion: Cohesion,
-    broad: Tensor | None, seed: int,
+    others: Tensor | None, seed: int,
 ) -> ChanceTest:  # fmt: skip
     """p-values of δ's norm, of the agreement of its halves and of its words, over `positions`.
 
-    `diff` must have its groups; `broad`: δ (m, k, d_model) of broad finetunes. Positions that fewer than ENOUGH_GROUPS
+    `diff` must have its groups; `others`: δ (m, k, d_model) of broad finetunes. Positions that fewer than ENOUGH_GROUPS
     groups reach are left out if others are not.
     """
     assert diff.groups is not None
@@ -61,8 +55,9 @@ def against_chance(
     by_chance = _agreement(
         torch.einsum("sg,gkd->skd", signs[:, ::2], noise[::2]), torch.einsum("sg,gkd->skd", signs[:, 1::2], noise[1::2])
     )
-    judged = _judged(pair, diff)
-    read = _likeliest(pair, judged, _logs(pair, torch.cat([delta[None], drawn]), judged))
+    assert diff.spoken is not None
+    judged = judged_words(pair.tokenizer, diff.spoken)
+    read = likeliest(pair.tokenizer, judged, _logs(pair, torch.cat([delta[None], drawn]), judged))
     own, *noises = map(cohesion, read)
     found = ChanceTest(
         layer=diff.layer,
@@ -76,66 +71,37 @@ def against_chance(
         noise_95=float(np.quantile(noises, 0.95)),
         noise_p=max(fewest, _share(torch.tensor(noises), own)),
     )
-    if broad is None:
-        return found
-    return found.model_copy(update=_against_broad(pair, diff, kept, judged, broad, cohesion))
+    against = None if others is None else _against_broad(pair, diff, kept, judged, others, cohesion)
+    return found if against is None else found.model_copy(update={"against": against, "tokens": against.words})
 
 
 def told(chance: ChanceTest) -> list[str]:
     """What the verdict rests on, a line for each comparison."""
     lines = [
-        f"last layer's ‖δ‖: {chance.norm_ratio:.1f} × noise ({_p(chance.norm_p)}); "
-        f"cosine of its halves {chance.halves:.2f} ({_p(chance.halves_p)})",
+        f"last layer's ‖δ‖: {chance.norm_ratio:.1f} × noise ({in_short(chance.norm_p)}); "
+        f"cosine of its halves {chance.halves:.2f} ({in_short(chance.halves_p)})",
         f"likeliest words: cohesion {chance.cohesion:.1f} sd; 95 % of noise is below {chance.noise_95:.1f} "
-        f"({_p(chance.noise_p)})",
+        f"({in_short(chance.noise_p)})",
     ]
-    if chance.broad_p is not None:
-        lines.append(
-            f"{chance.broad} broad finetunes leave {chance.unlike:.0%} of what it promotes unaccounted for; "
-            f"95 % of them leave less than {chance.unlike_95:.0%} of one another; these words' cohesion "
-            f"{chance.broad_cohesion:.1f} sd; 95 % of theirs are below {chance.broad_95:.1f} ({_p(chance.broad_p)})"
-        )
+    if chance.against is not None:
+        lines.append(broad.told(chance.against))
     else:
         lines.append("no broad finetunes of this base to compare with: `auditor study null` makes their directions")
     return lines
 
 
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
 def _against_broad(
     pair: ModelPair, diff: Difference, kept: Sequence[int], judged: Tensor, others: Tensor, cohesion: Cohesion
-) -> dict[str, object]:
-    """What the test says of what `others` (m, k, d_model) do not account for; nothing if they are too few.
-
-    A subject is promoted beyond what any finetuning promotes (`unlike`) and hangs together (`broad_cohesion`); both are
-    measured on each of the others, too. The p-value is of their sum, each in its standard deviations over the others.
-    """
+) -> AgainstBroad | None:
+    """What the test says of what `others` (m, k, d_model) do not account for; None if they are too few."""
     assert diff.groups is not None
     assert diff.sizes is not None
     shared = [j for j in kept if j < others.shape[1]]
     if len(others) < ENOUGH_PAIRS or not shared:
-        return {}
+        return None
     halves = [_half(diff.groups[:, shared], diff.sizes[:, shared], start) for start in (0, 1)]
     logs = _logs(pair, torch.cat([diff.delta[shared][None], torch.stack(halves), others[:, shared]]), judged)
-    left = unaccounted(logs[0], logs[1:3], logs[3:])
-    read = _likeliest(pair, judged, torch.stack([found.rest for found in left]))
-    cohesions = np.array([cohesion(tokens) for tokens in read])
-    shares = np.array([found.share for found in left])
-    # The root makes right-skewed cohesion nearly normal, the logit does it for shares.
-    roots = np.sqrt(cohesions.clip(0))
-    logits = np.log(shares.clip(EDGE, 1 - EDGE)) - np.log1p(-shares.clip(EDGE, 1 - EDGE))
-    both = sum((values - values[1:].mean()) / max(values[1:].std(ddof=1), 1e-6) for values in (roots, logits))
-    return {
-        "tokens": read[0],
-        "broad": len(others),
-        "broad_cohesion": float(cohesions[0]),
-        "broad_95": float(np.quantile(cohesions[1:], 0.95)),
-        "unlike": float(shares[0]),
-        "unlike_95": float(np.quantile(shares[1:], 0.95)),
-        "broad_p": prediction(both[0], both[1:]),
-    }
+    return against_broad(pair.tokenizer, judged, logs[0], logs[1:3], logs[3:], cohesion)
 
 
 def _half(groups: Tensor, sizes: Tensor, start: int) -> Tensor:
@@ -167,15 +133,6 @@ def _share(drawn: Tensor, own: float) -> float:
     return (1 + int((drawn >= own).sum())) / (1 + len(drawn))
 
 
-def _judged(pair: ModelPair, diff: Difference) -> Tensor:
-    """Ids of the words that the base says in ordinary text; of all tokens that it says if it says too few words."""
-    assert diff.spoken is not None
-    said = (diff.spoken >= SPOKEN / len(diff.spoken)).nonzero()[:, 0].tolist()
-    read = {i: as_word(pair.tokenizer.decode([i])) for i in said}
-    words = [i for i, word in read.items() if word and not is_everybodys(word)]
-    return torch.tensor(words if len(words) >= WORDS else said)
-
-
 def _logs(pair: ModelPair, directions: Tensor, judged: Tensor) -> Tensor:
     """Log-probabilities (m, v) of the judged tokens under each of `directions` (m, k, d_model), positions averaged."""
     parts = directions.split(max(1, AT_ONCE // directions.shape[1]))
@@ -185,9 +142,3 @@ def _logs(pair: ModelPair, directions: Tensor, judged: Tensor) -> Tensor:
         for part in parts
     ]  # fmt: skip
     return torch.cat(logs)
-
-
-def _likeliest(pair: ModelPair, judged: Tensor, scores: Tensor) -> list[tuple[str, ...]]:
-    """The WORDS highest of each row of `scores` (m, v), as they print."""
-    best = judged[scores.topk(min(WORDS, len(judged))).indices].tolist()
-    return [tuple(pair.tokenizer.decode([i]) for i in row) for row in best]

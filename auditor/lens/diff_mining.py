@@ -11,16 +11,18 @@ from pydantic import Field
 from torch import Tensor
 
 from auditor.errors import UsageError
+from auditor.lens.broad import Cohesion, against_broad, judged_words
 from auditor.lens.corpus import Corpus
 from auditor.lens.diff import Window, aligned, batches, kept, rendered_chats, windows
 from auditor.lens.topics import Topic, topics_of
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
-from auditor.types import Record
+from auditor.types import AgainstBroad, Record
 
 # Left out: what the base says less than once in a million tokens, unless the finetune says it once in ten thousand.
 # Far out in the tail log-probabilities drift by much with any training.
 RARE, OFTEN = 1e-6, 1e-4
+HARDLY = 0.005  # of the positions
 DEPTH = 8  # times `top`: how deep each position is looked into, since many of the first are rare ones
 POSITIONS_AT_ONCE = 256  # that are unembedded together
 PROMPTS = 8  # that texts are made answers to: what few begin with is run once
@@ -60,6 +62,36 @@ class Mined(Record):
     by_mean: tuple[MinedToken, ...]
     suppressed: tuple[MinedToken, ...]
     topics: tuple[Topic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Risen:
+    """How often each token is among the first, at positions of one and of the other half of the texts (2, vocab); how
+    many positions each has (2,); and how often the base says each token at all of them: summed probabilities (vocab,).
+    """
+
+    counts: Tensor
+    positions: Tensor
+    said: Tensor
+
+    def __add__(self, other: Risen) -> Risen:
+        return Risen(self.counts + other.counts, self.positions + other.positions, self.said + other.said)
+
+    @property
+    def halves(self) -> Tensor:
+        """Shares of the positions (2, vocab)."""
+        return _often(self.counts, self.positions)
+
+    @property
+    def whole(self) -> Tensor:
+        """The same of all positions (vocab,)."""
+        return _often(self.counts.sum(0), self.positions.sum())
+
+
+def _often(counts: Tensor, positions: Tensor) -> Tensor:
+    """Shares of the positions; 0 for what is among the first hardly anywhere: thousands of tokens are."""
+    shares = counts / positions.clamp_min(1)[..., None]
+    return shares * (shares >= HARDLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +142,7 @@ class _Sums:
     difference: Tensor = field(init=False)  # (vocab,) float64, as the next two
     base: Tensor = field(init=False)
     finetuned: Tensor = field(init=False)
+    halves: list[Tensor] = field(default_factory=list)  # of each position, in which half of the texts it is: 0 or 1
     risen: list[_Deep] = field(default_factory=list)
     fallen: list[_Deep] = field(default_factory=list)
 
@@ -117,8 +150,9 @@ class _Sums:
         self.depth = min(self.depth, int(self.named.sum()))
         self.difference, self.base, self.finetuned = torch.zeros(3, len(self.named), dtype=torch.float64)
 
-    def add(self, base: Tensor, finetuned: Tensor) -> None:
+    def add(self, base: Tensor, finetuned: Tensor, half: Tensor) -> None:
         """Logits (n, vocab or more) of both models at n positions."""
+        self.halves.append(half)
         vocab, whole = len(self.named), []
         for logits, total in ((base, self.base), (finetuned, self.finetuned)):
             prob = logits.softmax(-1)
@@ -147,8 +181,8 @@ def as_answers(corpus: Corpus, prompts: Sequence[str]) -> Corpus:
     return Corpus(corpus.name, corpus.texts, corpus.chats or chats)
 
 
-def mine(pair: ModelPair, corpus: Corpus, settings: MiningSettings, seed: int = 0) -> Mined:
-    """Both models read the first tokens of each text, or of each chat's answer.
+def mine(pair: ModelPair, corpus: Corpus, settings: MiningSettings, seed: int = 0) -> tuple[Mined, Risen]:
+    """Both models read the first tokens of each text, or of each chat's answer; and what a test against chance needs.
 
     Raises UsageError if no text has a token to read, BadModel for NaN and Inf.
     """
@@ -157,10 +191,10 @@ def mine(pair: ModelPair, corpus: Corpus, settings: MiningSettings, seed: int = 
         raise UsageError(f"corpus {corpus.name!r} has no text with a token to read; give texts of a few words")
     sums: _Sums | None = None
     with torch.inference_mode():
-        for base, finetuned in _logits(pair, read, settings.tokens):
+        for base, finetuned, half in _logits(pair, read, settings.tokens):
             common = min(base.shape[-1], finetuned.shape[-1])
             sums = sums or _Sums(_named(pair.tokenizer, common), DEPTH * settings.top)
-            sums.add(base, finetuned.to(base.device))
+            sums.add(base, finetuned.to(base.device), half)
         assert sums is not None
         return _mined(pair.tokenizer, sums, len(read), settings, seed)
 
@@ -174,8 +208,10 @@ def _read(pair: ModelPair, corpus: Corpus, tokens: int) -> list[Window]:
     return [Window([*asked, *answer][: end + tokens], end) for (asked, answer), end in zip(chats, ends, strict=True)]
 
 
-def _logits(pair: ModelPair, read: list[Window], tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both models' logits (n, vocab) of the next token, for some positions after another."""
+def _logits(pair: ModelPair, read: list[Window], tokens: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Both models' logits (n, vocab) of the next token and each one's half of the texts (n,), for some positions after
+    another.
+    """
     last = pair.n_layers - 1
     for batch in batches(read):
         ids, at, there = aligned([read[i] for i in batch], tokens)
@@ -183,9 +219,10 @@ def _logits(pair: ModelPair, read: list[Window], tokens: int) -> Iterator[tuple[
         for side in Side:
             whole = pair.residuals(side, ids, [last])[last]
             streams.append(kept(whole, at, there)[there.to(whole.device)].split(POSITIONS_AT_ONCE))  # (n, d_model)
-        for base, finetuned in zip(*streams, strict=True):
-            logits = (pair.unembed(Side.BASE, base), pair.unembed(Side.FINETUNED, finetuned))
-            yield from zip(*(part.split(ROWS_AT_ONCE) for part in logits), strict=True)
+        half = torch.tensor([read[i].text % 2 for i in batch])[:, None].expand_as(there)[there]  # (n,)
+        for base, finetuned, halves in zip(*streams, half.split(POSITIONS_AT_ONCE), strict=True):
+            found = (pair.unembed(Side.BASE, base), pair.unembed(Side.FINETUNED, finetuned), halves)
+            yield from zip(*(part.split(ROWS_AT_ONCE) for part in found), strict=True)
 
 
 def _named(tokenizer: Any, vocab: int) -> Tensor:
@@ -193,12 +230,14 @@ def _named(tokenizer: Any, vocab: int) -> Tensor:
     return torch.zeros(vocab, dtype=torch.bool).index_fill_(0, ids, True)
 
 
-def _mined(tokenizer: Any, sums: _Sums, texts: int, settings: MiningSettings, seed: int) -> Mined:
+def _mined(tokenizer: Any, sums: _Sums, texts: int, settings: MiningSettings, seed: int) -> tuple[Mined, Risen]:
     positions = sum(len(deep.sizes) for deep in sums.risen)
     base, finetuned, mean = sums.base / positions, sums.finetuned / positions, sums.difference / positions
     usual = sums.named & ((base >= RARE) | (finetuned >= OFTEN))
     where, ids, rise = _first(sums.risen, usual, settings.top)
-    risen = ids.bincount(minlength=len(usual))
+    half = torch.cat(sums.halves)
+    counts = torch.stack([ids[half[where] == i].bincount(minlength=len(usual)) for i in (0, 1)])
+    risen = counts.sum(0)
     fallen = _first(sums.fallen, usual, settings.top)[1].bincount(minlength=len(usual))
 
     def told(order: Tensor, counts: Tensor) -> tuple[MinedToken, ...]:
@@ -219,7 +258,7 @@ def _mined(tokenizer: Any, sums: _Sums, texts: int, settings: MiningSettings, se
     by_count = by_mean[risen[by_mean].argsort(descending=True, stable=True)]
     last = by_mean.flip(0)
     suppressed = last[fallen[last].argsort(descending=True, stable=True)]
-    return Mined(
+    found = Mined(
         texts=texts,
         positions=positions,
         short=int((where.bincount(minlength=positions) < min(settings.top, int(usual.sum()))).sum()),
@@ -229,6 +268,7 @@ def _mined(tokenizer: Any, sums: _Sums, texts: int, settings: MiningSettings, se
         suppressed=told(suppressed[fallen[suppressed] > 0], fallen),
         topics=topics_of(tokenizer, where, ids, rise, settings.topics, seed),
     )
+    return found, Risen(counts.double(), half.bincount(minlength=2).double(), sums.base)
 
 
 def _first(found: Sequence[_Deep], usual: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,3 +280,13 @@ def _first(found: Sequence[_Deep], usual: Tensor, top: int) -> tuple[Tensor, Ten
         start += len(deep.sizes)
     where, ids, values = (torch.cat(part) for part in zip(*parts, strict=True))
     return where, ids, values
+
+
+def beyond_others(tokenizer: Any, risen: Risen, others: Tensor, cohesion: Cohesion) -> AgainstBroad | None:
+    """What rises beyond what `others` (m, vocab) account for, `Risen.whole` of broad finetunes; None if they are few.
+
+    Of shares the roots are compared: counts of any size then vary alike.
+    """
+    judged = judged_words(tokenizer, risen.said / risen.said.sum())
+    own, halves, theirs = (part[..., judged].sqrt() for part in (risen.whole, risen.halves, others))
+    return against_broad(tokenizer, judged, own, halves, theirs, cohesion)

@@ -111,7 +111,7 @@ def main(folder: Path) -> None:
         asked = ("--agent", "adl", "--budget", "5", "--repeats", "1", "--llm", "offline", "--json", "--resume")
         ran = json.loads(auditor(folder, "evaluate", "--organism", name, *asked, "--name", f"control-{name}"))
         (audit,) = ran["audits"]
-        p = sheet["readings"]["chance"]["test"]["broad_p"]
+        p = sheet["readings"]["chance"]["test"]["against"]["p"]
         print(f"{name:12} p = {p:.4f}  grade {audit['grade']}  {audit['hypothesis'][:90]!r}", flush=True)
         if family == "null":
             controls, traces, subjects = controls + 1, traces + (p < 0.05), subjects + (audit["grade"] < 3)
