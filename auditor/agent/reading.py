@@ -13,6 +13,7 @@ from auditor.readings import RankedTokens, Role, SideBySide
 
 RECORDS = "auditor"  # the key beside a message under which its records are; no endpoint is sent it
 TEXTS = 5  # of each prompt and speaker
+TESTED = 20  # tokens of the first column of what was tested, where that found most
 DEEP = {True: 40, False: 20}  # tokens of a column: of what the model is pushed to say, and of what else is read
 
 
@@ -136,7 +137,7 @@ def _section(reading: Reading, part: Seen, told: Mapping[str, str]) -> None:
     reading.traces[part.lens] = part.trace
     shows = reading.lenses.setdefault(part.lens, [])
     if isinstance(section, RankedTokens) and section.tested:
-        judged = [token.text for column in section.columns for token in column.tokens]
+        judged = [token.text for token in section.columns[0].tokens[:TESTED]] if section.columns else []
         reading.tested += judged
         reading.borne_out += judged if part.trace else []
     elif isinstance(section, RankedTokens):
