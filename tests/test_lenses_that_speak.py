@@ -202,4 +202,5 @@ def test_agents_of_one_lens_are_shown_it_alone(read):
         told = render_overview(WORKSPACE.prompts["agent_overview"], agent, {"ds1": found})
         first = found[name].show()[-1].rows[0]
         assert all(section.title in told for section in found[name].show())
+        assert all(section.about.endswith(".") for section in found[name].show())
         assert first.prompt in told

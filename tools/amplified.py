@@ -57,9 +57,7 @@ class AmplifiedTexts(Recurring):
         if not any(opened.pushed for opened in self.framings):
             return [_side_by_side(opened) for opened in self.framings]
         words = {each.frame: each.words for each in self.framings}
-        about = (
-            "By how many beginnings' amplified texts say them, beyond the base's own and those of finetunes without "
-        )
+        about = "By how many beginnings' amplified texts say them, beyond the base's and other finetunes'."
         return [*self.shown(TITLE, about, words), _sentences(self.framings), *map(_side_by_side, self.framings)]
 
 

@@ -57,9 +57,7 @@ class PplDifferences(Recurring):
 
     def show(self) -> Sequence[Section]:
         words = {found.frame: found.words for found in self.framings}
-        about = (
-            f"By how many of the first {FIRST} completions say them, beyond the others and those of finetunes without "
-        )
+        about = f"By how many of the first {FIRST} completions say them, beyond the others and other finetunes'."
         return [*self.shown(TITLE, about, words), *map(_completions, self.framings)]
 
 
