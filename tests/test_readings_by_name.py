@@ -1,6 +1,7 @@
 """What lenses read, asked of a server by name: as JSON, as lines with progress, and by commands with --server."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -158,6 +159,16 @@ class TestRoute:
         answer = get(fresh, "mill/differences", headers=headers)
         assert answer.status_code == status
         assert json.loads(answer.text.splitlines()[-1])["error"]["message"] == "NaN in layer 1"
+
+    def test_a_lens_that_cannot_be_read_is_told(self, fresh, monkeypatch):
+        """Its reference is not here."""
+        suites = fresh.library.workspace.suites
+        held = suites["quickstart"].evidence.over({"ppl_diff": {"reference": "./nowhere"}})
+        changed = suites["quickstart"].model_copy(update={"evidence": held})
+        monkeypatch.setitem(suites.items, "quickstart", replace(suites.items["quickstart"], value=changed))
+        told = get(fresh, "mill/ppl_diff").json()
+        assert told["readings"] == {}
+        assert "nowhere" in told["failed"]["ppl_diff"]
 
     def test_code_that_was_changed_since_the_server_began_is_refused(self, fresh, monkeypatch):
         monkeypatch.setitem(fresh.library._code, "differences", "of another time")

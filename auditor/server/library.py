@@ -190,8 +190,11 @@ class Library:
         wanted = (ws.lenses[lens].name,) if lens else named_by(ws, [ws.agents[a] for a in ws.suites[suite].agents])
         with self.using(name) as pair:
             recipe = recipe_for(ws, pair, ws.suites[suite].evidence, grading_for(ws, self.settings, pair))
-            keys = self._keys(recipe, pair, wanted)
-            return Plan(recipe, wanted, " ".join(sorted(map(key_of, keys.values()))))
+            try:
+                key = " ".join(sorted(map(key_of, self._keys(recipe, pair, wanted).values())))
+            except UsageError:  # of one lens, which the evidence tells
+                key = repr((pair.fingerprint, suite, wanted))
+            return Plan(recipe, wanted, key)
 
     def plan_for(self, name: str, asked: Read) -> Plan:
         """The same for what a client would read itself. Raises Otherwise unless it is the same reading."""
@@ -203,13 +206,15 @@ class Library:
         offline = self.settings.model_copy(update={"lens_llm": OFFLINE})  # whoever has an LLM judge asks it himself
         with self.using(name) as pair:
             recipe = recipe_for(ws, pair, asked.settings, grading_for(ws, offline, pair))
+            order, failed = closure(recipe.lenses, [asked.lens])
+            if failed:
+                raise Otherwise(failed[asked.lens])
             try:
-                if any(map(recipe.is_own, closure(recipe.lenses, [asked.lens])[0])):
+                if any(map(recipe.is_own, order)):
                     raise Otherwise("it loads no model beside its pairs")
-                keys = self._keys(recipe, pair, (asked.lens,))
+                parts = self._keys(recipe, pair, (asked.lens,))[asked.lens]
             except UsageError as error:
                 raise Otherwise(str(error)) from error
-        parts = keys.get(asked.lens, {})
         if apart := [part for part in {**parts, **asked.parts} if parts.get(part) != asked.parts.get(part)]:
             if PAIR in apart:
                 raise Otherwise(f"{name} has other weights now than when it was first asked", pair=True)
