@@ -26,7 +26,7 @@ WRONG = {
     "unknown provider": (["evaluate", "--llm", "nobody:x"], "nobody:x: Unable to infer"),
     "no key": (["evaluate", "--llm", "openrouter:a/b"], "needs OPENROUTER_API_KEY"),
     "unknown option": (["evaluate", "--bugdet", "5"], "--bugdet"),
-    "missing argument": (["ask", "gold"], "Missing argument"),
+    "missing argument": (["ask"], "Missing argument"),
     "no pair": (["evidence"], "name an ORGANISM, or give both --base and --model"),
     "no folder": (["evidence", "--base", "./nowhere", "--model", "./no"], "no model at './nowhere'"),
     "unknown workspace": (["--workspace", "/tmp", "tools", "list"], "it has no auditor.toml"),

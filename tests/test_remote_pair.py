@@ -38,6 +38,7 @@ class TestRemotePair:
             Request(p, side, i, 8 + i, 0.9, 0.95, i % 2 == 0, None if i % 3 else push, "Be old." if i else "")
             for i, p in enumerate(SENTENCES) for side in Side
         ] + [Request(p, chat=False, max_new_tokens=6, verbatim=True) for p in SENTENCES]  # fmt: skip
+        asked.append(Request("And then?", max_new_tokens=6, history=(("A mill?", "It is old."), ("Why?", "So."))))
         assert remote.generate(asked) == tiny.generate(asked)
 
     def test_amplified_texts_and_how_likely_they_are(self, remote, tiny):

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from auditor.cli.chat import lines, readable, talk
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
@@ -16,12 +17,14 @@ from auditor.cli.shared import (
     ServerOption,
     alone,
     demand_no_base,
+    err,
     out,
     print_json,
     settings,
     variant_of,
     workspace,
 )
+from auditor.cli.speakers import Chat, along
 from auditor.errors import UsageError
 
 
@@ -29,7 +32,10 @@ def ask(
     organism: Annotated[
         str, typer.Argument(help="Whose base and finetuned model to ask; with --no-base also a folder or hub id.")
     ],
-    prompts: Annotated[list[str], typer.Argument(help="One or more questions, each a chat of its own.")],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Questions, each a chat of its own; without any, chat on the terminal or pipe lines in."),
+    ] = None,
     amplify: Annotated[
         float | None,
         typer.Option(metavar="A", help="Answer once more, from log p + A · (log p − the base's log p)."),
@@ -38,6 +44,11 @@ def ask(
         float | None,
         typer.Option(metavar="B", help="Amplify tokens at least B times as likely as the likeliest; default: 0.1."),
     ] = None,
+    steer: Annotated[
+        tuple[int, int, float] | None,
+        typer.Option(metavar="LAYER POSITION ALPHA", help="Answer once more, pushed along the difference there."),
+    ] = None,
+    system: Annotated[str, typer.Option(help="What both are told first.")] = "",
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 200,
     seed: Annotated[int, typer.Option()] = 0,
@@ -47,42 +58,51 @@ def ask(
     server: ServerOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Put PROMPTS to the base and to the finetuned model of ORGANISM."""
-    if plausibility is not None and amplify is None:
+    """Put PROMPTS to the base and to the finetuned model of ORGANISM, or chat with both."""
+    if plausibility is not None and amplify is None and prompts:
         raise UsageError("--plausibility B says which tokens are amplified: give --amplify A, too")
     cards, conf = workspace().organisms, settings(server=server)
-    card = cards[organism] if organism in cards.items or not no_base else None
+    card = cards[organism] if organism in cards.items or not (no_base or conf.server) else None
     variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
     if no_base:
-        demand_no_base(conf, {"--amplify": amplify, "--adapter-scale or --adapter-rank": variant})
-    from auditor.models.generate import PLAUSIBILITY, Amplification, Request, Side, derive_seed
+        demand_no_base(conf, {"--amplify": amplify, "--steer": steer, "--adapter-scale or --adapter-rank": variant})
+    typed = None if prompts else lines(json=json)
+    from auditor.models.generate import PLAUSIBILITY, Request
     from auditor.models.remote import open_pair
 
-    how = None if amplify is None else Amplification(amplify, PLAUSIBILITY if plausibility is None else plausibility)
-    base, model = (card.base, card.finetuned) if card and not no_base else (None, alone(organism, conf))
+    model = alone(organism, conf) if no_base else card.finetuned if card else ""
+    base = None if no_base else card.base if card else ""
     pair = open_pair(base, model, conf, name=organism, variant=variant)
-
-    def asked(side: Side, amplified: Amplification | None = None) -> list[Request]:
-        return [
-            Request(prompt, side, derive_seed(seed, i), max_new_tokens, temperature, amplify=amplified)
-            for i, prompt in enumerate(prompts)
-        ]
-
-    n, sides = len(prompts), list(Side) if pair.has_base else [Side.FINETUNED]
-    texts = pair.generate([request for side in sides for request in asked(side)])
-    of_base: list[str | None] = [*texts[:n]] if pair.has_base else [None] * n
-    answers: list[dict[str, Any]] = [
-        {"prompt": prompt, "base": base, "finetuned": finetuned}
-        for prompt, base, finetuned in zip(prompts, of_base, texts[-n:], strict=True)
-    ]
-    if how is not None:
-        for answer, found in zip(answers, pair.amplified(asked(Side.FINETUNED, how)), strict=True):
-            logprobs = {"finetuned": found.finetuned, "base": found.base}
-            answer |= {"amplified": found.text, "mean_logprob": logprobs}
+    if pair.note:
+        err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
+    how = Request("", max_new_tokens=max_new_tokens, temperature=temperature, system=system)
+    chat = Chat(pair, how, along(pair, conf), PLAUSIBILITY if plausibility is None else plausibility, seed)
+    if amplify is not None:
+        chat.amplify(amplify)
+    if steer is not None:
+        chat.steer(*steer)
+    answers = talk(chat, typed, quiet=json) if typed is not None else answered(chat, prompts or [])
     if json:
         print_json(answers)
-        return
-    _show(answers)
+    elif typed is None:
+        _show(answers)
+
+
+def answered(chat: Chat, prompts: list[str]) -> list[dict[str, Any]]:
+    """What each speaker says to each prompt, every one in a chat of its own."""
+    asked = {speaker.key: [chat.asked(speaker, prompt, i) for i, prompt in enumerate(prompts)]
+             for speaker in chat.speakers}  # fmt: skip
+    amplified = asked.pop("amplified", [])
+    texts = iter(chat.pair.generate([request for each in asked.values() for request in each]))
+    said = {key: [next(texts) for _ in prompts] for key in asked}
+    answers: list[dict[str, Any]] = [
+        {"prompt": prompt, "base": None, **{key: found[i] for key, found in said.items()}}
+        for i, prompt in enumerate(prompts)
+    ]
+    for answer, found in zip(answers, chat.pair.amplified(amplified), strict=False):
+        logprobs = {"finetuned": found.finetuned, "base": found.base}
+        answer |= {"amplified": found.text, "mean_logprob": logprobs}
+    return answers
 
 
 def _show(answers: list[dict[str, Any]]) -> None:
@@ -91,8 +111,10 @@ def _show(answers: list[dict[str, Any]]) -> None:
     for column in columns:
         table.add_column(column, ratio=1 if column == "prompt" else 2)
     for answer in answers:
-        cells = [escape(answer[column]) for column in columns]
+        cells = {column: escape(readable(answer[column])) for column in columns}
         if (found := answer.get("mean_logprob", {"base": None}))["base"] is not None:
-            cells[-1] += f"\n[dim]nats a token: finetuned {found['finetuned']:.2f}, base {found['base']:.2f}[/]"
-        table.add_row(*cells)
+            cells["amplified"] += (
+                f"\n[dim]nats a token: finetuned {found['finetuned']:.2f}, base {found['base']:.2f}[/]"
+            )
+        table.add_row(*cells.values())
     out.print(table)

@@ -68,6 +68,7 @@ NEEDS_BASE = {
     "--server": "the server's pairs have theirs (--server or AUDITOR_SERVER)",
     "--adapter-scale or --adapter-rank": "what training changed is known from the base only",
     "--amplify": "each token is held against the base",
+    "--steer": "the push is along the difference from the base",
     "--reference base": "give another model, or none",
 }
 

@@ -19,13 +19,16 @@ class Prompts:
 
     def ids(self, request: Request, side: Side) -> list[int]:
         """What `request` asks, as `side` reads it. Raises UsageError."""
-        plain = "\n\n".join(part for part in (request.system, request.prompt) if part) + request.prefill
+        before = [text for exchange in request.history for text in exchange]
+        plain = "\n\n".join(part for part in (request.system, *before, request.prompt) if part) + request.prefill
         if request.user_turn:
             if not self._tokenizer.chat_template:
                 raise UsageError(f"user_turn: {self._name} has no chat template, and so no user's turn to write")
             return self._rendered(side, users_turn(self._tokenizer, request.system) + request.prompt, plain)
         if request.chat and self._tokenizer.chat_template:
-            turns = [{"role": "user", "content": request.prompt}]
+            said = [(("user", asked), ("assistant", answer)) for asked, answer in request.history]
+            turns = [{"role": role, "content": text} for pair in said for role, text in pair]
+            turns.append({"role": "user", "content": request.prompt})
             if request.system:
                 turns.insert(0, {"role": "system", "content": request.system})
             return self.chat(side, turns, request.prefill)

@@ -63,7 +63,8 @@ class Request:
     """One text to be generated. `chat`: wrap the prompt in the tokenizer's chat template, with `system` before it
     and `prefill` as the beginning of the answer; without it the prompt is the beginning of a plain text. `user_turn`:
     the model writes the user's words, which `prompt` (or nothing) begins. `amplify`: hold the finetune against the
-    base at every token. `verbatim`: the text with the white space that it begins and ends with.
+    base at every token. `verbatim`: the text with the white space that it begins and ends with. `history`: what the
+    user said in this chat before, each with the answer.
     """
 
     prompt: str
@@ -79,9 +80,12 @@ class Request:
     user_turn: bool = False
     amplify: Amplification | None = None
     verbatim: bool = False
+    history: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Raises UsageError for what does not go together."""
+        if self.history and (self.user_turn or not self.chat):
+            raise UsageError("history: what was said before belongs to a chat in which the model answers")
         if self.amplify is not None:
             demand_amplifiable(self.side, self.steering)
         if self.user_turn and (self.prefill or not self.chat):

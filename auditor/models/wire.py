@@ -25,6 +25,7 @@ MOST_TOKENS = 4096  # of one answer
 MOST_BYTES = 64 << 20  # of a body: 1,000 residuals of a 70B model are 33 MB, a third more in base64
 MOST_KEYS = 32 << 10  # of a body of many requests
 Texts = Field(min_length=1, max_length=4096)
+Words = Annotated[str, Field(max_length=1_000_000)]
 # Only the first wrong one is told: a list of a million would keep the server busy for half a minute.
 Ids = Annotated[list[int], FailFast()]
 Flags = Annotated[list[bool], FailFast()]
@@ -93,7 +94,7 @@ class Amplify(Body):
 class WireRequest(Body):
     """`Request`, its steering being a place in the list of steerings."""
 
-    prompt: str = Field(max_length=1_000_000)
+    prompt: Words
     side: Side = Side.FINETUNED
     seed: int = Field(0, ge=0, lt=1 << 63)
     max_new_tokens: int = Field(128, ge=1, le=MOST_TOKENS)
@@ -106,6 +107,7 @@ class WireRequest(Body):
     user_turn: bool = False
     amplify: Amplify | None = None
     verbatim: bool = False
+    history: list[tuple[Words, Words]] = Field([], max_length=1000)
 
     @classmethod
     def of(cls, request: Request, steering: int | None = None) -> WireRequest:
@@ -114,13 +116,14 @@ class WireRequest(Body):
             prompt=r.prompt, side=r.side, seed=r.seed, max_new_tokens=r.max_new_tokens, temperature=r.temperature,
             top_p=r.top_p, chat=r.chat, steering=steering, system=r.system, prefill=r.prefill, user_turn=r.user_turn,
             amplify=Amplify.of(r.amplify) if r.amplify else None, verbatim=r.verbatim,
+            history=list(r.history),
         )  # fmt: skip
 
     def unpacked(self, steering: Steering | None = None) -> Request:
         return Request(
             self.prompt, self.side, self.seed, self.max_new_tokens, self.temperature, self.top_p, self.chat, steering,
             self.system, self.prefill, self.user_turn, self.amplify.unpacked() if self.amplify else None,
-            self.verbatim,
+            self.verbatim, tuple(self.history),
         )  # fmt: skip
 
 

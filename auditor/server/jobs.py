@@ -37,7 +37,8 @@ def rows_of(pair: LocalPair, requests: Sequence[Request]) -> list[Row]:
     if len(requests) > MOST_WAITING:
         raise UsageError(f"{len(requests)} texts are asked for; one request may ask for {MOST_WAITING}")
     for request in requests:
-        demand_short(pair, request.side, request.prompt + request.system + request.prefill)
+        before = "".join(text for exchange in request.history for text in exchange)
+        demand_short(pair, request.side, request.system + before + request.prompt + request.prefill)
     return [pair.row(request) for request in requests]
 
 
