@@ -162,7 +162,7 @@ def test_every_lens_has_its_first_section_and_one_with_a_trace_more(ws, evidence
     assert sum(map(len, texts)) < 8_000
     assert all(texts[2 * i].startswith(f"## E-{name}-first") for i, name in enumerate(names))
     assert len(texts[14]) > 1.5 * len(texts[0])
-    assert texts[1].endswith("lens0 second, ds1: no room, read it with the tools")
+    assert texts[1] == "No room here for E-lens0-second lens0 second (ds1): read them with the tools."
 
 
 def test_what_is_not_tested_itself_is_as_sure_as_what_it_is_built_on(ws, evidence):

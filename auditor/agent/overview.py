@@ -93,15 +93,16 @@ def _fitting(seen: Sequence[Seen]) -> list[str]:
     weights = [TELLING if parts[0].trace else 1.0 for parts in lenses.values()]
     shown = []
     for room, parts in zip(shared_out(OVERVIEW_CUT, wanted, weights), lenses.values(), strict=True):
-        left = max(room, MIN_SECTION)
+        left, without = max(room, MIN_SECTION), []
         for part in parts:
             text = _text(part)
             if len(text) > left and left < MIN_SECTION:
-                text = f"## {part.id} · {part.section.title}, {part.dataset}: no room, read it with the tools"
-            elif len(text) > left:
-                text = shortened(text, left)
-            shown.append(text)
-            left = max(0, left - len(text))
+                without.append(f"{part.id} {part.section.title}")
+                continue
+            shown.append(text if len(text) <= left else shortened(text, left))
+            left = max(0, left - len(shown[-1]))
+        if without:
+            shown.append(f"No room here for {'; '.join(without)} ({parts[0].dataset}): read them with the tools.")
     return shown
 
 
