@@ -247,6 +247,21 @@ def test_what_cannot_be_read_is_told_and_the_others_are_shown(workspace_folder, 
     assert (code, "did you mean plain_samples" in err) == (2, True)
 
 
+def test_each_lens_that_fails_is_told_in_one_line_and_the_others_are_shown(workspace_folder, run_cli):
+    (workspace_folder / "tools").mkdir()
+    (workspace_folder / "tools/lengths.py").write_text(PLUGIN)
+    names = [part for name in ("above", "round", "lost", "wrong", "lengths") for part in ("--lens", name)]
+    code, out, err = run_cli("evidence", "mill", "--suite", "small", *names)
+    assert code == 1
+    assert "letters" in out
+    told = dict(line.removeprefix("not read ").split(": ", 1) for line in err.splitlines() if "not read " in line)
+    assert set(told) == {"above", "round", "lost", "wrong", "broken"}
+    assert told["broken"].startswith("ZeroDivisionError: integer division")
+    assert told["round"].startswith("it needs itself")
+    assert told["wrong"] == "it gave int, where it says Lengths"
+    assert "Traceback" not in out + err
+
+
 def test_a_lens_to_start_from_works_as_it_is(workspace_folder, run_cli):
     assert run_cli("lenses", "new", "mill_stones")[0] == 0
     code, out, err = run_cli("evidence", "mill", "--suite", "small", "--lens", "mill_stones", "--json")
