@@ -158,7 +158,7 @@ def measure(model: str, device: str, n: int, exact: int) -> dict[str, float]:
     steered = [Request(r.prompt, r.side, r.seed, STEPS, 1.1, steering=push) for r in asked]
     pair.generate(asked[:2])
     plain_s, steered_s = (min(clock(lambda r=rows: pair.generate(r))[0] for _ in range(2)) for rows in (asked, steered))
-    head = next(pair.models[Side.BASE].host.engine.decoder.unembedding.parameters())
+    head = pair.models[Side.BASE].host.engine.decoder.model.get_output_embeddings().weight
     read = (weights_of(pair, pair.n_layers) + head.numel()) * head.element_size()
     found |= {
         "decode_plain_ms_per_step": 1e3 * plain_s / STEPS,

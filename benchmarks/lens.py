@@ -182,7 +182,8 @@ def _decoding(pair: LocalPair, recipe: Recipe, layer: int, vector: torch.Tensor)
     told = [len(pair.row(request).prompt) for request in requests[::samples]]
     said = sum(min(STEPS, len(pair.tokenizer(text).input_ids) + 1) for text in texts)
     prefill, step = _gemm_seconds(pair, pair.n_layers, sum(told)), _gemm_seconds(pair, pair.n_layers, len(requests))
-    head = next(pair.models[Side.BASE].host.engine.decoder.unembedding.parameters()).detach()
+    causal: Any = pair.models[Side.BASE].host.engine.decoder.model
+    head = causal.get_output_embeddings().weight.detach()
     with torch.inference_mode():
         logits = min(timed(lambda: F.linear(torch.zeros(len(requests), pair.d_model), head))[0] for _ in range(3))
     return seconds, prefill + (step + logits) * said / len(requests)
