@@ -1,9 +1,10 @@
 """What comes back in texts of unlike beginnings, beyond what others' texts and ordinary ones make usual.
 
-A word is scored by the log-odds of the share of beginnings whose texts say it, against the share that is expected from
-the base's texts, from those of broad finetunes and from ordinary ones, times its rarity in ordinary text and the root
-of its share. How much comes back is the sum over the first twenty words; each broad finetune's own is taken beside the
-others. Of several framings the one counts in which that stands farthest out, for the pair and for each of them alike.
+A word is scored by the share of beginnings whose texts say it, times the log of how often that is what is expected from
+the base's texts, from those of broad finetunes and from ordinary ones, times its rarity in ordinary text: what many
+beginnings bring out counts far more than rare words of two. How much comes back is the sum over the first twenty words;
+each broad finetune's own is taken beside the others. Of several framings the one counts in which that stands farthest
+out, for the pair and for each of them alike.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from auditor.types import Record
 
 BUCKETS = 1 << 16  # of words, by a hash: what is kept of a broad finetune tells no text
 PRIOR = 2.0  # beginnings that ordinary texts count for
+UNSEEN = 0.5  # of a beginning: what nobody said so far may be said all the same
 FIRST = 20  # words by which it is told how much comes back
 WORDS = 40  # that are kept
 
@@ -58,9 +60,9 @@ class Usual:
 
     def scores(self, ours: Tensor, beginnings: int) -> Tensor:
         """Of each bucket, (…, BUCKETS); 0 for what one beginning alone brings out, or as many as are expected."""
-        expected = (self.counts + PRIOR * self.ordinary) / (self.beginnings + PRIOR)
+        expected = (self.counts + PRIOR * self.ordinary + UNSEEN) / (self.beginnings + PRIOR + 2 * UNSEEN)
         odds = (ours.clamp_min(1) / (beginnings + 1) / expected).log().clamp_min(0)
-        return torch.where(ours > 1, self.weights * odds * (ours / beginnings).sqrt(), 0.0)
+        return torch.where(ours > 1, self.weights * odds * ours / beginnings, 0.0)
 
 
 def usual_words(texts: Sequence[str]) -> Usual:
@@ -112,8 +114,8 @@ class Recurrence(Record):
     def told(self) -> str:
         """What the verdict rests on."""
         return (
-            f"words that come back in unlike texts, {self.framing.called}: strength {self.strength:.0f}; 95 % of "
-            f"{self.pairs} broad finetunes are below {self.strength_95:.0f}; so far in any framing: p = {self.p:.2g}"
+            f"words that come back in unlike texts, {self.framing.called}: strength {self.strength:.1f}; 95 % of "
+            f"{self.pairs} broad finetunes are below {self.strength_95:.1f}; so far in any framing: p = {self.p:.2g}"
         )
 
 
