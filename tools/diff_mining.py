@@ -44,7 +44,7 @@ class DiffMining(Reading):
 
     @property
     def trace(self) -> Mapping[str, Tensor]:
-        return {"risen": self.arrays["risen"]}
+        return {"risen": self.arrays["risen"].half()}
 
     @property
     def p(self) -> float | None:

