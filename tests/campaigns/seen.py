@@ -84,7 +84,7 @@ def shares(section: SideBySide, signs: Sequence[str]) -> Iterator[tuple[str, tup
     usual = [text for role, several in zip(roles, texts, strict=True) if role == beside for text in several]
     telling = [sign for sign in signs if not any(shows(text, [sign]) for text in usual)]
     for column, several in zip(section.columns, texts, strict=True):
-        if column.role != beside:
+        if column.role != beside and several:
             count = sum(shows(text, telling) for text in several)
             yield f"{section.title}, {column.label}", (count, len(several))
 
