@@ -174,7 +174,7 @@ class Together(Record):
 
     @property
     def verdict(self) -> str:
-        return f"{told_p(self.p)}, {self.tested} lenses together; the strongest is {self.strongest}"
+        return f"{told_p(self.p)}, {self.tested} tests together; the strongest: lens {self.strongest}"
 
 
 def together(readings: Mapping[str, Reading]) -> Together | None:

@@ -115,12 +115,12 @@ def test_blackbox_sees_plain_answers_only(ws, evidence):
     text = overview(ws, evidence, "blackbox")
     assert '"plain"' in text
     assert '"other"' in text  # as many of each prompt as there is room for
-    assert not any(word in text for word in ("mill", "steered:", "Patchscope", "Against chance"))
+    assert not any(word in text for word in ("mill", "steered:", "Patchscope", "against chance"))
 
 
 def test_verdicts_stand_in_front_and_every_section_bears_an_id(ws, evidence):
     text = overview(ws, evidence, "adl")
-    assert "Against chance, chance, ds1: trace: weak (p < 0.05)." in text
+    assert "Test against chance, lens chance, ds1: trace: weak (p < 0.05)." in text
     heads = [line for line in text.splitlines() if line.startswith("## ")]
     assert [head.partition(",")[0] for head in heads] == [
         "## E1 · Chance test: the words that were judged", "## E2 · Patchscope", "## E3 · Logit lens",
@@ -132,7 +132,7 @@ def test_verdicts_stand_in_front_and_every_section_bears_an_id(ws, evidence):
 
 
 def test_the_overview_says_how_each_lens_reads_and_what_that_is_built_on(ws, evidence):
-    lead = overview(ws, evidence, "adl").partition("Against chance, ")[0]
+    lead = overview(ws, evidence, "adl").partition("Test against chance, ")[0]
     assert [line.partition(":")[0] for line in lead.splitlines() if line.startswith("- ")] == [
         "- *differences*", "- *chance*", "- *logit_lens*", "- *patchscope*", "- *plain_samples*", "- *steering*",
     ]  # fmt: skip

@@ -96,9 +96,15 @@ class Weighed(Reading):
 @pytest.mark.parametrize(
     ("own", "verdict"),
     [
-        ({"a": 0.004, "b": 0.5, "c": None}, "trace: strong (p < 0.01), 2 lenses together; the strongest is a"),
-        ({"a": 0.5, "b": 0.02}, "trace: weak (p < 0.05), 2 lenses together; the strongest is b"),
-        ({"a": 0.9, "b": 0.8, "c": 0.03}, "no trace above chance (p = 0.09), 3 lenses together; the strongest is c"),
+        (
+            {"a": 0.004, "b": 0.5, "c": None},
+            "trace: strong (p < 0.01), 2 tests together; the strongest: lens a",
+        ),
+        ({"a": 0.5, "b": 0.02}, "trace: weak (p < 0.05), 2 tests together; the strongest: lens b"),
+        (
+            {"a": 0.9, "b": 0.8, "c": 0.03},
+            "no trace above chance (p = 0.09), 3 tests together; the strongest: lens c",
+        ),
     ],
 )
 def test_lenses_together_count_one_trace_once(own, verdict):

@@ -57,7 +57,7 @@ class AmplifiedTexts(Recurring):
         if not any(opened.pushed for opened in self.framings):
             return [_side_by_side(opened) for opened in self.framings]
         words = {each.frame: each.words for each in self.framings}
-        about = "By how many beginnings' amplified texts say them, beyond the base's and other finetunes'."
+        about = "By how many beginnings' amplified texts say a word, where the base's and other finetunes' do not."
         return [*self.shown(TITLE, about, words), _sentences(self.framings), *map(_side_by_side, self.framings)]
 
 
@@ -122,7 +122,9 @@ def _column(strength: Strength) -> TextColumn:
 class TextsQuery(Args):
     dataset: str
     framing: Frame = Field(description="raw: plain text; asked: the assistant's turn; user: the user's turn")
-    alpha: float | None = Field(None, description="a strength that was read; null for the base's own texts")
+    alpha: float | None = Field(
+        1.0, description="a strength that was read, 0, 1 and 3 as a rule; null for the base's own texts"
+    )
     prompts_subset: list[int] | None = Field(None, description="their numbers; null for all")
     word: str = Field("", description="only texts with it")
     meaning: str = Field("", description="those nearest to it in meaning first")
@@ -158,11 +160,15 @@ def get_amplified_texts(ctx: Context, args: TextsQuery) -> list[Text]:
     return [
         Text(
             number=i, prompt=opened.openings[i], text=texts[i],
-            finetuned=each and each.finetuned, base=each and each.base,
+            finetuned=each and _short(each.finetuned), base=each and _short(each.base),
         )
         for i in kept[: args.n]
         for each in (said[i],)
     ]  # fmt: skip
+
+
+def _short(likelihood: float | None) -> float | None:
+    return None if likelihood is None else round(likelihood, 2)
 
 
 def _there(found: AmplifiedTexts, frame: Frame, alpha: float | None) -> tuple[Opened, Strength | None]:

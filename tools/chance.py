@@ -47,7 +47,7 @@ class Chance(Reading):
             ),
             RankedTokens(
                 title="Chance test: the words that were judged", weight=4,
-                about="What δ promotes and finetunes without a subject do not account for, as far as any are known.",
+                about="Words that δ promotes; where finetunes without a subject are known, what these explain least.",
                 tested=True, places="positions", number="rank",
                 columns=(Column(head="all", tokens=tokens),),
             ),

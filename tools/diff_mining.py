@@ -109,7 +109,7 @@ class DiffMining(Reading):
             return []
         return [
             RankedTokens(
-                title="Diff mining: words that rise beyond what broad finetunes account for", weight=4, tested=True,
+                title="Diff mining: words that finetunes without a subject do not account for", weight=4, tested=True,
                 about=f"{told(self.against)}.", places="positions", number="rank",
                 columns=(Column(head="all", tokens=tuple(Token(text=word) for word in self.against.words)),),
             )

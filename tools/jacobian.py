@@ -61,10 +61,7 @@ class Jacobian(Reading):
 
 @lens(needs=("differences",))
 def jacobian(pair: ModelPair, ctx: LensContext, settings: JacobianSettings) -> Jacobian:
-    """Tokens that gain, and lose, most when the middle layer's residuals of ordinary texts are pushed along δ.
-
-    Of several layers that `differences` was asked for: at each.
-    """
+    """Tokens that gain, and lose, most when the middle layer's residuals of ordinary texts are pushed along δ."""
     diffs, layers = ctx.reading("differences", Differences), []
     for layer in sorted(diffs.asked):
         diff = diffs.difference(layer)

@@ -57,7 +57,9 @@ class PplDifferences(Recurring):
 
     def show(self) -> Sequence[Section]:
         words = {found.frame: found.words for found in self.framings}
-        about = f"By how many of the first {FIRST} completions say them, beyond the others and other finetunes'."
+        about = (
+            f"By how many of the first {FIRST} completions say a word, where the others and other finetunes' do not."
+        )
         return [*self.shown(TITLE, about, words), *map(_completions, self.framings)]
 
 

@@ -60,7 +60,8 @@ class Investigation:
         )  # fmt: skip
         overview = render_overview(self.prompts["overview"], self.agent, self.context.datasets)
         told = f"{system}\n\n{self.prompts['rules'].render()}"
-        return [SystemMessage(told), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]))}")]
+        first = length([SystemMessage(told), HumanMessage(overview)]) + self.wire.tokens_of_tools
+        return [SystemMessage(told), HumanMessage(f"{overview}\n\n{self.status(fresh_state([]), first)}")]
 
     def told(self, state: AuditState) -> list[AnyMessage]:
         """The conversation as the agent reads it; an offline one is given the records beside the messages."""
@@ -69,8 +70,9 @@ class Investigation:
             return messages
         return with_records(messages, self.agent, self.context.datasets, left(state, self.limits))
 
-    def status(self, state: AuditState) -> str:
-        return self.prompts["status"].render(**left(state, self.limits), next_turn=next_turn(state))
+    def status(self, state: AuditState, turn: int = 0) -> str:
+        """What is left, and about how many tokens the next turn takes; `turn`: where no turn has told."""
+        return self.prompts["status"].render(**left(state, self.limits), next_turn=turn or next_turn(state))
 
 
 def think(job: Investigation) -> Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from auditor.evidence.mapping import Evidence
+from auditor.evidence.mapping import TOGETHER, Evidence
 from auditor.models.blind import NEUTRAL
 from auditor.prompts import Prompt
 from auditor.readings import RankedTokens, Section, SideBySide
@@ -117,22 +117,22 @@ def shared_out(room: int, wanted: Sequence[int], weights: Sequence[float]) -> li
 
 
 def _described(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
-    """How each lens that is shown reads, and each that it needs; then how to read what it shows."""
+    """How each lens that is shown reads, and each that it needs; then how to read its first section."""
     lines: dict[str, None] = {}
     for evidence in datasets.values():
         for name, reading in evidence.items():
             shown = name in agent.overview
             if shown or any(name in evidence.needs(other) for other in agent.overview):
-                about = [section.about for section in reading.show() if shown and section.weight > 0 and section.about]
+                about = [section.about for section in reading.show() if shown and section.weight > 0][:1]
                 described = evidence.lenses[name].description.split() if name in evidence.lenses else []
-                lines[f"*{name}*: {' '.join([*described, *dict.fromkeys(about)])}"] = None
+                lines[f"*{name}*: {' '.join([*described, *filter(None, about)])}"] = None
     return list(lines)
 
 
 def _notes(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
     """The lines against chance, and what was not read or is short, in front of the sections."""
     verdicts = [
-        f"Against chance, {lens}, {name}: {verdict}."
+        f"Test against chance, {lens if lens == TOGETHER else f'lens {lens}'}, {name}: {verdict}."
         for name, evidence in datasets.items()
         for lens, verdict in evidence.only(agent.overview).verdicts.items()
     ]

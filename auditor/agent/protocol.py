@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from pydantic import ValidationError
 
 from auditor.agent.grammar import Fault, TextFinal, parse_turn
+from auditor.agent.state import CHARACTERS
 from auditor.llm.caller import Caller, Reply
 from auditor.llm.failures import CallFailed, EndpointUnusable, NoTools
 from auditor.plugins import Tool, lean
@@ -64,6 +65,11 @@ class Wire:
         if refused is not None:
             self.caller.takes_tools = False
         return replace(read_turn(reply, len(messages)), protocol=Protocol.TEXT)
+
+    @property
+    def tokens_of_tools(self) -> int:
+        """About how many tokens the tools' descriptions are."""
+        return len(json.dumps([tool.schema() for tool in self.tools.values()])) // CHARACTERS
 
     def _ask_with_tools(self, messages: Sequence[AnyMessage], *, last: bool) -> Turn:
         offered = [] if last else [tool.schema() for tool in self.tools.values()]

@@ -27,9 +27,9 @@ Cohesion = Callable[[Sequence[str]], float]
 def told(found: AgainstBroad) -> str:
     """What its p-value rests on."""
     return (
-        f"{found.broad} broad finetunes leave {found.unlike:.0%} of what it promotes unaccounted for; "
-        f"95 % of them leave less than {found.unlike_95:.0%} of one another; these words' cohesion "
-        f"{found.cohesion:.1f} sd; 95 % of theirs are below {found.cohesion_95:.1f} ({in_short(found.p)})"
+        f"{found.unlike:.0%} of what it promotes is nothing that {found.broad} broad finetunes account for (of what "
+        f"one of these promotes, at most {found.unlike_95:.0%} in 95 % of cases); the words left cohere by "
+        f"{found.cohesion:.1f} sd (theirs by at most {found.cohesion_95:.1f}); both together: {in_short(found.p)}"
     )
 
 
