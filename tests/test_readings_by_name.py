@@ -21,10 +21,12 @@ from auditor.models.remote import RemotePair, connect
 from auditor.server import readings
 from auditor.workspace import load_workspace
 from tests.conftest import SUITE
+from tests.margins import MARGIN
 from tests.serving import until
 
 PATCHSCOPE = ["differences", "logit_lens", "patchscope"]  # with what it needs
 LINES = {"accept": "application/x-ndjson"}
+ROUNDING = 10 * MARGIN  # what is computed of residuals and logits spreads their errors
 
 
 @pytest.fixture
@@ -67,11 +69,28 @@ def get(running, path, **more):
 
 
 def same(one, other):
-    """Whether two evidences say the same, arrays too."""
-    assert {**one.to_json(), "costs": 0, "pair": 0} == {**other.to_json(), "costs": 0, "pair": 0}
+    """Whether two evidences say the same, arrays too; rows that share a batch with others are rounded otherwise."""
+    agree({**one.to_json(), "costs": 0, "pair": 0}, {**other.to_json(), "costs": 0, "pair": 0})
     for name, reading in one.items():
         assert reading.arrays.keys() == other[name].arrays.keys()
-        assert all(torch.equal(array, other[name].arrays[key]) for key, array in reading.arrays.items())
+        for key, array in reading.arrays.items():
+            torch.testing.assert_close(array, other[name].arrays[key], rtol=ROUNDING, atol=ROUNDING)
+
+
+def agree(one, other, where=""):
+    """Raises AssertionError with the place at which two values of JSON part by more than rounding."""
+    if isinstance(one, float) and isinstance(other, float):
+        assert other == pytest.approx(one, rel=ROUNDING, abs=ROUNDING), where
+    elif isinstance(one, dict) and isinstance(other, dict):
+        assert one.keys() == other.keys(), where
+        for key, value in one.items():
+            agree(value, other[key], f"{where}.{key}")
+    elif isinstance(one, list) and isinstance(other, list):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            agree(a, b, f"{where}.{i}")
+    else:
+        assert one == other, where
 
 
 SMALL = {
