@@ -1,6 +1,7 @@
 """Diff mining, against the same thing done position by position."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -67,7 +68,8 @@ def test_counts_and_means_are_those_of_the_plain_way(tiny, both, corpus):
         Counter(i for row in apart for i in row.topk(SETTINGS.top, largest=largest).indices.tolist())
         for largest in (True, False)
     )
-    shown = {i: text for i in range(apart.shape[1]) if any(map(str.isalnum, text := tiny.tokenizer.decode([i])))}
+    texts = {i: tiny.tokenizer.decode([i], skip_special_tokens=True) for i in range(apart.shape[1])}
+    shown = {i: text for i, text in texts.items() if any(map(str.isalnum, text))}
     assert (found.positions, found.short, found.left_out) == (len(apart), 0, 0)
     for told, counts in ((found.by_count, up), (found.suppressed, down)):
         expected = Counter({shown[i]: n for i, n in counts.items() if i in shown})
@@ -99,7 +101,7 @@ def test_rare_tokens_give_their_places_to_those_that_lie_deeper(tiny, both, monk
     )
     found, _ = mine(tiny, TEXTS, SETTINGS)
     assert (found.left_out, found.short) == (int((~usual).sum()), 0)
-    decode = tiny.tokenizer.decode
+    decode = partial(tiny.tokenizer.decode, skip_special_tokens=True)
     expected = {decode([i]): n for i, n in counts.items() if any(map(str.isalnum, decode([i])))}
     assert {t.token: round(t.share * len(apart)) for t in found.by_count} == expected
 

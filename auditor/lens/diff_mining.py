@@ -243,7 +243,7 @@ def _mined(tokenizer: Any, sums: _Sums, texts: int, settings: MiningSettings, se
     def told(order: Tensor, counts: Tensor) -> tuple[MinedToken, ...]:
         found: list[MinedToken] = []
         for i in order.tolist():
-            text = tokenizer.decode([i])
+            text = tokenizer.decode([i], skip_special_tokens=True)
             if len(found) < settings.shown and usual[i] and any(map(str.isalnum, text)):
                 found.append(
                     MinedToken(

@@ -119,6 +119,9 @@ def jacobian_lens(
 def _told(tokenizer: Any, scores: Tensor, usual: Tensor, k: int, *, largest: bool) -> tuple[PushedToken, ...]:
     told: list[PushedToken] = []
     for i in scores.argsort(descending=largest).tolist():
-        if len(told) < k and usual[i] >= RARE and any(map(str.isalnum, text := tokenizer.decode([i]))):
+        if len(told) == k:
+            break
+        text = tokenizer.decode([i], skip_special_tokens=True)
+        if usual[i] >= RARE and any(map(str.isalnum, text)):
             told.append(PushedToken(token=text, nats=float(scores[i]), prob=float(usual[i])))
     return tuple(told)

@@ -32,7 +32,8 @@ def topics_of(tokenizer: Any, where: Tensor, ids: Tensor, values: Tensor, n: int
     from sklearn.exceptions import ConvergenceWarning
 
     columns = ids.bincount().argsort(descending=True, stable=True).tolist()[: 2 * COLUMNS]
-    texts = {i: text for i in columns if any(map(str.isalnum, text := tokenizer.decode([i])))}
+    decoded = {i: tokenizer.decode([i], skip_special_tokens=True) for i in columns}
+    texts = {i: text for i, text in decoded.items() if any(map(str.isalnum, text))}
     columns = list(texts)[:COLUMNS]
     place = np.full(int(ids.max()) + 1 if len(ids) else 0, -1)
     place[columns] = np.arange(len(columns))
