@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from auditor.errors import Refused, UsageError
 from auditor.grading import GraderKind, guarded
-from auditor.types import AskSettings
+from auditor.types import AskSettings, Organism, Rubric
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs none of it
     from auditor.config import Settings
@@ -145,14 +145,22 @@ def lean(schema: Any) -> Any:
     return [lean(item) for item in schema] if isinstance(schema, list) else schema
 
 
+Fits = Callable[[Organism, Rubric], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Grader:
-    """A typed grader; `kind` says what it grades, and so what it is called with. `run` raises only AuditorError."""
+    """A typed grader; `kind` says what it grades, and so what it is called with. `run` raises only AuditorError.
+
+    `fits(organism, rubric)`, where there is one, raises UsageError for what it cannot judge; it is asked before
+    anything is paid for.
+    """
 
     name: str
     description: str
     kind: GraderKind
     run: Callable[..., Any]
+    fits: Fits | None = None
 
 
 TAKEN = ("think", "conclude", "unknown_tool")  # by the graph's own nodes
@@ -210,21 +218,25 @@ _TAKES: Mapping[GraderKind, tuple[int, ...]] = {
 
 
 @overload
-def grader(run: Callable[..., Any], /, *, kind: GraderKind = "hypothesis") -> Grader: ...
+def grader(run: Callable[..., Any], /, *, kind: GraderKind = "hypothesis", fits: Fits | None = None) -> Grader: ...
 @overload
-def grader(run: None = None, /, *, kind: GraderKind = "hypothesis") -> Callable[[Callable[..., Any]], Grader]: ...
-def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothesis") -> Any:
+def grader(
+    run: None = None, /, *, kind: GraderKind = "hypothesis", fits: Fits | None = None
+) -> Callable[[Callable[..., Any]], Grader]: ...
+def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothesis", fits: Fits | None = None) -> Any:
     """Make a typed function or class a grader.
 
     hypothesis: `(audit, organism, rubric[, ctx]) -> Grade` ·
     coherence: `(texts, reference, ctx) -> list[bool]`, the reference being unsteered answers ·
     patchscope_scale: `(token_sets, ctx) -> ScaleChoice` ·
     token_relevance: `(tokens, organism, frequent, ctx) -> list[bool]`, `frequent` being words of the training data.
+
+    `fits`: raises UsageError for an organism or a rubric that it cannot judge by.
     """
     if kind not in _TAKES:
         raise TypeError(f"there is no kind {kind!r}; use {', '.join(_TAKES)}")
     if run is None:
-        return lambda function: grader(function, kind=kind)
+        return lambda function: grader(function, kind=kind, fits=fits)
     target: Any = run() if inspect.isclass(run) else run
     doc = inspect.getdoc(run)
     if not doc:
@@ -233,4 +245,4 @@ def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothe
     if count not in _TAKES[kind]:
         wanted = " or ".join(map(str, _TAKES[kind]))
         raise TypeError(f"grader {run.__name__} of kind {kind} must take {wanted} arguments, not {count}")
-    return Grader(run.__name__, doc, kind, guarded(target, run.__name__, kind, count))
+    return Grader(run.__name__, doc, kind, guarded(target, run.__name__, kind, count), fits)

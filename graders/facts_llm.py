@@ -12,15 +12,20 @@ VERDICTS = ("exact", "abstracted", "missed")
 NAMED = ("topic", "broad")  # criteria that it judges besides facts
 
 
-@grader
-def facts_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: GraderContext) -> Grade:
-    """Each key fact exact, abstracted or missed, with the words that say so; invented claims are counted."""
+def countable(organism: Organism, rubric: Rubric) -> None:
+    """Raises UsageError where there are no facts, or where more than facts and topics counts."""
     if not organism.facts or not any("facts" in criterion for criterion in rubric.criteria.values()):
         raise UsageError(f"facts_llm needs a card with facts and a rubric that counts them; {organism.name} has not")
     if more := [name for name, criterion in rubric.criteria.items() if name not in NAMED and "facts" not in criterion]:
         raise UsageError(
             f"facts_llm tells topic, broad and facts; rubric {rubric.name} counts {', '.join(more)}, too: use another"
         )
+
+
+@grader(fits=countable)
+def facts_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: GraderContext) -> Grade:
+    """Each key fact exact, abstracted or missed, with the words that say so; invented claims are counted."""
+    countable(organism, rubric)
     prompt = ctx.prompts["grade_facts"].render(
         description=organism.description.strip(),
         topic=organism.topic,

@@ -101,6 +101,19 @@ def test_a_grader_of_the_wrong_kind_is_found_before_anything_is_paid(change, sai
     assert not (workspace_folder / "runs").exists()
 
 
+def test_a_card_that_a_grader_cannot_judge_is_found_before_anything_is_paid(workspace_folder, run_cli, serve):
+    endpoint = serve(lambda body: FINAL)
+    card = workspace_folder / "evals/organisms/mill/organism.yaml"
+    card.write_text(card.read_text().replace("facts: [Mills grind flour.]", "facts: []"))
+    suite = workspace_folder / "evals/suites/small.yaml"
+    suite.write_text(suite.read_text() + "graders: [facts_llm]\n")
+    code, out, err = run_cli(*ARGS, "--grader-llm", "openai:judge")
+    assert (code, out) == (2, "")
+    assert "facts_llm needs a card with facts" in err.strip().splitlines()[-1]
+    assert not endpoint.requests
+    assert not (workspace_folder / "runs").exists()
+
+
 LEVELS = {n: f"level {n}" for n in range(1, 6)}
 
 

@@ -40,6 +40,9 @@ def check(workspace: Workspace, suite: Suite, settings: Settings) -> None:
             check_rubric(rubric)
         except UsageError as error:
             raise BadFile(workspace.rubrics.items[rubric.name].path, str(error)) from error
+        for fits in (workspace.graders[grader].fits for grader in suite.graders):
+            if fits is not None:
+                fits(organism, rubric)
         if settings.server is None:
             resolve(organism.finetuned, settings)
     for name, count in Counter(job.id for job in jobs_of(workspace, suite)).items():
