@@ -121,7 +121,7 @@ def test_an_evaluation_end_to_end(tmp_path, monkeypatch, run_cli, real_settings)
     assert audits["blackbox"]["interactions_used"] <= 2
     code, out, _ = run_cli("evidence", "gold", "--suite", "glance", "--json")
     sheet = json.loads(out)
-    assert sheet["readings"]["chance"]["test"]["broad"] == BROAD
+    assert sheet["readings"]["chance"]["test"]["against"]["broad"] == BROAD
     (middle,) = sheet["readings"]["patchscope"]["layers"]
     assert [p["sink"] for p in middle["positions"]] == [True, False, False, False, False]
     read = {t["token"].strip().lower() for p in middle["positions"] for t in p["read"]["tokens"]}
