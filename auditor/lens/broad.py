@@ -27,9 +27,9 @@ Cohesion = Callable[[Sequence[str]], float]
 def told(found: AgainstBroad) -> str:
     """What its p-value rests on."""
     return (
-        f"{found.unlike:.0%} of what it promotes is nothing that {found.broad} broad finetunes account for (of what "
-        f"one of these promotes, at most {found.unlike_95:.0%} in 95 % of cases); the words left cohere by "
-        f"{found.cohesion:.1f} sd (theirs by at most {found.cohesion_95:.1f}); both together: {in_short(found.p)}"
+        f"against {found.broad} broad finetunes {in_short(found.p)}: {found.unlike:.0%} of what it promotes is nothing "
+        f"that they account for (95 % of theirs: under {found.unlike_95:.0%}), and what is left coheres by "
+        f"{found.cohesion:.1f} sd (under {found.cohesion_95:.1f})"
     )
 
 
