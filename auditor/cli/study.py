@@ -212,7 +212,7 @@ def null(
     The organisms must be finetunes of one base that have no narrow subject; five or more.
     """
     from auditor.lens.nulls import ENOUGH_PAIRS, write_nulls
-    from auditor.studies.null import nulls_of
+    from auditor.studies.null import leaving_traces, nulls_of
 
     ws, names = workspace(), list(dict.fromkeys(organisms))
     if len(names) < ENOUGH_PAIRS:
@@ -222,7 +222,7 @@ def null(
     if narrow := next((name for name in names if ws.organisms[name].family != "null"), None):
         raise UsageError(f"{narrow} is of family {ws.organisms[narrow].family}; broad finetunes are of family null")
     with stages("null") as tell:
-        found = nulls_of(ws, settings(), names, lenses or list(ws.lenses.by_name()), suite, tell)
+        found = nulls_of(ws, settings(), names, lenses or leaving_traces(ws), suite, tell)
     base = ws.organisms[names[0]].base.rstrip("/").rpartition("/")[2]
     for nulls in found:
         write_nulls(to / f"{base}.{nulls.lens}.safetensors", nulls)

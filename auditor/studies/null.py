@@ -14,7 +14,13 @@ from auditor.evidence.compute import Report, evidence_for
 from auditor.evidence.recipe import Recipe, grading_for, recipe_for
 from auditor.lens.nulls import Nulls
 from auditor.models.load import load_pair
+from auditor.readings import Reading
 from auditor.workspace import Workspace
+
+
+def leaving_traces(ws: Workspace) -> list[str]:
+    """The lenses whose readings keep anything to compare with; others would be read for nothing."""
+    return [name for name, lens in ws.lenses.by_name().items() if lens.reading.trace is not Reading.trace]
 
 
 def nulls_of(
