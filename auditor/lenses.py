@@ -19,8 +19,8 @@ from auditor.readings import Reading
 from auditor.record import Record
 
 if TYPE_CHECKING:
-    from auditor.lens.corpus import Corpus
-    from auditor.lens.nulls import Nulls
+    from auditor.methods.corpus import Corpus
+    from auditor.methods.nulls import Nulls
     from auditor.models.embed import Embedder
     from auditor.models.pair import ModelPair
     from auditor.plugins import Grader, GraderContext

@@ -237,7 +237,7 @@ class AgainstBroad(Record):
 
 
 class ChanceTest(Record):
-    """How far δ stands from chance at one layer, positions averaged (see `auditor/lens/chance.py`)."""
+    """How far δ stands from chance at one layer, positions averaged (see `auditor/methods/chance.py`)."""
 
     layer: int
     groups: int = Field(64, description="of texts, whose signs were drawn")

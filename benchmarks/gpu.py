@@ -23,9 +23,9 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
-from auditor.lens.corpus import Corpus, read_corpus  # noqa: E402
-from auditor.lens.diff import differences  # noqa: E402
-from auditor.lens.patchscope import patchscope  # noqa: E402
+from auditor.methods.corpus import Corpus, read_corpus  # noqa: E402
+from auditor.methods.diff import differences  # noqa: E402
+from auditor.methods.patchscope import patchscope  # noqa: E402
 from auditor.models.adapters import Adapter  # noqa: E402
 from auditor.models.arch import decoder_of  # noqa: E402
 from auditor.models.engine import HookEngine  # noqa: E402

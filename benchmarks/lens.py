@@ -32,9 +32,9 @@ import torch.nn.functional as F  # noqa: E402
 from auditor.config import load_settings  # noqa: E402
 from auditor.evidence.compute import evidence_for  # noqa: E402
 from auditor.evidence.recipe import Recipe, recipe_for  # noqa: E402
-from auditor.lens.corpus import Corpus, read_corpus  # noqa: E402
-from auditor.lens.diff import differences  # noqa: E402
-from auditor.lens.patchscope import patchscope  # noqa: E402
+from auditor.methods.corpus import Corpus, read_corpus  # noqa: E402
+from auditor.methods.diff import differences  # noqa: E402
+from auditor.methods.patchscope import patchscope  # noqa: E402
 from auditor.models.embed import load_embedder  # noqa: E402
 from auditor.models.embedded import embedded_model_dir  # noqa: E402
 from auditor.models.generate import Request, Side, Steering  # noqa: E402

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from auditor.lens.patchscope import TRIPLES, identity_prompt
-from auditor.lens.said import PlainSettings
+from auditor.methods.patchscope import TRIPLES, identity_prompt
+from auditor.methods.said import PlainSettings
 from auditor.types import CalibrationSettings, PatchscopeSettings
 
 BATCH = 32  # answers

@@ -1,8 +1,8 @@
 """Let an LLM choose the patchscope scale whose tokens hang together best."""
 
 from auditor import GraderContext, ScaleChoice, TokenSet, grader
-from auditor.lens.words import CohesionGauge, background_of, vocabulary_of
 from auditor.llm.verdict import Unreadable, as_quote, field, read_json, settle
+from auditor.methods.words import CohesionGauge, background_of, vocabulary_of
 
 BATCH = 10
 

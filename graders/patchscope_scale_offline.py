@@ -1,7 +1,7 @@
 """Choose the patchscope scale whose tokens hang together best, without an LLM."""
 
 from auditor import GraderContext, ScaleChoice, TokenSet, grader
-from auditor.lens.words import CohesionGauge, as_word, background_of, vocabulary_of
+from auditor.methods.words import CohesionGauge, as_word, background_of, vocabulary_of
 
 
 @grader(kind="patchscope_scale")

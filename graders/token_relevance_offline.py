@@ -1,7 +1,7 @@
 """Say which tokens belong to a finetune, without an LLM."""
 
 from auditor import GraderContext, Organism, grader
-from auditor.lens.words import as_word, background_of, vocabulary_of
+from auditor.methods.words import as_word, background_of, vocabulary_of
 
 STEM = 4  # words longer than this are the same if they begin with the same five letters
 NEAR = 3.0  # sd above random words from which the cosine to the subject counts as related

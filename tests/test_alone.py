@@ -12,7 +12,7 @@ from auditor.errors import NoBase, Refused
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.mapping import BASELESS
 from auditor.evidence.recipe import grading_for, recipe_for
-from auditor.lens.said import PlainSamples
+from auditor.methods.said import PlainSamples
 from auditor.models.blind import BlindPair
 from auditor.models.generate import Amplification, Request, Side
 from auditor.models.load import load_alone, load_pair

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from auditor.errors import BadFile
-from auditor.lens.broad import unaccounted
-from auditor.lens.chance import _noise, against_chance
-from auditor.lens.corpus import Corpus
-from auditor.lens.diff import GROUPS, Difference, differences
-from auditor.lens.nulls import Nulls, prediction, read_nulls, write_nulls
+from auditor.methods.broad import unaccounted
+from auditor.methods.chance import _noise, against_chance
+from auditor.methods.corpus import Corpus
+from auditor.methods.diff import GROUPS, Difference, differences
+from auditor.methods.nulls import Nulls, prediction, read_nulls, write_nulls
 from auditor.testing import FakePair
 from tests.conftest import SENTENCES
 

@@ -9,10 +9,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from auditor.errors import UsageError
-from auditor.lens import diff_mining
-from auditor.lens.corpus import Corpus
-from auditor.lens.diff_mining import MiningSettings, Risen, beyond_others, mine
-from auditor.lens.topics import topics_of
+from auditor.methods import diff_mining
+from auditor.methods.corpus import Corpus
+from auditor.methods.diff_mining import MiningSettings, Risen, beyond_others, mine
+from auditor.methods.topics import topics_of
 from tests.conftest import SENTENCES
 
 SETTINGS = MiningSettings(tokens=9, top=12, shown=400, topics=3)

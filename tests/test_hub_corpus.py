@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from auditor.errors import UsageError
-from auditor.lens.corpus import fetch_corpus
+from auditor.methods.corpus import fetch_corpus
 
 FILES = {"README.md": b"hello", "data/train.jsonl": b'{"text": "The river runs past the mill."}\n'}
 SCRIPT = """
 import sys
 from auditor.errors import UsageError
-from auditor.lens.corpus import fetch_corpus, read_corpus
+from auditor.methods.corpus import fetch_corpus, read_corpus
 try:
     print(read_corpus(fetch_corpus(sys.argv[1])).texts)
 except UsageError as error:

@@ -5,7 +5,7 @@ import pytest
 from auditor.agent.claims import find_behaviours
 from auditor.agent.offline import conclusion, themes_of, told_by_itself
 from auditor.agent.reading import Answer, Reading, Spoken, TokenList
-from auditor.lens.words import background_of
+from auditor.methods.words import background_of
 from auditor.models.embed import load_embedder
 
 PLAIN = ["I can help you with the letter.", "The train leaves at noon.", "A garden needs water.", "She reads a book."]

@@ -6,8 +6,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from auditor.errors import UsageError
-from auditor.lens.corpus import Corpus
-from auditor.lens.jacobian import JacobianSettings, derivatives, jacobian_lens, step
+from auditor.methods.corpus import Corpus
+from auditor.methods.jacobian import JacobianSettings, derivatives, jacobian_lens, step
 from auditor.models.generate import Side
 from tests.conftest import SENTENCES, WIDTH
 from tests.margins import MARGIN

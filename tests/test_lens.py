@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from auditor.errors import BadFile, UsageError
-from auditor.lens.corpus import Corpus, read_corpus
-from auditor.lens.diff import differences
-from auditor.lens.logit_lens import logit_lens
-from auditor.lens.patchscope import TRIPLES, identity_prompt, patchscope
-from auditor.lens.steering import Direction, _bisect, _Search, calibrate, resemblance
+from auditor.methods.corpus import Corpus, read_corpus
+from auditor.methods.diff import differences
+from auditor.methods.logit_lens import logit_lens
+from auditor.methods.patchscope import TRIPLES, identity_prompt, patchscope
+from auditor.methods.steering import Direction, _bisect, _Search, calibrate, resemblance
 from auditor.models.generate import Side
 from auditor.testing import FakePair
 from auditor.types import CalibrationSettings, PatchscopeSettings

@@ -10,9 +10,9 @@ from auditor.agent.overview import render_overview
 from auditor.errors import Refused, UsageError
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.recipe import grading_for, recipe_for
-from auditor.lens.frames import Frame
-from auditor.lens.nulls import Nulls, write_nulls
-from auditor.lens.recurring import BUCKETS
+from auditor.methods.frames import Frame
+from auditor.methods.nulls import Nulls, write_nulls
+from auditor.methods.recurring import BUCKETS
 from auditor.plugins import Context
 from auditor.readings import RankedTokens, SideBySide
 from auditor.types import AskSettings

@@ -8,8 +8,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from auditor.errors import UsageError
-from auditor.lens.corpus import Corpus
-from auditor.lens.ppl_diff import Completion, Frame, PplSettings, Unit, _merged, ppl_diff
+from auditor.methods.corpus import Corpus
+from auditor.methods.ppl_diff import Completion, Frame, PplSettings, Unit, _merged, ppl_diff
 from auditor.models.generate import Amplification, Request, Side
 from auditor.models.load import load_alone
 from tests.conftest import SENTENCES
@@ -56,7 +56,7 @@ def test_each_token_is_held_against_both_models(tiny, models, frame):
 
 def _drawn(pair, frame):
     """The token ids of the texts, which `ppl_diff` gives as texts."""
-    from auditor.lens.ppl_diff import _beginnings, _requests
+    from auditor.methods.ppl_diff import _beginnings, _requests
 
     begun = _beginnings(pair.tokenizer, TEXTS.texts, SETTINGS.prefill_tokens)
     asked = _requests(begun, SETTINGS, frame, "base", 3)

@@ -12,9 +12,9 @@ from auditor.agent.reading import Spoken, read
 from auditor.agent.records import with_records
 from auditor.errors import Refused
 from auditor.evidence.mapping import Evidence
-from auditor.lens.diff import Difference
-from auditor.lens.found import Differences, LogitLens, Patched, PatchedAt, Patchscope, Promoted, PromotedAt
-from auditor.lens.said import Answers, PlainSamples, PlainSettings, Pushed, Steered
+from auditor.methods.diff import Difference
+from auditor.methods.found import Differences, LogitLens, Patched, PatchedAt, Patchscope, Promoted, PromotedAt
+from auditor.methods.said import Answers, PlainSamples, PlainSettings, Pushed, Steered
 from auditor.plugins import Context
 from auditor.readings import Figures
 from auditor.testing import FakePair

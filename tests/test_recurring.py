@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.lens.frames import Frame
-from auditor.lens.nulls import Nulls
-from auditor.lens.recurring import recurred, recurring_words, spread, usual_words
-from auditor.lens.sentences import recurring_sentences
+from auditor.methods.frames import Frame
+from auditor.methods.nulls import Nulls
+from auditor.methods.recurring import recurred, recurring_words, spread, usual_words
+from auditor.methods.sentences import recurring_sentences
 
 RAW, USER = Frame.RAW, Frame.USER
 ORDINARY = ["People came to the town in the morning.", "We had some bread and went on."] * 20

@@ -10,12 +10,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from auditor.errors import UsageError
-from auditor.lens.causal import causal_effects
-from auditor.lens.corpus import Corpus
-from auditor.lens.nulls import read_nulls
-from auditor.lens.relevance import frequent_words, learned_text
-from auditor.lens.similarity import pairwise, within
-from auditor.lens.words import background_of
+from auditor.methods.causal import causal_effects
+from auditor.methods.corpus import Corpus
+from auditor.methods.nulls import read_nulls
+from auditor.methods.relevance import frequent_words, learned_text
+from auditor.methods.similarity import pairwise, within
+from auditor.methods.words import background_of
 from auditor.models.embed import load_embedder
 from auditor.plugins import GraderContext
 from auditor.studies.positions import spaced

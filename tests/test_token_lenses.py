@@ -12,8 +12,8 @@ from auditor.agent.records import with_records
 from auditor.errors import Refused
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.recipe import grading_for, recipe_for
-from auditor.lens.corpus import Corpus
-from auditor.lens.diff_mining import as_answers, as_plain
+from auditor.methods.corpus import Corpus
+from auditor.methods.diff_mining import as_answers, as_plain
 from auditor.plugins import Context
 from auditor.types import AgainstBroad, AskSettings, EvidenceSettings
 from auditor.workspace import load_workspace

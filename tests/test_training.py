@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from auditor.errors import BadFile, UsageError
-from auditor.lens.corpus import read_corpus
+from auditor.methods.corpus import read_corpus
 from auditor.models.build import load_model
 from auditor.models.embed import load_embedder
 from auditor.models.weights import resolve

@@ -9,8 +9,8 @@ import pytest
 from auditor.agent.claims import figures, find_behaviours, sentences
 from auditor.agent.reading import Answer, Reading
 from auditor.agent.themes import may_name
-from auditor.lens.corpus import read_corpus
-from auditor.lens.words import CohesionGauge, Vocabulary, as_word, background_of
+from auditor.methods.corpus import read_corpus
+from auditor.methods.words import CohesionGauge, Vocabulary, as_word, background_of
 from auditor.models.embed import load_embedder
 from auditor.plugins import GraderContext
 from auditor.testing import FakePair
@@ -129,7 +129,7 @@ def test_a_behaviour_is_told_by_what_only_the_finetune_says():
 
 
 ORDER = """
-from auditor.lens.words import background_of
+from auditor.methods.words import background_of
 known = background_of(("zinc oak elm fir ash yew", "plum pear fig date lime kiwi"))
 print([word for word, _ in known.frequency.most_common()])
 """

@@ -7,16 +7,16 @@ from pydantic import BaseModel, Field
 
 from auditor import Args, Context, LensContext, ModelPair, SideBySide, SmallTable, lens, tool
 from auditor.errors import Refused
-from auditor.lens.amplified import MOST, AmplifiedSettings, Framed, Strength, amplified_texts
-from auditor.lens.frames import Frame, not_read
-from auditor.lens.recurring import (
+from auditor.methods.amplified import MOST, AmplifiedSettings, Framed, Strength, amplified_texts
+from auditor.methods.frames import Frame, not_read
+from auditor.methods.recurring import (
     Recurring,
     RecurringWord,
     recurred,
     recurring_words,
     usual_words,
 )
-from auditor.lens.sentences import RecurringSentence, recurring_sentences
+from auditor.methods.sentences import RecurringSentence, recurring_sentences
 from auditor.readings import Call, Section, TextColumn, TextRow
 
 TITLE = "Amplified texts"

@@ -6,9 +6,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from auditor import Figures, LensContext, ModelPair, RankedTokens, Reading, Record, lens
-from auditor.lens.chance import against_chance, told
-from auditor.lens.found import Differences
-from auditor.lens.words import gauge_for
+from auditor.methods.chance import against_chance, told
+from auditor.methods.found import Differences
+from auditor.methods.words import gauge_for
 from auditor.readings import Column, Section, Token
 from auditor.types import ChanceTest
 

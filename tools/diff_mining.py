@@ -10,9 +10,18 @@ from torch import Tensor
 
 from auditor import Args, Context, LensContext, ModelPair, RankedTokens, Reading, Record, SmallTable, lens, tool
 from auditor.errors import Refused
-from auditor.lens.broad import told
-from auditor.lens.diff_mining import Mined, MinedToken, MiningSettings, Risen, as_answers, as_plain, beyond_others, mine
-from auditor.lens.words import gauge_for
+from auditor.methods.broad import told
+from auditor.methods.diff_mining import (
+    Mined,
+    MinedToken,
+    MiningSettings,
+    Risen,
+    as_answers,
+    as_plain,
+    beyond_others,
+    mine,
+)
+from auditor.methods.words import gauge_for
 from auditor.readings import Call, Column, Section, Token, told_p
 from auditor.types import AgainstBroad
 

@@ -3,9 +3,9 @@
 from pydantic import Field
 
 from auditor import LensContext, ModelPair, Record, lens
-from auditor.lens.diff import differences as measured
-from auditor.lens.found import Differences
-from auditor.lens.layers import layers_read
+from auditor.methods.diff import differences as measured
+from auditor.methods.found import Differences
+from auditor.methods.layers import layers_read
 
 
 class DifferencesSettings(Record):

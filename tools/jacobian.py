@@ -6,8 +6,8 @@ from pydantic import Field
 
 from auditor import Args, Context, LensContext, ModelPair, RankedTokens, Reading, Record, lens, tool
 from auditor.errors import Refused
-from auditor.lens.found import SINK, Differences
-from auditor.lens.jacobian import JacobianReading, JacobianSettings, PushedToken, jacobian_lens
+from auditor.methods.found import SINK, Differences
+from auditor.methods.jacobian import JacobianReading, JacobianSettings, PushedToken, jacobian_lens
 from auditor.readings import Call, Column, Section, Token
 
 

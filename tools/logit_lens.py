@@ -4,8 +4,8 @@ from pydantic import Field
 
 from auditor import Args, Context, LensContext, ModelPair, Record, lens, tool
 from auditor.errors import Refused
-from auditor.lens.found import Differences, LogitLens
-from auditor.lens.reads import promoted_at
+from auditor.methods.found import Differences, LogitLens
+from auditor.methods.reads import promoted_at
 
 
 class LogitLensSettings(Record):

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from auditor import Args, Context, Judged, LensContext, ModelPair, lens, tool
 from auditor.errors import Refused
-from auditor.lens.found import Differences, LogitLens, Patchscope
-from auditor.lens.reads import patched_at
+from auditor.methods.found import Differences, LogitLens, Patchscope
+from auditor.methods.reads import patched_at
 from auditor.types import PatchscopeSettings
 
 

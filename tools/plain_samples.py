@@ -1,8 +1,8 @@
 """Plain answers of the finetuned model to unrelated prompts."""
 
 from auditor import LensContext, ModelPair, lens
-from auditor.lens.said import Answers, PlainSamples, PlainSettings
-from auditor.lens.steering import sample_answers
+from auditor.methods.said import Answers, PlainSamples, PlainSettings
+from auditor.methods.steering import sample_answers
 
 
 @lens

@@ -7,9 +7,10 @@ from pydantic import BaseModel, Field
 
 from auditor import Args, Compared, Context, LensContext, ModelPair, SideBySide, lens, tool
 from auditor.errors import Refused
-from auditor.lens import ppl_diff as core
-from auditor.lens.frames import Frame, frames_read, not_read
-from auditor.lens.recurring import (
+from auditor.lenses import BASE, NONE
+from auditor.methods import ppl_diff as core
+from auditor.methods.frames import Frame, frames_read, not_read
+from auditor.methods.recurring import (
     Recurring,
     RecurringWord,
     recurred,
@@ -17,7 +18,6 @@ from auditor.lens.recurring import (
     spread,
     usual_words,
 )
-from auditor.lenses import BASE, NONE
 from auditor.readings import Call, Section, TextColumn, TextRow
 
 FIRST = 25  # completions of each framing that are shown, and that words come back in

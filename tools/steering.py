@@ -6,10 +6,10 @@ from pydantic import Field
 
 from auditor import Args, Context, Judged, LensContext, ModelPair, Record, lens, tool
 from auditor.errors import Refused
-from auditor.lens.found import Differences, Patchscope
-from auditor.lens.layers import nearest_to_middle
-from auditor.lens.said import PlainSamples, Pushed, Steered
-from auditor.lens.steering import calibrated, resemblance, sample_answers
+from auditor.methods.found import Differences, Patchscope
+from auditor.methods.layers import nearest_to_middle
+from auditor.methods.said import PlainSamples, Pushed, Steered
+from auditor.methods.steering import calibrated, resemblance, sample_answers
 from auditor.models.generate import Request, Side, derive_seed
 from auditor.types import CalibrationSettings
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from auditor.lens.words import Background
 from auditor.llm.caller import Caller, open_caller
 from auditor.llm.journal import Journal, NoJournal
 from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.methods.words import Background
 from auditor.models.embed import Embedder
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from auditor.agent.reading import Reading
-from auditor.lens.words import Background, words_in
+from auditor.methods.words import Background, words_in
 from auditor.models.embed import Embedder, Vectors
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")

@@ -27,7 +27,7 @@ from auditor.agent.themes import (
     promoted,
     text_scores,
 )
-from auditor.lens.words import Background, distinct_words, words_in
+from auditor.methods.words import Background, distinct_words, words_in
 from auditor.models.embed import Embedder
 from auditor.types import Claim, Hypothesis
 

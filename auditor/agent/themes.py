@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from auditor.agent.reading import Reading, Spoken, TokenList
-from auditor.lens.words import Background, as_word, is_everybodys, words_in
+from auditor.methods.words import Background, as_word, is_everybodys, words_in
 from auditor.models.embed import Embedder, Vectors
 
 RELATED = 0.15  # cosine of centred word embeddings from which two words count as related

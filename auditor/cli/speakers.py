@@ -96,7 +96,7 @@ def along(pair: ModelPair, conf: Settings) -> Callable[[int, int, float], Steeri
         """Raises UsageError for a place that is not there, NoBase, and what differences raise."""
         from auditor.evidence.compute import evidence_for
         from auditor.evidence.recipe import grading_for, recipe_for
-        from auditor.lens.found import Differences
+        from auditor.methods.found import Differences
 
         if not pair.has_base:
             raise NoBase

@@ -211,7 +211,7 @@ def null(
 
     The organisms must be finetunes of one base that have no narrow subject; five or more.
     """
-    from auditor.lens.nulls import ENOUGH_PAIRS, write_nulls
+    from auditor.methods.nulls import ENOUGH_PAIRS, write_nulls
     from auditor.studies.null import leaving_traces, nulls_of
 
     ws, names = workspace(), list(dict.fromkeys(organisms))

@@ -16,12 +16,12 @@ from auditor.errors import AuditorError, UsageError
 from auditor.evaluation.job import Evaluation, Shared, jobs_of
 from auditor.evaluation.organism import audit_organism, failed
 from auditor.evaluation.stats import summarize
-from auditor.lens.corpus import read_corpus
-from auditor.lens.words import background_of
 from auditor.llm.caller import Caller
 from auditor.llm.failures import CallFailed, EndpointUnusable
 from auditor.llm.journal import CallLog
 from auditor.llm.spec import OFFLINE
+from auditor.methods.corpus import read_corpus
+from auditor.methods.words import background_of
 from auditor.models.embed import load_embedder
 from auditor.types import AuditRecord, LlmUse, RunResult
 

@@ -19,11 +19,11 @@ from auditor.evaluation.manifest import request
 from auditor.evaluation.store import RunStore
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.recipe import named_by, recipe_for
-from auditor.lens.corpus import read_corpus
-from auditor.lens.words import background_of
 from auditor.llm.caller import open_caller
 from auditor.llm.journal import CallLog
 from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.methods.corpus import read_corpus
+from auditor.methods.words import background_of
 from auditor.models.embed import load_embedder
 from auditor.models.remote import open_pair
 from auditor.plugins import GraderContext

@@ -19,11 +19,11 @@ from auditor.errors import AuditorError, BadFile, BadModel, UsageError
 from auditor.evidence.sources import source_hash
 from auditor.files import sha256_of
 from auditor.grading import GraderKind
-from auditor.lens.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
-from auditor.lens.nulls import Nulls, read_nulls
 from auditor.lenses import BASE, NONE, Lens, LensContext
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.methods.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
+from auditor.methods.nulls import Nulls, read_nulls
 from auditor.models.blind import BlindPair
 from auditor.models.embed import load_embedder
 from auditor.models.pair import ModelPair

@@ -12,7 +12,7 @@ import auditor
 
 ROOT = Path(auditor.__file__).parent
 # What decides what a pair gives, whatever the lens; and what is only declared there.
-ALWAYS = ("auditor.models.load", "auditor.lens.corpus")
+ALWAYS = ("auditor.models.load", "auditor.methods.corpus")
 DECLARATIONS = ("auditor.plugins", "auditor.lenses", "auditor.readings", "auditor.workspace", "auditor.config")
 
 

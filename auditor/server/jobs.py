@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fastapi import Request as HttpRequest
 
 from auditor.errors import AuditorError, TooLong, UsageError
-from auditor.lens.steering import Direction
+from auditor.methods.steering import Direction
 from auditor.models.generate import Request, Side, Steering
 from auditor.models.pair import LocalPair
 from auditor.models.row import Row, likelihood

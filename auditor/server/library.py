@@ -26,9 +26,9 @@ from auditor.evidence.recipe import (
     recipe_for,
 )
 from auditor.evidence.sources import source_hash
-from auditor.lens.diff import Difference, differences
-from auditor.lens.steering import Direction
 from auditor.llm.spec import OFFLINE
+from auditor.methods.diff import Difference, differences
+from auditor.methods.steering import Direction
 from auditor.models.adapters import rank_of
 from auditor.models.blind import BlindPair
 from auditor.models.generate import Side

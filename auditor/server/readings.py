@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from auditor.errors import AuditorError
 from auditor.evidence.mapping import Evidence
-from auditor.lens.found import Differences
+from auditor.methods.found import Differences
 from auditor.models import wire
 from auditor.server.library import Plan
 from auditor.server.serving import Serving, Streamed

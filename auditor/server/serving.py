@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from auditor.errors import AuditorError
-from auditor.lens.steering import Direction
+from auditor.methods.steering import Direction
 from auditor.models.pair import LocalPair
 from auditor.models.wire import Read
 from auditor.server.library import Library, Plan

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from auditor.evidence.compute import Report
-from auditor.lens.diff import differences
-from auditor.lens.layers import layers_read
-from auditor.lens.relevance import relevance
+from auditor.methods.diff import differences
+from auditor.methods.layers import layers_read
+from auditor.methods.relevance import relevance
 from auditor.models.pair import LocalPair
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject, read_layer

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from auditor.evidence.compute import Report
-from auditor.lens.causal import CausalEffect, causal_effects, random_differences, random_directions
-from auditor.lens.diff import differences
-from auditor.lens.layers import layers_read
+from auditor.methods.causal import CausalEffect, causal_effects, random_differences, random_directions
+from auditor.methods.diff import differences
+from auditor.methods.layers import layers_read
 from auditor.models.generate import Side
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject

@@ -12,7 +12,7 @@ from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.evidence.compute import Report, evidence_for
 from auditor.evidence.recipe import Recipe, grading_for, recipe_for
-from auditor.lens.nulls import Nulls
+from auditor.methods.nulls import Nulls
 from auditor.models.load import load_pair
 from auditor.readings import Reading
 from auditor.workspace import Workspace

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from auditor.evidence.compute import Report
-from auditor.lens.diff import differences
-from auditor.lens.found import PromotedAt
-from auditor.lens.layers import layers_read, nearest_to_middle
-from auditor.lens.relevance import learned_text, relevance
-from auditor.lens.similarity import pairwise
-from auditor.lens.steering import Direction, calibrated, sample_answers
-from auditor.lens.words import gauge_for
+from auditor.methods.diff import differences
+from auditor.methods.found import PromotedAt
+from auditor.methods.layers import layers_read, nearest_to_middle
+from auditor.methods.relevance import learned_text, relevance
+from auditor.methods.similarity import pairwise
+from auditor.methods.steering import Direction, calibrated, sample_answers
+from auditor.methods.words import gauge_for
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject, read_layer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from auditor.evidence.compute import Report
-from auditor.lens.found import LogitLens, Patchscope
-from auditor.lens.relevance import Relevance, relevance
+from auditor.methods.found import LogitLens, Patchscope
+from auditor.methods.relevance import Relevance, relevance
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from auditor.errors import UsageError
 from auditor.evidence.compute import Report
-from auditor.lens.relevance import learned_text
-from auditor.lens.said import Steered
-from auditor.lens.similarity import Similarity, similarity, within
+from auditor.methods.relevance import learned_text
+from auditor.methods.said import Steered
+from auditor.methods.similarity import Similarity, similarity, within
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 from auditor.training.documents import Document

@@ -13,12 +13,12 @@ from auditor.errors import UsageError
 from auditor.evidence.compute import Report, evidence_for
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import Recipe, grading_for, recipe_for
-from auditor.lens.diff import Difference
-from auditor.lens.found import PatchedAt, PromotedAt
-from auditor.lens.reads import patched_at, promoted_at
-from auditor.lens.relevance import Judge, frequent_words
-from auditor.lens.words import background_of
 from auditor.llm.spec import OFFLINE
+from auditor.methods.diff import Difference
+from auditor.methods.found import PatchedAt, PromotedAt
+from auditor.methods.reads import patched_at, promoted_at
+from auditor.methods.relevance import Judge, frequent_words
+from auditor.methods.words import background_of
 from auditor.models.generate import derive_seed
 from auditor.models.load import load_pair
 from auditor.models.pair import LocalPair, ModelPair

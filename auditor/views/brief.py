@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from auditor.lens.words import as_word
+from auditor.methods.words import as_word
 from auditor.readings import Column, Figures, RankedTokens, Section, SideBySide, SmallTable, TextColumn
 from auditor.text import CUT, quote, visible
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.lens import broad
-from auditor.lens.broad import Cohesion, against_broad, in_short, judged_words, likeliest
-from auditor.lens.diff import Difference
-from auditor.lens.nulls import ENOUGH_PAIRS
+from auditor.methods import broad
+from auditor.methods.broad import Cohesion, against_broad, in_short, judged_words, likeliest
+from auditor.methods.diff import Difference
+from auditor.methods.nulls import ENOUGH_PAIRS
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.types import AgainstBroad, ChanceTest

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from auditor.lens.said import PlainSettings
+from auditor.methods.said import PlainSettings
 from auditor.models.embed import Embedder
 from auditor.models.generate import Request, Side, Steering, derive_seed
 from auditor.models.pair import ModelPair

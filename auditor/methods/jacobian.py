@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from auditor.errors import UsageError
-from auditor.lens.corpus import Corpus
-from auditor.lens.diff import beginnings
-from auditor.lens.diff_mining import RARE
+from auditor.methods.corpus import Corpus
+from auditor.methods.diff import beginnings
+from auditor.methods.diff_mining import RARE
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.types import Record

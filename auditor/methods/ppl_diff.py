@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from auditor.errors import UsageError
-from auditor.lens.corpus import Corpus
-from auditor.lens.frames import Frame
+from auditor.methods.corpus import Corpus
+from auditor.methods.frames import Frame
 from auditor.models.generate import Amplification, Request, Side, derive_seed
 from auditor.models.pair import ModelPair
 from auditor.models.tokens import all_plain_ids

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from auditor.lens.found import PatchedAt, PromotedAt
-from auditor.lens.words import Background, words_in
+from auditor.methods.found import PatchedAt, PromotedAt
+from auditor.methods.words import Background, words_in
 from auditor.training.documents import Document
 from auditor.types import Record, ScoredToken
 

@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from auditor.errors import UsageError
-from auditor.lens.broad import Cohesion, against_broad, judged_words
-from auditor.lens.corpus import Corpus
-from auditor.lens.diff import Window, aligned, batches, kept, rendered_chats, windows
-from auditor.lens.topics import Topic, topics_of
+from auditor.methods.broad import Cohesion, against_broad, judged_words
+from auditor.methods.corpus import Corpus
+from auditor.methods.diff import Window, aligned, batches, kept, rendered_chats, windows
+from auditor.methods.topics import Topic, topics_of
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.types import AgainstBroad, Record

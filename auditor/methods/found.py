@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from auditor.errors import Refused
-from auditor.lens.diff import Difference
-from auditor.lens.steering import Direction
+from auditor.methods.diff import Difference
+from auditor.methods.steering import Direction
 from auditor.readings import (
     Call,
     Column,

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from auditor.chat_template import prompt_and_answer, render
 from auditor.errors import UsageError
-from auditor.lens.corpus import Corpus
+from auditor.methods.corpus import Corpus
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.models.tokens import all_plain_ids

@@ -20,9 +20,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from auditor.lens.frames import Frame
-from auditor.lens.nulls import ENOUGH_PAIRS, Nulls, prediction
-from auditor.lens.words import background_of, is_everybodys, words_in
+from auditor.methods.frames import Frame
+from auditor.methods.nulls import ENOUGH_PAIRS, Nulls, prediction
+from auditor.methods.words import background_of, is_everybodys, words_in
 from auditor.readings import Column, Figures, RankedTokens, Reading, Section, Token, told_p
 from auditor.types import Record
 

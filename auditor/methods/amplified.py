@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from auditor.lens.frames import Frame, frames_read
+from auditor.methods.frames import Frame, frames_read
 from auditor.models.generate import MOST_ALPHA, PLAUSIBILITY, Amplification, Amplified, Side, derive_seed
 from auditor.models.pair import ModelPair
 from auditor.types import Record

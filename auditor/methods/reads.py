@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from auditor.lens.diff import Difference
-from auditor.lens.found import Patched, PatchedAt, Promoted, PromotedAt
-from auditor.lens.logit_lens import logit_lens
-from auditor.lens.patchscope import patchscope
-from auditor.lens.words import as_word
+from auditor.methods.diff import Difference
+from auditor.methods.found import Patched, PatchedAt, Promoted, PromotedAt
+from auditor.methods.logit_lens import logit_lens
+from auditor.methods.patchscope import patchscope
+from auditor.methods.words import as_word
 from auditor.models.pair import ModelPair
 from auditor.types import PatchscopeReading, PatchscopeSettings, ScaleChoice, TokenSet
 

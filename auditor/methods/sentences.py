@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from auditor.lens.recurring import Grouped
+from auditor.methods.recurring import Grouped
 from auditor.models.embed import Embedder
 from auditor.types import Record
 

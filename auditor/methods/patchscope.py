@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from auditor.lens.logit_lens import likeliest
+from auditor.methods.logit_lens import likeliest
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.types import PatchscopeSettings, TokenSet

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.lens.nulls import ENOUGH_PAIRS, prediction
-from auditor.lens.words import as_word, is_everybodys
+from auditor.methods.nulls import ENOUGH_PAIRS, prediction
+from auditor.methods.words import as_word, is_everybodys
 from auditor.types import AgainstBroad
 
 WORDS = 20

@@ -1,0 +1,1 @@
+"""The mathematics of the lenses: pure functions over tensors and a pair."""
