@@ -20,7 +20,6 @@ from auditor.record import Record
 
 if TYPE_CHECKING:
     from auditor.methods.corpus import Corpus
-    from auditor.methods.nulls import Nulls
     from auditor.models.embed import Embedder
     from auditor.models.pair import ModelPair
     from auditor.plugins import Grader, GraderContext
@@ -59,7 +58,6 @@ class LensContext:
     calibration_prompts: tuple[str, ...]
     grading: GraderContext
     graders: Mapping[str, Grader]
-    nulls: Nulls | None  # what this lens, with these settings, found in broad finetunes of this pair's base
     needed: Mapping[str, Reading]
     read_corpus: Callable[[], Corpus]
     tell: Callable[[str], None] = lambda stage: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -11,6 +11,10 @@ from auditor.record import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from auditor.lenses import LensContext
+    from auditor.methods.nulls import Nulls
+    from auditor.models.pair import ModelPair
 
 LEVEL = 0.05  # of tests
 
@@ -146,6 +150,10 @@ class Reading(Record):
     def trace(self) -> Mapping[str, Tensor]:
         """What is kept of it where the pair is a broad finetune, for others to be held against; a few kB, no texts."""
         return {}
+
+    def held_against(self, pair: ModelPair, ctx: LensContext, nulls: Nulls) -> Self:
+        """The same beside the traces of broad finetunes of the pair's base: with a p-value, if it has a test."""
+        return self
 
     @property
     def notes(self) -> tuple[str, ...]:

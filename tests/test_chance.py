@@ -7,7 +7,7 @@ import torch
 
 from auditor.errors import BadFile
 from auditor.methods.broad import unaccounted
-from auditor.methods.chance import _noise, against_chance
+from auditor.methods.chance import _noise, against_noise, beside_broad
 from auditor.methods.corpus import Corpus
 from auditor.methods.diff import GROUPS, Difference, differences
 from auditor.methods.nulls import Nulls, prediction, read_nulls, write_nulls
@@ -50,7 +50,9 @@ def likes_the_third(tokens):
 
 
 def judged(groups, broad=None, sizes=None):
-    return against_chance(WordPair(), difference(groups, sizes), range(K), likes_the_third, broad, seed=0)
+    pair, diff = WordPair(), difference(groups, sizes)
+    found = against_noise(pair, diff, range(K), likes_the_third, seed=0)
+    return found if broad is None else beside_broad(found, pair, diff, range(K), likes_the_third, broad)
 
 
 def sampled(sizes, shift, seed):
@@ -122,7 +124,7 @@ def test_the_same_text_many_times_is_one_text(tiny):
     corpus = Corpus("one", (SENTENCES[0],) * 40)
     found = differences(tiny, corpus, 3, [3], grouped=[3])[3]
     assert (found.sizes[:, 0] > 0).sum() == 1
-    judged = against_chance(tiny, found, range(3), likes_the_third, None, 0)
+    judged = against_noise(tiny, found, range(3), likes_the_third, 0)
     assert judged.verdict == "too few texts to tell a trace from chance"
 
 
@@ -166,7 +168,7 @@ def test_words_that_the_base_never_says_are_not_judged():
     shift[2] = 1.0
     unsaid = difference(noise(0) + shift / GROUPS)
     unsaid.spoken[2] = 0.01 / VOCAB
-    found = against_chance(WordPair(), unsaid, range(K), likes_the_third, None, seed=0)
+    found = against_noise(WordPair(), unsaid, range(K), likes_the_third, seed=0)
     assert THIRD not in found.tokens
     assert found.noise_p > 0.05 > found.norm_p
 

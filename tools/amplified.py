@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Self
 
 from pydantic import BaseModel, Field
 
@@ -9,6 +10,7 @@ from auditor import Args, Context, LensContext, ModelPair, SideBySide, SmallTabl
 from auditor.errors import Refused
 from auditor.methods.amplified import MOST, AmplifiedSettings, Framed, Strength, amplified_texts
 from auditor.methods.frames import Frame, not_read
+from auditor.methods.nulls import Nulls
 from auditor.methods.recurring import (
     Recurring,
     RecurringWord,
@@ -46,6 +48,17 @@ class AmplifiedTexts(Recurring):
     asked: AmplifiedSettings
     framings: tuple[Opened, ...]
 
+    def told_apart(self, ctx: LensContext, nulls: Nulls | None) -> Self:
+        """With the words that come back beyond the base's and those of `nulls`, and the test if there are enough."""
+        ours = {each.frame: each.beside(each.pushed) for each in self.framings}
+        base = {each.frame: _base(each) for each in self.framings}
+        found = recurred(ours, base, usual_words(ctx.background), nulls)
+        words = {frame: recurring_words(texts, found.usual[frame]) for frame, texts in ours.items()}
+        opened = [each.model_copy(update={"words": words[each.frame]}) for each in self.framings]
+        farthest = found.test and found.test.framing
+        opened.sort(key=lambda each: (each.frame != farthest, -sum(word.score for word in each.words[:20])))
+        return self.model_copy(update={"framings": tuple(opened), "test": found.test, "arrays": {**found.trace}})
+
     @property
     def notes(self) -> tuple[str, ...]:
         asked = self.asked.prefills
@@ -64,21 +77,18 @@ class AmplifiedTexts(Recurring):
 @lens
 def amplified(pair: ModelPair, ctx: LensContext, settings: AmplifiedSettings) -> AmplifiedTexts:
     """Texts with what training changed amplified, in three framings, and what comes back in them."""
-    found = {framed.frame: framed for framed in amplified_texts(pair, settings, ctx.seed)}
-    ours = {frame: framed.beside(framed.pushed) for frame, framed in found.items()}
-    base = {frame: [[text] for text in framed.texts(None)] for frame, framed in found.items()}
-    judged = recurred(ours, base, usual_words(ctx.background), ctx.nulls)
-    opened = [
+    framings = [
         Opened(
-            **dict(found[frame]),
-            words=recurring_words(ours[frame], judged.usual[frame]),
-            sentences=recurring_sentences(ours[frame], base[frame], ctx.embed, SENTENCES),
+            **dict(found), words=(),
+            sentences=recurring_sentences(found.beside(found.pushed), _base(found), ctx.embed, SENTENCES),
         )
-        for frame in found
-    ]
-    farthest = judged.test and judged.test.framing
-    opened.sort(key=lambda each: (each.frame != farthest, -sum(word.score for word in each.words[:20])))
-    return AmplifiedTexts(asked=settings, framings=tuple(opened), test=judged.test, arrays={**judged.trace})
+        for found in amplified_texts(pair, settings, ctx.seed)
+    ]  # fmt: skip
+    return AmplifiedTexts(asked=settings, framings=tuple(framings), test=None).told_apart(ctx, None)
+
+
+def _base(found: Framed) -> list[list[str]]:
+    return [[text] for text in found.texts(None)]
 
 
 def _sentences(framings: Sequence[Opened]) -> SmallTable:

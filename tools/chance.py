@@ -1,13 +1,15 @@
 """Whether the difference is a trace: δ held against noise, and against broad finetunes of the same base."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from auditor import Figures, LensContext, ModelPair, RankedTokens, Reading, Record, lens
-from auditor.methods.chance import against_chance, told
+from auditor.methods.broad import Cohesion
+from auditor.methods.chance import against_noise, beside_broad, told
 from auditor.methods.found import Differences
+from auditor.methods.nulls import Nulls
 from auditor.methods.words import gauge_for
 from auditor.readings import Column, Section, Token
 from auditor.types import ChanceTest
@@ -34,6 +36,13 @@ class Chance(Reading):
     def trace(self) -> Mapping[str, Tensor]:
         return {"delta": self.arrays["delta"]}
 
+    def held_against(self, pair: ModelPair, ctx: LensContext, nulls: Nulls) -> Self:
+        diffs = ctx.reading("differences", Differences)
+        last = diffs.difference(diffs.last_layer)
+        others = nulls.without("delta", last.delta).traces["delta"]
+        found = beside_broad(self.test, pair, last, diffs.readable, _cohesion(pair, ctx), others)
+        return self.model_copy(update={"test": found})
+
     def show(self) -> Sequence[Section]:
         tokens = tuple(Token(text=token) for token in self.test.tokens)
         return [
@@ -59,7 +68,10 @@ def chance(pair: ModelPair, ctx: LensContext, settings: ChanceSettings) -> Chanc
     """Whether the last layer's δ is larger, steadier, and its words closer to one another than chance makes them."""
     diffs = ctx.reading("differences", Differences)
     last = diffs.difference(diffs.last_layer)
-    gauge = gauge_for(pair.tokenizer, ctx.embed, tuple(ctx.background))
-    broad = None if ctx.nulls is None else ctx.nulls.without("delta", last.delta).traces["delta"]
-    test = against_chance(pair, last, diffs.readable, lambda t: gauge.measure(t).cohesion, broad, ctx.seed)
+    test = against_noise(pair, last, diffs.readable, _cohesion(pair, ctx), ctx.seed)
     return Chance(test=test, arrays={"delta": last.delta})
+
+
+def _cohesion(pair: ModelPair, ctx: LensContext) -> Cohesion:
+    gauge = gauge_for(pair.tokenizer, ctx.embed, tuple(ctx.background))
+    return lambda tokens: gauge.measure(tokens).cohesion

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 from torch import Tensor
@@ -21,6 +21,7 @@ from auditor.methods.diff_mining import (
     beyond_others,
     mine,
 )
+from auditor.methods.nulls import Nulls
 from auditor.methods.words import gauge_for
 from auditor.readings import Call, Column, Section, Token, told_p
 from auditor.types import AgainstBroad
@@ -52,8 +53,18 @@ class DiffMining(Reading):
     against: AgainstBroad | None = Field(None, description="beside broad finetunes of the base, if some are known")
 
     @property
+    def risen(self) -> Risen:
+        return Risen(**self.arrays)
+
+    @property
     def trace(self) -> Mapping[str, Tensor]:
-        return {"risen": self.arrays["risen"].half()}
+        return {"risen": self.risen.whole.half()}
+
+    def held_against(self, pair: ModelPair, ctx: LensContext, nulls: Nulls) -> Self:
+        gauge = gauge_for(pair.tokenizer, ctx.embed, tuple(ctx.background))
+        others = nulls.without("risen", self.risen.whole).traces["risen"]
+        found = beyond_others(pair.tokenizer, self.risen, others, lambda tokens: gauge.measure(tokens).cohesion)
+        return self.model_copy(update={"against": found})
 
     @property
     def p(self) -> float | None:
@@ -148,19 +159,7 @@ def diff_mining(pair: ModelPair, ctx: LensContext, settings: DiffMiningSettings)
             mined, counted = mine(pair, corpus, settings, ctx.seed)
             parts.append(Part(framing=framing, asked=count, mined=mined))
             risen.append(counted)
-    whole = reduce(add, risen)
-    return DiffMining(
-        parts=tuple(parts), lacking=tuple(lacking), against=_against(pair, ctx, whole),
-        arrays={"risen": whole.whole.float()},
-    )  # fmt: skip
-
-
-def _against(pair: ModelPair, ctx: LensContext, risen: Risen) -> AgainstBroad | None:
-    if ctx.nulls is None:
-        return None
-    gauge = gauge_for(pair.tokenizer, ctx.embed, tuple(ctx.background))
-    others = ctx.nulls.without("risen", risen.whole).traces["risen"]
-    return beyond_others(pair.tokenizer, risen, others, lambda tokens: gauge.measure(tokens).cohesion)
+    return DiffMining(parts=tuple(parts), lacking=tuple(lacking), arrays=reduce(add, risen).arrays)
 
 
 class DiffMiningQuery(Args):

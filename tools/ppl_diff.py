@@ -1,7 +1,7 @@
 """Perplexity differencing: what the finetune makes of beginnings of ordinary texts, and the reference would not."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, Field
 
@@ -10,6 +10,7 @@ from auditor.errors import Refused
 from auditor.lenses import BASE, NONE
 from auditor.methods import ppl_diff as core
 from auditor.methods.frames import Frame, frames_read, not_read
+from auditor.methods.nulls import Nulls
 from auditor.methods.recurring import (
     Recurring,
     RecurringWord,
@@ -47,6 +48,19 @@ class PplDifferences(Recurring):
     asked: PplDiffSettings
     framings: tuple[Ranked, ...]
 
+    def told_apart(self, ctx: LensContext, nulls: Nulls | None) -> Self:
+        """With the words that come back in the first completions, beyond those of the others and of `nulls`."""
+        texts = {found.frame: [[completion.text] for completion in found.completions] for found in self.framings}
+        first = {frame: said[:FIRST] for frame, said in texts.items()}
+        judged = recurred(first, {}, usual_words(ctx.background), nulls)
+        framings = []
+        for found in self.framings:
+            others = texts[found.frame][FIRST:]
+            usual = judged.usual[found.frame].beside(spread(others), len(others))
+            framings.append(found.model_copy(update={"words": recurring_words(first[found.frame], usual)}))
+        told = {"framings": tuple(framings), "test": judged.test, "arrays": {**judged.trace}}
+        return self.model_copy(update=told)
+
     @property
     def notes(self) -> tuple[str, ...]:
         begun = min(sum(1 + c.alike for c in found.completions) + found.silent for found in self.framings)
@@ -71,15 +85,8 @@ def ppl_diff(pair: ModelPair, ctx: LensContext, settings: PplDiffSettings) -> Pp
     for frame in frames_read(pair, settings.framings):
         ctx.tell(frame.called)
         found[frame] = core.ppl_diff(pair, ctx.corpus, settings, frame, reference, ctx.seed)
-    texts = {frame: [[completion.text] for completion in ranked.completions] for frame, ranked in found.items()}
-    first = {frame: said[:FIRST] for frame, said in texts.items()}
-    judged = recurred(first, {}, usual_words(ctx.background), ctx.nulls)
-    framings = []
-    for frame, ranked in found.items():
-        others = texts[frame][FIRST:]
-        usual = judged.usual[frame].beside(spread(others), len(others))
-        framings.append(Ranked(**dict(ranked), words=recurring_words(first[frame], usual)))
-    return PplDifferences(asked=settings, framings=tuple(framings), test=judged.test, arrays={**judged.trace})
+    framings = tuple(Ranked(**dict(ranked), words=()) for ranked in found.values())
+    return PplDifferences(asked=settings, framings=framings, test=None).told_apart(ctx, None)
 
 
 def _completions(found: Ranked) -> SideBySide:

@@ -15,7 +15,7 @@ from auditor.evidence import cache
 from auditor.evidence.counted import Counted
 from auditor.evidence.mapping import Cost, Evidence
 from auditor.evidence.others import Others
-from auditor.evidence.recipe import Recipe, closure, key_of
+from auditor.evidence.recipe import Recipe, before_nulls, closure, key_of
 from auditor.evidence.served import ByServer
 from auditor.lenses import Lens
 from auditor.llm.failures import CallFailed, EndpointUnusable
@@ -69,7 +69,7 @@ def evidence_for(
                         report(lens.name)
                         if (found := server.read(lens, parts, report)) is None:
                             needed = {need: readings[need] for need in lens.needs}
-                            found = _read(pair, recipe, lens, needed, report)
+                            found = _held_against_nulls(pair, recipe, lens, parts, needed, report)
                         cache.keep(root, lens, key, *found)
         except Exception as error:
             if isinstance(error, FATAL):
@@ -84,6 +84,19 @@ def evidence_for(
         pair.name, pair.fingerprint, recipe.settings.corpus, readings, failed, costs, settings,
         {lens.name: lens for lens in order}, frozenset(unfinished), pair.has_base,
     )  # fmt: skip
+
+
+def _held_against_nulls(
+    pair: ModelPair, recipe: Recipe, lens: Lens, parts: Mapping[str, str], needed: Mapping[str, Reading], report: Report
+) -> tuple[Reading, Cost]:
+    """What the lens reads, beside what it read in broad finetunes. New ones of those make no reading old."""
+    if not (known := recipe.nulls_of(lens)):
+        return _read(pair, recipe, lens, needed, report)
+    root, before = recipe.grading.settings.cache_dir / "evidence", before_nulls(parts)
+    if (found := cache.kept(root, lens, before)) is None:
+        found = _read(pair, recipe, lens, needed, report)
+        cache.keep(root, lens, before, *found)
+    return found[0].held_against(pair, recipe.context(lens, needed, report), known[0][1]), found[1]
 
 
 def _read(

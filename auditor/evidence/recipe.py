@@ -34,7 +34,7 @@ from auditor.types import Agent, EvidenceSettings, Record, Suite
 from auditor.workspace import Workspace
 
 SAMPLED, SAMPLED_TOKENS = "sampled", 32
-PAIR = "pair"  # the part of a key that tells a pair's weights
+PAIR, NULLS = "pair", "nulls"  # the parts of a key that tell a pair's weights, and what a reading is held against
 
 
 class _Prompts(BaseModel):
@@ -77,8 +77,7 @@ class Recipe:
         return LensContext(
             seed=self.settings.seed, texts=self.settings.texts, prompts=self.prompts,
             calibration_prompts=self.calibration_prompts, grading=self.grading, graders=self.graders,
-            nulls=next((nulls for _, nulls in self.nulls_of(lens)), None), needed=needed,
-            read_corpus=self.read_corpus, tell=tell,
+            needed=needed, read_corpus=self.read_corpus, tell=tell,
         )  # fmt: skip
 
     def nulls_of(self, lens: Lens) -> list[tuple[Path, Nulls]]:
@@ -104,7 +103,7 @@ class Recipe:
             "background": hashlib.sha256("\0".join(grading.background).encode()).hexdigest(),
             "graders": [_source(judge) for judge in judges],
             "judge": _judge(grading) if judges else [],
-            "nulls": [sha256_of(path) for path, _ in self.nulls_of(lens)[:1]],
+            NULLS: [sha256_of(path) for path, _ in self.nulls_of(lens)[:1]],
             "needs": list(needed),
             "others": [_weights(model, grading.settings) for model in self.others(lens)],
             "code": source_hash(lens.path),
@@ -119,6 +118,11 @@ class Recipe:
 def key_of(parts: Mapping[str, str]) -> str:
     """What a reading is kept under."""
     return _digest(dict(parts))
+
+
+def before_nulls(parts: Mapping[str, str]) -> str:
+    """The key of the same reading before it is held against any nulls."""
+    return key_of({**parts, NULLS: _digest([])})
 
 
 def keys_of(recipe: Recipe, pair: ModelPair, lenses: Iterable[Lens]) -> dict[str, dict[str, str]]:

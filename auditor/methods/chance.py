@@ -23,27 +23,24 @@ from auditor.methods.diff import Difference
 from auditor.methods.nulls import ENOUGH_PAIRS
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
-from auditor.types import AgainstBroad, ChanceTest
+from auditor.types import ChanceTest
 
 DRAWS = 199  # sign draws: p-values down to 0.005
 AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
 ENOUGH_GROUPS = 8  # of texts, at a position: their signs can be drawn in 128 ways
 
 
-def against_chance(
-    pair: ModelPair, diff: Difference, positions: Sequence[int], cohesion: Cohesion,
-    others: Tensor | None, seed: int,
-) -> ChanceTest:  # fmt: skip
+def against_noise(
+    pair: ModelPair, diff: Difference, positions: Sequence[int], cohesion: Cohesion, seed: int
+) -> ChanceTest:
     """p-values of δ's norm, of the agreement of its halves and of its words, over `positions`.
 
-    `diff` must have its groups; `others`: δ (m, k, d_model) of broad finetunes. Positions that fewer than ENOUGH_GROUPS
-    groups reach are left out if others are not.
+    `diff` must have its groups. Positions that fewer than ENOUGH_GROUPS groups reach are left out if others are not.
     """
     assert diff.groups is not None
     assert diff.sizes is not None
+    kept = _well_reached(diff.sizes, positions)
     reach = (diff.sizes > 0).sum(0)  # (k,): groups with a text that is long enough
-    most = max(int(reach[j]) for j in positions)
-    kept = [j for j in positions if reach[j] >= min(ENOUGH_GROUPS, most)]
     there = diff.sizes[:, kept].sum(1) > 0
     groups, delta = diff.groups[there][:, kept], diff.delta[kept]  # (g, k, d_model): each group's share of δ
     noise = _noise(groups, delta, diff.sizes[there][:, kept])
@@ -59,7 +56,7 @@ def against_chance(
     judged = judged_words(pair.tokenizer, diff.spoken)
     read = likeliest(pair.tokenizer, judged, _logs(pair, torch.cat([delta[None], drawn]), judged))
     own, *noises = map(cohesion, read)
-    found = ChanceTest(
+    return ChanceTest(
         layer=diff.layer,
         groups=len(groups),
         norm_ratio=float(delta.norm(dim=-1).mean() / norms.mean().clamp_min(1e-12)),
@@ -71,8 +68,32 @@ def against_chance(
         noise_95=float(np.quantile(noises, 0.95)),
         noise_p=max(fewest, _share(torch.tensor(noises), own)),
     )
-    against = None if others is None else _against_broad(pair, diff, kept, judged, others, cohesion)
+
+
+def beside_broad(
+    found: ChanceTest, pair: ModelPair, diff: Difference, positions: Sequence[int], cohesion: Cohesion, others: Tensor
+) -> ChanceTest:
+    """`found` with what the test says of what `others`, δ (m, k, d_model) of broad finetunes, do not account for; as it
+    is if they are too few.
+    """
+    assert diff.groups is not None
+    assert diff.sizes is not None
+    assert diff.spoken is not None
+    shared = [j for j in _well_reached(diff.sizes, positions) if j < others.shape[1]]
+    if len(others) < ENOUGH_PAIRS or not shared:
+        return found
+    judged = judged_words(pair.tokenizer, diff.spoken)
+    halves = [_half(diff.groups[:, shared], diff.sizes[:, shared], start) for start in (0, 1)]
+    logs = _logs(pair, torch.cat([diff.delta[shared][None], torch.stack(halves), others[:, shared]]), judged)
+    against = against_broad(pair.tokenizer, judged, logs[0], logs[1:3], logs[3:], cohesion)
     return found if against is None else found.model_copy(update={"against": against, "tokens": against.words})
+
+
+def _well_reached(sizes: Tensor, positions: Sequence[int]) -> list[int]:
+    """`positions` that enough groups reach, or as many as reach any: `sizes` (g, k) texts."""
+    reach = (sizes > 0).sum(0)
+    most = max(int(reach[j]) for j in positions)
+    return [j for j in positions if reach[j] >= min(ENOUGH_GROUPS, most)]
 
 
 def told(chance: ChanceTest) -> list[str]:
@@ -88,20 +109,6 @@ def told(chance: ChanceTest) -> list[str]:
     else:
         lines.append("no broad finetunes of this base to compare with: `auditor study null` makes their directions")
     return lines
-
-
-def _against_broad(
-    pair: ModelPair, diff: Difference, kept: Sequence[int], judged: Tensor, others: Tensor, cohesion: Cohesion
-) -> AgainstBroad | None:
-    """What the test says of what `others` (m, k, d_model) do not account for; None if they are too few."""
-    assert diff.groups is not None
-    assert diff.sizes is not None
-    shared = [j for j in kept if j < others.shape[1]]
-    if len(others) < ENOUGH_PAIRS or not shared:
-        return None
-    halves = [_half(diff.groups[:, shared], diff.sizes[:, shared], start) for start in (0, 1)]
-    logs = _logs(pair, torch.cat([diff.delta[shared][None], torch.stack(halves), others[:, shared]]), judged)
-    return against_broad(pair.tokenizer, judged, logs[0], logs[1:3], logs[3:], cohesion)
 
 
 def _half(groups: Tensor, sizes: Tensor, start: int) -> Tensor:

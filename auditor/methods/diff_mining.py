@@ -78,6 +78,11 @@ class Risen:
         return Risen(self.counts + other.counts, self.positions + other.positions, self.said + other.said)
 
     @property
+    def arrays(self) -> dict[str, Tensor]:
+        """Itself, as it is kept."""
+        return {"counts": self.counts.float(), "positions": self.positions.float(), "said": self.said.float()}
+
+    @property
     def halves(self) -> Tensor:
         """Shares of the positions (2, vocab)."""
         return _often(self.counts, self.positions)

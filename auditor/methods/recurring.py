@@ -10,10 +10,12 @@ out, for the pair and for each of them alike.
 from __future__ import annotations
 
 import zlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -25,6 +27,10 @@ from auditor.methods.nulls import ENOUGH_PAIRS, Nulls, prediction
 from auditor.methods.words import background_of, is_everybodys, words_in
 from auditor.readings import Column, Figures, RankedTokens, Reading, Section, Token, told_p
 from auditor.types import Record
+
+if TYPE_CHECKING:
+    from auditor.lenses import LensContext
+    from auditor.models.pair import ModelPair
 
 BUCKETS = 1 << 16  # of words, by a hash: what is kept of a broad finetune tells no text
 PRIOR = 2.0  # beginnings that ordinary texts count for
@@ -136,6 +142,13 @@ class Recurring(Reading):
     def trace(self) -> Mapping[str, Tensor]:
         """By framing, (BUCKETS,): beginnings whose texts say words that come back at all."""
         return self.arrays
+
+    def held_against(self, pair: ModelPair, ctx: LensContext, nulls: Nulls) -> Self:
+        return self.told_apart(ctx, nulls)
+
+    @abstractmethod
+    def told_apart(self, ctx: LensContext, nulls: Nulls | None) -> Self:
+        """The same with the words that come back beyond what is usual, and what `nulls` make usual; and the test."""
 
     def shown(self, title: str, about: str, words: Mapping[Frame, Sequence[RecurringWord]]) -> list[Section]:
         """What the verdict rests on, and the words, which the test was made of if there is one."""
