@@ -22,7 +22,7 @@ import torch.nn.functional as F  # noqa: E402
 from auditor.config import load_settings  # noqa: E402
 from auditor.models.generate import Amplification, Request, Side, Steering  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
-from auditor.models.pair import LocalPair  # noqa: E402
+from auditor.models.local import LocalPair  # noqa: E402
 from auditor.models.prefixes import Prefixes  # noqa: E402
 from auditor.workspace import load_workspace  # noqa: E402
 

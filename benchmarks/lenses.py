@@ -34,7 +34,7 @@ from auditor.evidence.compute import evidence_for  # noqa: E402
 from auditor.evidence.recipe import grading_for, recipe_for  # noqa: E402
 from auditor.models.generate import Side  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
-from auditor.models.pair import LocalPair  # noqa: E402
+from auditor.models.local import LocalPair  # noqa: E402
 from auditor.workspace import load_workspace  # noqa: E402
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -40,7 +40,7 @@ import torch  # noqa: E402
 from auditor.config import load_settings  # noqa: E402
 from auditor.models.generate import Request, Side  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
-from auditor.models.pair import LocalPair  # noqa: E402
+from auditor.models.local import LocalPair  # noqa: E402
 from auditor.models.weights import resolve  # noqa: E402
 from auditor.server.library import Library, Served  # noqa: E402
 from auditor.workspace import load_workspace  # noqa: E402

@@ -12,7 +12,7 @@ from auditor.evidence import cache
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.recipe import closure, grading_for, named_by, recipe_for
 from auditor.files import SEAL, seal
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.workspace import load_workspace
 from tests.conftest import SENTENCES
 

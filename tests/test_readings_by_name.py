@@ -16,7 +16,7 @@ from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.evidence.sources import source_hash
 from auditor.models.host import Host
 from auditor.models.http import Declined, Unusable
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.models.remote import RemotePair, connect
 from auditor.server import readings
 from auditor.workspace import load_workspace

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from auditor.models.asked import Prompts
 from auditor.models.generate import Amplified, Request, Side, going_on
-from auditor.models.pair import NLL_TOKENS, LocalPair, ModelPair
+from auditor.models.local import LocalPair
+from auditor.models.pair import NLL_TOKENS, ModelPair
 from auditor.models.tokens import all_plain_ids
 
 

@@ -9,7 +9,8 @@ from auditor.errors import UsageError
 from auditor.evidence.counted import Counted
 from auditor.evidence.mapping import NEUTRAL
 from auditor.models.load import load_alone
-from auditor.models.pair import LocalPair, ModelPair
+from auditor.models.local import LocalPair
+from auditor.models.pair import ModelPair
 
 
 class Others:

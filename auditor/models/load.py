@@ -17,7 +17,7 @@ from auditor.models.build import load_model
 from auditor.models.engine import Engine, HookEngine, NnsightEngine
 from auditor.models.generate import Side
 from auditor.models.host import PROBE, Host, Variant
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.models.tokens import adapters_tokenizer, foreign_tokens, plain_ids
 from auditor.models.variants import suffix, told, varied, vary
 from auditor.models.vllm_batch import InVllm

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from auditor.models.generate import Sampling, Side, Steering, demand_amplifiable, derive_seed
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.models.row import Row
 from auditor.server.jobs import compared, demand_short, proven
 from auditor.server.metrics import Metrics

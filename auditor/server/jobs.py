@@ -11,7 +11,7 @@ from fastapi import Request as HttpRequest
 from auditor.errors import AuditorError, TooLong, UsageError
 from auditor.methods.steering import Direction
 from auditor.models.generate import Request, Side, Steering
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.models.row import Row, likelihood
 from auditor.models.worker import ClientGone
 from auditor.server.guard import client_of

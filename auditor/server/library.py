@@ -34,7 +34,7 @@ from auditor.models.blind import BlindPair
 from auditor.models.generate import Side
 from auditor.models.host import Host
 from auditor.models.load import EngineName, load_host, pair_on, plain_adapter
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.models.variants import demand_rank, suffix
 from auditor.models.vllm_batch import demand_vllm
 from auditor.models.weights import Weights, is_adapter, resolve

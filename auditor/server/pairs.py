@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from auditor.errors import AuditorError, UsageError
 from auditor.models import wire
 from auditor.models.generate import Side
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.models.row import Row, likelihood
 from auditor.models.tokens import plain_ids
 from auditor.server import jobs

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from auditor.errors import AuditorError
 from auditor.methods.steering import Direction
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.models.wire import Read
 from auditor.server.library import Library, Plan
 from auditor.server.metrics import Metrics

@@ -8,7 +8,7 @@ from auditor.evidence.compute import Report
 from auditor.methods.diff import differences
 from auditor.methods.layers import layers_read
 from auditor.methods.relevance import relevance
-from auditor.models.pair import LocalPair
+from auditor.models.local import LocalPair
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject, read_layer
 

@@ -21,7 +21,8 @@ from auditor.methods.relevance import Judge, frequent_words
 from auditor.methods.words import background_of
 from auditor.models.generate import derive_seed
 from auditor.models.load import load_pair
-from auditor.models.pair import LocalPair, ModelPair
+from auditor.models.local import LocalPair
+from auditor.models.pair import ModelPair
 from auditor.training.documents import Document, read_documents
 from auditor.types import EvidenceSettings, Organism
 from auditor.workspace import Workspace
