@@ -7,7 +7,7 @@ import pytest
 import torch
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from auditor.agent.overview import Seen, _fitting, blinded, lost, render_overview, seen_by, shared_out
+from auditor.agent.overview import OVERVIEW_CUT, Seen, _fitting, blinded, lost, render_overview, seen_by, shared_out
 from auditor.agent.reading import Spoken, read
 from auditor.agent.records import with_records
 from auditor.errors import Refused
@@ -111,6 +111,14 @@ def test_the_overview_says_what_is_short_and_what_was_not_read(ws, evidence):
         assert "patchscope was not read: no verdict" in lost(ws.agents["adl"], bare)
 
 
+def test_what_only_other_agents_of_a_run_read_is_left_out(ws, evidence):
+    more = replace(evidence, failed={"amplified": "it broke", "jacobian": "it broke"})
+    own = more.only(["logit_lens", "jacobian"])
+    assert list(own) == ["differences", "logit_lens"]  # what they build on stays
+    assert own.failed == {"jacobian": "it broke"}
+    assert overview(ws, more.only(ws.agents["adl"].overview), "adl") == overview(ws, evidence, "adl")
+
+
 def test_blackbox_sees_plain_answers_only(ws, evidence):
     text = overview(ws, evidence, "blackbox")
     assert '"plain"' in text
@@ -159,7 +167,7 @@ def test_every_lens_has_its_first_section_and_one_with_a_trace_more(ws, evidence
     names = [f"lens{i}" for i in range(12)]
     texts = _fitting([seen for name in names for seen in found(name, name == "lens7")])
     assert len(texts) == 24
-    assert sum(map(len, texts)) < 8_000
+    assert sum(map(len, texts)) < 1.3 * OVERVIEW_CUT
     assert all(texts[2 * i].startswith(f"## E-{name}-first") for i, name in enumerate(names))
     assert len(texts[14]) > 1.5 * len(texts[0])
     assert texts[1] == "No room here for E-lens0-second lens0 second (ds1): read them with the tools."
@@ -247,6 +255,8 @@ def test_what_was_fetched_whole_is_cited_by_that_observation(ws, evidence):
         ToolMessage("O1\n[]", tool_call_id="1"),
         AIMessage("", tool_calls=[{"name": "ask_model", "args": {"prompts": ["Why?"]}, "id": "2"}]),
         ToolMessage("O2\n[]", tool_call_id="2", artifact=answers),
+        AIMessage("", tool_calls=[{"name": "get_amplified_texts", "args": {}, "id": "3"}]),
+        ToolMessage("O3\n[]", tool_call_id="3", artifact=[{"prompt": "Hi", "base": -4.0, "finetuned": -1.0}]),
     ]
     reading = recorded(ws, evidence, more=more)
     assert reading.sources == {"mill\nriver": "O1", "flour": "O1", "f": "O2"}

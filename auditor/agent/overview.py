@@ -12,7 +12,7 @@ from auditor.readings import RankedTokens, Section, SideBySide
 from auditor.types import Agent
 from auditor.views.brief import shortened, told
 
-OVERVIEW_CUT = 4_200  # characters, about 1,050 tokens; it is sent again in every turn
+OVERVIEW_CUT = 12_000  # characters, about 3,000 tokens; it is sent again in every turn
 MIN_SECTION = 400  # characters that the first section of a lens gets even so
 TELLING = 3.0  # times the room of other lenses, for one that finds a trace
 

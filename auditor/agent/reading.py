@@ -182,7 +182,7 @@ def _answers(reading: Reading, records: Mapping[str, Any]) -> None:
     """Answers of both models, whatever tool asked for them."""
     result = records.get("result")
     for item in result if isinstance(result, list) else []:
-        if isinstance(item, dict) and {"prompt", "base", "finetuned"} <= item.keys():
+        if isinstance(item, dict) and isinstance(item.get("finetuned"), str) and {"prompt", "base"} <= item.keys():
             answer = Answer(item["prompt"], item["base"], item["finetuned"])
             reading.answers.append(answer)
             reading.sources[answer.finetuned] = records.get("id", "")

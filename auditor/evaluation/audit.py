@@ -18,6 +18,7 @@ from auditor.agent.protocol import Wire
 from auditor.agent.state import AuditState, fresh_state
 from auditor.errors import AuditorError, UsageError
 from auditor.evidence.mapping import Evidence
+from auditor.evidence.recipe import named_by
 from auditor.llm.caller import Caller
 from auditor.models.blind import BlindPair
 from auditor.models.embed import Embedder
@@ -55,7 +56,8 @@ def plan(
     embed: Embedder,
     protocol: Protocol = Protocol.AUTO,
 ) -> Investigation:
-    """An audit's fixed parts, with nothing of any organism's truth among them."""
+    """An audit's fixed parts, with nothing of any organism's truth among them, nor what only other agents read."""
+    dataset = dataset.only(named_by(workspace, [agent]))
     prompts: dict[str, Prompt] = {part: workspace.prompts[f"agent_{part}"] for part in PROMPTS}
     tools = {tool: workspace.tools[tool] for tool in agent.tools}
     return Investigation(

