@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ SAME = 0.62  # cosine from which two sentences count as saying the same
 ON_THEME = 0.3  # cosine to the theme's words from which a sentence is about it
 TELLING = 0.25  # cosine from which a sentence begins to sound like a behaviour
 BEHAVIOUR_LIFT = 0.014  # least mean gain over ordinary texts that is reported
+AGAIN = (
+    0.1  # of a sentence's score, for each doubling of the texts that say it too: training comes back, noise does not
+)
 LEVEL = 0.05  # of the test of that gain, shared out among the kinds of behaviour
 SHUFFLES = 999
 
@@ -137,6 +141,7 @@ def find_claims(
     source = np.array([i for i, _ in ours])
     others[source[:, None] == source[None, :]] = -1  # only other texts can repeat a claim
     again = others.max(1)
+    said_again = np.array([len(set(source[row >= SAME])) for row in others])  # by how many other texts
     theme_words = Counter(theme)
     base_figures = figures(" ".join(base + plain))
     figure_count = Counter(f for text in texts for f in figures(text))
@@ -149,6 +154,7 @@ def find_claims(
         score = float(
             on_theme[i]
             + 0.5 * again[i]
+            + AGAIN * math.log2(1 + said_again[i])
             - 0.6 * max(in_base[i], 0.3)
             + 0.05 * min(hits, 4)
             + 0.04 * min(told, 6)
