@@ -76,7 +76,7 @@ def test_amplified_texts_are_searched(read):
     found = read(amplified={**AMPLIFIED, "framings": ["raw"]})
     (whole,) = (calls(found, "get_amplified_texts", framing="raw", alpha=3, prompts_subset=[2]),)
     assert whole[0]["number"] == 2
-    assert whole[0]["finetuned"] != whole[0]["base"]
+    assert whole[0]["logprob_finetuned"] != whole[0]["logprob_base"]
     word = whole[0]["text"].split()[0]
     hits = calls(found, "get_amplified_texts", framing="raw", alpha=3, word=word.upper())
     assert 2 in [hit["number"] for hit in hits]
@@ -84,7 +84,7 @@ def test_amplified_texts_are_searched(read):
     (nearest,) = calls(found, "get_amplified_texts", framing="raw", alpha=3, meaning=whole[0]["text"], n=1)
     assert nearest["text"] == whole[0]["text"]
     base = calls(found, "get_amplified_texts", framing="raw", alpha=None)
-    assert {each["base"] for each in base} == {None}
+    assert {each["logprob_base"] for each in base} == {None}
     for args, told in (
         ({"framing": "user", "alpha": 3}, "nothing was read in the framing user; there is raw"),
         ({"framing": "raw", "alpha": 2}, "nothing was read at alpha 2; there is 0, 1, 3"),
