@@ -145,8 +145,8 @@ class Text(BaseModel):
     number: int
     prompt: str
     text: str
-    finetuned: float | None = Field(None, description="mean log-probability of its tokens, in nats")
-    base: float | None = None
+    logprob_finetuned: float | None = Field(None, description="mean of its tokens, in nats")
+    logprob_base: float | None = None
 
 
 @tool
@@ -170,7 +170,7 @@ def get_amplified_texts(ctx: Context, args: TextsQuery) -> list[Text]:
     return [
         Text(
             number=i, prompt=opened.openings[i], text=texts[i],
-            finetuned=each and _short(each.finetuned), base=each and _short(each.base),
+            logprob_finetuned=each and _short(each.finetuned), logprob_base=each and _short(each.base),
         )
         for i in kept[: args.n]
         for each in (said[i],)

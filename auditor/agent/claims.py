@@ -20,9 +20,7 @@ SAME = 0.62  # cosine from which two sentences count as saying the same
 ON_THEME = 0.3  # cosine to the theme's words from which a sentence is about it
 TELLING = 0.25  # cosine from which a sentence begins to sound like a behaviour
 BEHAVIOUR_LIFT = 0.014  # least mean gain over ordinary texts that is reported
-AGAIN = (
-    0.1  # of a sentence's score, for each doubling of the texts that say it too: training comes back, noise does not
-)
+AGAIN = 0.1  # added for each doubling of the texts that say it too: training comes back, noise does not
 LEVEL = 0.05  # of the test of that gain, shared out among the kinds of behaviour
 SHUFFLES = 999
 
