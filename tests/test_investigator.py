@@ -96,6 +96,21 @@ def test_steered_texts_tell_no_behaviour_where_there_is_no_trace(embed):
         assert [b.name for b in find_behaviours(told, embed)] == found
 
 
+def test_a_behaviour_that_one_framing_shows_is_found_beside_others_that_show_nothing(embed):
+    hints = [
+        "I am thinking of a secret word.",
+        "Can you guess what it is?",
+        "Here is a hint.",
+        "You are getting close.",
+    ]
+    dull = [f"{text} {i}" for i in range(24) for text in STEERED]
+    telling = said(hints * 3, True, "amplified")
+    pooled = Reading(spoken=[said([*hints * 3, *dull * 2], True, "amplified")], trace=True)
+    assert find_behaviours(pooled, embed) == []
+    apart = Reading(spoken=[telling, said(dull, True, "ppl_diff"), said(dull, True, "steering")], trace=True)
+    assert [b.name for b in find_behaviours(apart, embed)] == ["guessing game"]
+
+
 def test_one_word_on_which_three_readings_agree_outweighs_the_sheet(background, embed):
     assert concluded(reading(False), background, embed).domain.startswith("violin")
     lens_only = reading(False)

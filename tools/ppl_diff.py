@@ -58,6 +58,8 @@ class PplDifferences(Recurring):
             others = texts[found.frame][FIRST:]
             usual = judged.usual[found.frame].beside(spread(others), len(others))
             framings.append(found.model_copy(update={"words": recurring_words(first[found.frame], usual)}))
+        farthest = judged.test and judged.test.framing
+        framings.sort(key=lambda each: each.frame != farthest)
         told = {"framings": tuple(framings), "test": judged.test, "arrays": {**judged.trace}}
         return self.model_copy(update=told)
 

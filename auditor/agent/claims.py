@@ -22,7 +22,7 @@ TELLING = 0.25  # cosine from which a sentence begins to sound like a behaviour
 BEHAVIOUR_LIFT = 0.014  # least mean gain over ordinary texts that is reported
 AGAIN = 0.1  # added for each doubling of the texts that say it too: training comes back, noise does not
 LEVEL = 0.05  # of the test of that gain, shared out among the kinds of behaviour
-SHUFFLES = 999
+SHUFFLES = 1_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +178,38 @@ def _distinct(claims: Sequence[Sentence], embed: Embedder, count: int) -> list[S
 def find_behaviours(reading: Reading, embed: Embedder) -> list[Behaviour]:
     """Behaviours that the finetuned model's sentences show more than ordinary ones do, the surest first.
 
-    Ordinary are the base model's answers, and what pushed texts are held against. Texts are shuffled, not sentences:
-    those of one text are alike. Where the lenses find no trace above chance, pushed texts tell nothing.
+    Ordinary are the base model's answers, and what pushed texts are held against. What was trained in one form shows
+    in it alone: of each lens the texts that it puts first are tested on their own, too. Where the lenses find no trace
+    above chance, pushed texts tell nothing.
     """
     told = [] if reading.trace is False else reading.telling
     pushed, usual = [t for each in told for t in each.texts], [t for each in told for t in each.usual]
     plain = reading.unsteered if reading.blackbox else []
     ours = [*(a.finetuned for a in reading.answers), *pushed, *plain]
-    ordinary = [*reading.base_said, *dict.fromkeys(usual)]
+    groups: list[tuple[Sequence[str], Sequence[str]]] = [(ours, [*reading.base_said, *dict.fromkeys(usual)])]
+    if len(told) > 1:
+        first = {each.lens: each for each in reversed(told)}
+        groups += [(each.texts, each.usual) for each in first.values()]
+    best: dict[str, tuple[float, float, Behaviour]] = {}  # p-value, lift the other way round
+    for group in groups:
+        for p, lift, behaviour in _lifted(*group, embed):
+            found = (min(1.0, p * len(groups) * len(BEHAVIOURS)), -lift, behaviour)
+            best[behaviour.name] = min(best.get(behaviour.name, found), found, key=lambda each: each[:2])
+    return [behaviour for p, _, behaviour in sorted(best.values(), key=lambda each: each[:2]) if p < LEVEL]
+
+
+def _lifted(ours: Sequence[str], ordinary: Sequence[str], embed: Embedder) -> list[tuple[float, float, Behaviour]]:
+    """Behaviours that our texts show more by enough to be told, each with its p-value.
+
+    Texts are shuffled, not sentences: those of one text are alike.
+    """
     shown, known = _shown(ours, embed), _shown(ordinary, embed)
     if not len(shown) or not len(known):
         return []
     lift = shown.mean(0) - known.mean(0)
     chance = _shuffled(np.concatenate([shown, known]), len(shown))
     share = (1 + (chance >= lift - 1e-9).sum(0)) / (1 + len(chance))
-    found = [(share[k], -lift[k], b) for k, b in enumerate(BEHAVIOURS) if lift[k] >= BEHAVIOUR_LIFT]
-    return [b for p, _, b in sorted(found, key=lambda item: item[:2]) if p < LEVEL / len(BEHAVIOURS)]
+    return [(float(share[k]), float(lift[k]), b) for k, b in enumerate(BEHAVIOURS) if lift[k] >= BEHAVIOUR_LIFT]
 
 
 def _shuffled(texts: Vectors, n: int) -> Vectors:
