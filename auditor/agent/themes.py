@@ -7,6 +7,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -251,18 +252,25 @@ def halves(spoken: Sequence[Spoken]) -> tuple[list[Spoken], list[Spoken]]:
 def enrichment(words: Sequence[str], said: Spoken, embed: Embedder) -> float:
     """How far pushed texts lean to the theme beyond usual ones, against random themes; 0 without samples.
 
-    Random themes are words of the usual texts: pushing moves texts towards or away from them too, and that movement is
-    what chance looks like.
+    Random themes are words of the usual texts, none of the theme's: pushing moves texts towards or away from them too,
+    and that movement is what chance looks like.
     """
     if len(said.texts) < 3 or len(said.usual) < 3:
         return 0.0
     pushed, usual = embed(said.texts), embed(said.usual)
-    rng = random.Random(0)
-    pool = sorted({word for text in said.usual for word in words_in(text) if len(word) > 4} - set(words))
-    controls = [", ".join(rng.sample(pool, min(6, len(pool)))) for _ in range(CONTROLS)]
+    own = set(words)
+    controls = [", ".join(drawn) for drawn in _random_themes(said.usual) if not own & set(drawn)][:CONTROLS]
     themes = embed([", ".join(words[:6]), *controls])
     shifts = (themes @ pushed.T).mean(1) - (themes @ usual.T).mean(1)
     return float((shifts[0] - shifts[1:].mean()) / max(float(shifts[1:].std()), 1e-6))
+
+
+@lru_cache(maxsize=64)
+def _random_themes(texts: tuple[str, ...]) -> list[list[str]]:
+    """Six words of the texts each, the same for every theme that they are compared with; some more than are needed."""
+    rng = random.Random(0)
+    pool = sorted({word for text in texts for word in words_in(text) if len(word) > 4})
+    return [rng.sample(pool, min(6, len(pool))) for _ in range(2 * CONTROLS)]
 
 
 def spoken_more(words: Sequence[str], said: Spoken) -> float:
