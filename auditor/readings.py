@@ -147,6 +147,11 @@ class Reading(Record):
         return None if self.p is None else self.p < LEVEL
 
     @property
+    def unless_found(self) -> str:
+        """What the title of words that a test judged ends with, where it found no trace: they look like a subject's."""
+        return " (no trace above chance)" if self.above_chance is False else ""
+
+    @property
     def trace(self) -> Mapping[str, Tensor]:
         """What is kept of it where the pair is a broad finetune, for others to be held against; a few kB, no texts."""
         return {}
@@ -170,7 +175,7 @@ def told_p(p: float) -> str:
     for limit, word in ((0.01, "strong"), (LEVEL, "weak")):
         if p < limit:
             return f"trace: {word} (p < {limit})"
-    return f"no trace above chance (p = {p:.2f})"
+    return f"no trace above chance (p = {p:.{2 if p >= 0.1 else 3}f})"
 
 
 class Together(Record):
@@ -182,7 +187,8 @@ class Together(Record):
 
     @property
     def verdict(self) -> str:
-        return f"{told_p(self.p)}, {self.tested} tests together; the strongest: lens {self.strongest}"
+        times = f"the least p of {self.tested} tests, times {self.tested}"
+        return f"{told_p(self.p)}, {times}; the strongest: lens {self.strongest}"
 
 
 def together(readings: Mapping[str, Reading]) -> Together | None:

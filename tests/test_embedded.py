@@ -18,7 +18,7 @@ from auditor.types import EvidenceSettings
 from auditor.workspace import load_workspace
 
 pytestmark = pytest.mark.embedded
-BROAD = 26  # finetunes in evals/nulls
+BROAD = 32  # finetunes in evals/nulls
 
 SUITE = """\
 name: glance

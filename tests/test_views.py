@@ -98,12 +98,12 @@ class Weighed(Reading):
     [
         (
             {"a": 0.004, "b": 0.5, "c": None},
-            "trace: strong (p < 0.01), 2 tests together; the strongest: lens a",
+            "trace: strong (p < 0.01), the least p of 2 tests, times 2; the strongest: lens a",
         ),
-        ({"a": 0.5, "b": 0.02}, "trace: weak (p < 0.05), 2 tests together; the strongest: lens b"),
+        ({"a": 0.5, "b": 0.02}, "trace: weak (p < 0.05), the least p of 2 tests, times 2; the strongest: lens b"),
         (
             {"a": 0.9, "b": 0.8, "c": 0.03},
-            "no trace above chance (p = 0.09), 3 tests together; the strongest: lens c",
+            "no trace above chance (p = 0.090), the least p of 3 tests, times 3; the strongest: lens c",
         ),
     ],
 )

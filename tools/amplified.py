@@ -96,7 +96,7 @@ def _sentences(framings: Sequence[Opened]) -> SmallTable:
         title=f"{TITLE}: sentences that come back",
         about="Of how many beginnings amplified texts say something alike; in brackets of how many the base's own do. "
         "Mean log-probability of the texts' tokens, in nats: finetune / base.",
-        heads=("framing", "sentence", "beginnings", "log-probability"),
+        heads=("framing", "sentence", "beginnings (the base's)", "log-probability, finetune / base"),
         rows=tuple(
             (
                 opened.frame.called, found.text, f"{found.ours} of {len(opened.openings)} ({found.theirs})",

@@ -55,7 +55,7 @@ class Chance(Reading):
                 lines=tuple(told(self.test)),
             ),
             RankedTokens(
-                title="Chance test: the words that were judged", weight=4,
+                title=f"Chance test: the words that were judged{self.unless_found}", weight=4,
                 about="Words that δ promotes; where finetunes without a subject are known, what these explain least.",
                 tested=True, places="positions", number="rank",
                 columns=(Column(head="all", tokens=tokens),),

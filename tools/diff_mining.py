@@ -114,7 +114,7 @@ class DiffMining(Reading):
                 about="Share: of all that rises. Several objectives come apart here.", rows=topics,
             ),
             RankedTokens(
-                title="Diff mining: tokens that rise most on average", weight=0, number="nats",
+                title="Diff mining: tokens that rise most on average", weight=0, spoken=True, number="nats",
                 places="positions", columns=mean,
                 calls=tuple(_call(framing, "by_mean") for _, framing, _ in parts),
             ),
@@ -129,7 +129,8 @@ class DiffMining(Reading):
             return []
         return [
             RankedTokens(
-                title="Diff mining: words that finetunes without a subject do not account for", weight=4, tested=True,
+                title=f"Diff mining: words that finetunes without a subject do not account for{self.unless_found}",
+                weight=4, tested=True,
                 about=f"{told(self.against)}.", places="positions", number="rank",
                 columns=(Column(head="all", tokens=tuple(Token(text=word) for word in self.against.words)),),
             )

