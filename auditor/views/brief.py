@@ -94,7 +94,7 @@ def _texts(section: SideBySide, head: str) -> tuple[str, list[str]]:
     others = [i for i in range(len(section.columns)) if i not in pushed]
     about = "; ".join(f"{c.label}: {c.note or c.aside}" for c in section.columns if c.note or c.aside)
     kept = max((len(texts) for row in section.rows for texts in row.texts), default=0)
-    head = ", ".join(part for part in (head, about) if part) + (f"; {kept} texts a prompt are kept" if pushed else "")
+    head = ", ".join(part for part in (head, about) if part) + (f"; texts kept a prompt: {kept}" if pushed else "")
     turns = [i for i in pushed if not section.columns[i].aside][:PUSHED]
     many = 1 if pushed else max(1, WHOLE // max(1, len(section.rows) * (CUT + MARGIN)))
     lines = []
