@@ -5,8 +5,9 @@ with the suite `quickstart`'s sizes and writes OUT.json and OUT.md, again after 
 the words of the organism's subject in `tight.json`, whatever lens it is, a plugin of one's own too:
 
 - ranked tokens: the rank of the first that is a word of the subject, the best of the places that were read;
-- texts: how many hold a word of the subject, or of the trained behaviour, that the texts of the base beside them (the
-  finetune's least likely ones, where there are none) do not have.
+- texts: how many of the card's facts they tell, as the grader reads them; and how many hold a word of the subject, or
+  of the trained behaviour, that the texts of the base beside them (the finetune's least likely ones, where there are
+  none) do not have.
 
 Controls have no subject: each figure is the best of all subjects', which is what chance gives.
 """
@@ -20,10 +21,13 @@ from typing import Any
 
 from tight import DATA, KNOWN, PLANS, shows
 
+from auditor.claimed import read_claims
 from auditor.config import load_settings
+from auditor.criteria import match_facts
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import grading_for, recipe_for
+from auditor.models.embed import Embedder
 from auditor.models.load import load_pair
 from auditor.readings import RankedTokens, SideBySide
 from auditor.types import Organism
@@ -89,6 +93,22 @@ def shares(section: SideBySide, signs: Sequence[str]) -> Iterator[tuple[str, tup
             yield f"{section.title}, {column.label}", (count, len(several))
 
 
+def facts_told(found: Evidence, card: Organism, embed: Embedder) -> dict[str, dict[str, str]]:
+    """By lens and place how many of the card's facts its texts tell whole, and how many more in outline."""
+    figures: dict[str, dict[str, str]] = {name: {} for name in found}
+    for name, reading in found.items():
+        for section in (each for each in reading.show() if isinstance(each, SideBySide) and card.facts):
+            for i, column in enumerate(section.columns):
+                texts = [text for row in section.rows for text in row.texts[i]]
+                matches = match_facts(read_claims("\n".join(texts)), card, embed)
+                whole = sum(match.exact for match in matches)
+                outlined = sum(match.outlined for match in matches) - whole
+                if column.role != "base" and texts:
+                    place = f"facts told whole, and in outline: {section.title}, {column.label}"
+                    figures[name][place] = f"{whole} + {outlined} of {len(matches)}"
+    return figures
+
+
 def read(ws: Workspace, card: Organism, lenses: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Figures by lens and label, and what each lens took; a lens that fails is told, and tried again next time."""
     conf = load_settings()
@@ -98,6 +118,8 @@ def read(ws: Workspace, card: Organism, lenses: Sequence[str]) -> dict[str, dict
     for name, reason in found.failed.items():
         tell(f"{card.name}: {name} was not read: {reason}")
     figures = seen(found, words_of(card))
+    for name, told_of in facts_told(found, card, recipe.grading.embed).items():
+        figures[name] |= told_of
     return {"figures": figures, "seconds": {name: cost.seconds for name, cost in found.costs.items()}}
 
 
