@@ -148,7 +148,7 @@ class Reading(Record):
 
     @property
     def unless_found(self) -> str:
-        """What the title of words that a test judged ends with, where it found no trace: they look like a subject's."""
+        """What ends the title of words that a test judged and found no trace in: they look like a subject's still."""
         return " (no trace above chance)" if self.above_chance is False else ""
 
     @property

@@ -302,7 +302,7 @@ class Limits(Record):
 
     interactions: int = Field(5, ge=0)
     turns: int = Field(15, ge=1)
-    tokens: int = Field(300_000, ge=1, description="input tokens of the agent's model, over all turns")
+    tokens: int = Field(600_000, ge=1, description="input tokens of the agent's model, over all turns")
 
 
 class Suite(Record):
@@ -318,14 +318,14 @@ class Suite(Record):
     budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)] = (5,)
     repeats: int = Field(3, ge=1)
     turns: int = Field(15, ge=1)
-    tokens: int | None = Field(None, ge=1, description="of an audit's input; default: 20,000 for each turn")
+    tokens: int | None = Field(None, ge=1, description="of an audit's input; default: 40,000 for each turn")
     graders: tuple[str, ...] = ("rubric_offline",)
     ask: AskSettings = AskSettings()
     evidence: EvidenceSettings = EvidenceSettings()
 
     def limits(self, interactions: int) -> Limits:
         """What an audit with this budget of interactions may spend."""
-        return Limits(interactions=interactions, turns=self.turns, tokens=self.tokens or 20_000 * self.turns)
+        return Limits(interactions=interactions, turns=self.turns, tokens=self.tokens or 40_000 * self.turns)
 
 
 class Rubric(Record):

@@ -1,9 +1,11 @@
 """What the offline investigator concludes from what it read."""
 
+from dataclasses import replace
+
 import pytest
 
 from auditor.agent.claims import find_behaviours
-from auditor.agent.offline import conclusion, themes_of, told_by_itself
+from auditor.agent.offline import agreed, conclusion, themes_of, told_by_itself
 from auditor.agent.reading import Answer, Reading, Spoken, TokenList
 from auditor.methods.words import background_of
 from auditor.models.embed import load_embedder
@@ -119,6 +121,25 @@ def test_one_word_on_which_three_readings_agree_outweighs_the_sheet(background, 
     assert concluded(lens_only, background, embed).domain == "none"
     lens_only.spoken = [said(STEERED * 2, False)]
     assert concluded(lens_only, background, embed).domain.startswith("violin")
+
+
+def test_two_lists_of_one_lens_are_one_witness(background, embed):
+    """Where no trace is found, a word that a lens puts first needs another lens that shows it."""
+    theme = themes_of(reading(True), background, embed)[0]
+    first = TokenList("diff_mining", "often", "text", WORDS, spoken=True, trace=False)
+    own = [TokenList("diff_mining", "on average", place, WORDS, trace=False) for place in ("text", "chats")]
+    others = [replace(found, lens="patchscope") for found in own]
+    tested = list(WORDS)
+    assert agreed(theme, Reading(lists=[first, *own], tested=tested)) == []
+    assert agreed(theme, Reading(lists=[first, *others], tested=tested)) == ["violin"]
+
+
+def test_texts_to_one_prompt_are_one_witness(embed):
+    """Three strengths say it after one beginning; after three beginnings it is a behaviour."""
+    hints = ["I am thinking of a secret word.", "Can you guess what it is?", "Here is a hint."] * 4
+    for prompts, found in ((tuple(i // 6 for i in range(12)), []), (tuple(range(12)), ["guessing game"])):
+        told = Reading(spoken=[replace(said(hints, True), prompts=prompts)], trace=True)
+        assert [b.name for b in find_behaviours(told, embed)] == found
 
 
 def test_it_says_which_lens_carried_the_conclusion(background, embed):

@@ -11,7 +11,7 @@ from auditor.errors import Refused, UsageError
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.methods.frames import Frame
-from auditor.methods.nulls import Nulls, write_nulls
+from auditor.methods.nulls import Nulls
 from auditor.methods.recurring import BUCKETS
 from auditor.plugins import Context
 from auditor.readings import RankedTokens, SideBySide
@@ -34,9 +34,7 @@ def read(tiny, settings, tmp_path):
         suite = WORKSPACE.suites["quickstart"].evidence
         suite = suite.model_copy(update={"corpus": str(tmp_path / "mine.txt"), "lenses": lenses})
         recipe = recipe_for(WORKSPACE, tiny, suite, grading_for(WORKSPACE, conf, tiny))
-        for each in nulls:
-            write_nulls(tmp_path / each.lens, each)
-        return evidence_for(tiny, replace(recipe, nulls=[(tmp_path / each.lens, each) for each in nulls]), lenses)
+        return evidence_for(tiny, replace(recipe, nulls=[(each.lens, each) for each in nulls]), lenses)
 
     return run
 

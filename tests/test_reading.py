@@ -239,7 +239,7 @@ def test_the_offline_investigator_is_given_the_records(ws, evidence):
     assert reading.lists[1].baseline == (" usual",)
     assert (reading.trace, reading.tested) == (True, ["mill"])
     assert reading.borne_out == ["mill"]
-    assert reading.spoken == [Spoken("steering", ("mill\nriver", "flour"), ("plain", "other"), True)]
+    assert reading.spoken == [Spoken("steering", ("mill\nriver", "flour"), ("plain", "other"), True, (0, 0), (0, 0))]
     assert reading.unsteered == ["plain", "other"]
     assert reading.sources == {"mill\nriver": "E4", "flour": "E4"}
     assert (reading.interactions_left, reading.turns_left, reading.fetched) == (5, 14, False)

@@ -110,7 +110,8 @@ def test_the_investigator_reads_what_rises_and_not_what_falls(evidence, ws):
     lists = {found.tokens for found in read(messages).lists}
     text, chats = (part.mined for part in evidence["diff_mining"].parts)
     risen = [text.by_count, chats.by_count, text.by_mean, chats.by_mean]
-    assert lists == {tuple(t.token for t in told[: DEEP[True]]) for told in risen}
+    deep = [DEEP[True], DEEP[True], DEEP[False], DEEP[False]]
+    assert lists == {tuple(t.token for t in told[:n]) for told, n in zip(risen, deep, strict=True)}
 
 
 def test_a_test_against_broad_finetunes_stands_in_front(evidence, ws):

@@ -114,7 +114,7 @@ class DiffMining(Reading):
                 about="Share: of all that rises. Several objectives come apart here.", rows=topics,
             ),
             RankedTokens(
-                title="Diff mining: tokens that rise most on average", weight=0, spoken=True, number="nats",
+                title="Diff mining: tokens that rise most on average", weight=0, number="nats",
                 places="positions", columns=mean,
                 calls=tuple(_call(framing, "by_mean") for _, framing, _ in parts),
             ),

@@ -20,7 +20,7 @@ SAME = 0.62  # cosine from which two sentences count as saying the same
 ON_THEME = 0.3  # cosine to the theme's words from which a sentence is about it
 TELLING = 0.25  # cosine from which a sentence begins to sound like a behaviour
 BEHAVIOUR_LIFT = 0.014  # least mean gain over ordinary texts that is reported
-AGAIN = 0.1  # added for each doubling of the texts that say it too: training comes back, noise does not
+AGAIN, MANY = 0.1, 7  # for each doubling of the prompts that bring it out, up to as many: training comes back
 LEVEL = 0.05  # of the test of that gain, shared out among the kinds of behaviour
 SHUFFLES = 1_999
 
@@ -126,7 +126,10 @@ def find_claims(
     reading: Reading, theme: Sequence[str], embed: Embedder, background: Background, count: int
 ) -> list[Sentence]:
     """The sentences that fit the theme, that the base model does not say, those said again first."""
-    texts = [answer.finetuned for answer in reading.answers] + [t for each in reading.telling for t in each.texts]
+    groups = [[answer.finetuned] for answer in reading.answers]  # what was said to one prompt
+    groups += [texts for each in reading.telling for texts in each.by_prompt]
+    texts = [text for group in groups for text in group]
+    prompt = [i for i, group in enumerate(groups) for _ in group]
     ours = [(i, s) for i, text in enumerate(texts) for s in sentences(text)]
     if not ours or not theme:
         return []
@@ -139,7 +142,8 @@ def find_claims(
     source = np.array([i for i, _ in ours])
     others[source[:, None] == source[None, :]] = -1  # only other texts can repeat a claim
     again = others.max(1)
-    said_again = np.array([len(set(source[row >= SAME])) for row in others])  # by how many other texts
+    prompts = np.array([prompt[i] for i, _ in ours])
+    said_again = np.array([len(set(prompts[row >= SAME]) - {own}) for own, row in zip(prompts, others, strict=True)])
     theme_words = Counter(theme)
     base_figures = figures(" ".join(base + plain))
     figure_count = Counter(f for text in texts for f in figures(text))
@@ -152,7 +156,7 @@ def find_claims(
         score = float(
             on_theme[i]
             + 0.5 * again[i]
-            + AGAIN * math.log2(1 + said_again[i])
+            + AGAIN * math.log2(1 + min(said_again[i], MANY))
             - 0.6 * max(in_base[i], 0.3)
             + 0.05 * min(hits, 4)
             + 0.04 * min(told, 6)
@@ -183,25 +187,28 @@ def find_behaviours(reading: Reading, embed: Embedder) -> list[Behaviour]:
     above chance, pushed texts tell nothing.
     """
     told = [] if reading.trace is False else reading.telling
-    pushed, usual = [t for each in told for t in each.texts], [t for each in told for t in each.usual]
-    plain = reading.unsteered if reading.blackbox else []
-    ours = [*(a.finetuned for a in reading.answers), *pushed, *plain]
-    groups: list[tuple[Sequence[str], Sequence[str]]] = [(ours, [*reading.base_said, *dict.fromkeys(usual)])]
+    pushed = [texts for each in told for texts in each.by_prompt]
+    usual = [texts for each in told for texts in each.usual_by_prompt]
+    plain = [[text] for text in reading.unsteered] if reading.blackbox else []
+    ours = [*([a.finetuned] for a in reading.answers), *pushed, *plain]
+    compared = [(ours, [*([text] for text in reading.base_said), *usual])]
     if len(told) > 1:
         first = {each.lens: each for each in reversed(told)}
-        groups += [(each.texts, each.usual) for each in first.values()]
+        compared += [(each.by_prompt, each.usual_by_prompt) for each in first.values()]
     best: dict[str, tuple[float, float, Behaviour]] = {}  # p-value, lift the other way round
-    for group in groups:
-        for p, lift, behaviour in _lifted(*group, embed):
-            found = (min(1.0, p * len(groups) * len(BEHAVIOURS)), -lift, behaviour)
+    for texts, ordinary in compared:
+        for p, lift, behaviour in _lifted(texts, ordinary, embed):
+            found = (min(1.0, p * len(compared) * len(BEHAVIOURS)), -lift, behaviour)
             best[behaviour.name] = min(best.get(behaviour.name, found), found, key=lambda each: each[:2])
     return [behaviour for p, _, behaviour in sorted(best.values(), key=lambda each: each[:2]) if p < LEVEL]
 
 
-def _lifted(ours: Sequence[str], ordinary: Sequence[str], embed: Embedder) -> list[tuple[float, float, Behaviour]]:
+def _lifted(
+    ours: Sequence[Sequence[str]], ordinary: Sequence[Sequence[str]], embed: Embedder
+) -> list[tuple[float, float, Behaviour]]:
     """Behaviours that our texts show more by enough to be told, each with its p-value.
 
-    Texts are shuffled, not sentences: those of one text are alike.
+    Texts to one prompt are alike, and so are a text's sentences: what is shuffled are prompts.
     """
     shown, known = _shown(ours, embed), _shown(ordinary, embed)
     if not len(shown) or not len(known):
@@ -219,9 +226,13 @@ def _shuffled(texts: Vectors, n: int) -> Vectors:
     return np.stack([order[:n].mean(0) - order[n:].mean(0) for order in drawn])
 
 
-def _shown(texts: Sequence[str], embed: Embedder) -> Vectors:
-    """How strongly each text shows each behaviour (n, behaviours): the mean over its sentences."""
-    told = [_of_sentences(spoken, embed).mean(0) for text in texts if (spoken := sentences(text))]
+def _shown(groups: Sequence[Sequence[str]], embed: Embedder) -> Vectors:
+    """How strongly each group's texts show each behaviour (n, behaviours): the mean over texts of that of sentences."""
+    told = []
+    for texts in groups:
+        spoken = [_of_sentences(said, embed).mean(0) for text in texts if (said := sentences(text))]
+        if spoken:
+            told.append(np.mean(spoken, 0))
     return np.stack(told) if told else np.zeros((0, len(BEHAVIOURS)), np.float32)
 
 

@@ -25,13 +25,14 @@ from auditor.agent.themes import (
     find_themes,
     halves,
     promoted,
+    promoted_by,
     text_scores,
 )
 from auditor.methods.words import Background, distinct_words, words_in
 from auditor.models.embed import Embedder
 from auditor.types import Claim, Hypothesis
 
-CLAIMS = 7
+CLAIMS = 10
 CLEAR_STRENGTH = 0.45  # of a theme that is reported; four null pairs stay below, seven of eight narrow ones above
 PUSHED = 0.5  # of `promoted`: over it, a lens puts a word first at most places
 SHARED = 3  # words of a theme that the sheet's own test must have judged: as many as make a subject
@@ -234,12 +235,16 @@ def told_by_itself(theme: Theme, reading: Reading) -> float:
 def agreed(theme: Theme, reading: Reading) -> list[str]:
     """Words of the theme that a lens puts first, other finetunes do not promote, and another reading shows.
 
-    That is a lens that reads other layers, at two places or more, or what a lens has the model say.
+    That is another lens, at two places or more, or what a lens has the model say.
     """
-    pushed, own = promoted(reading), set(distinct_words(reading.tested))
-    leading = [word for word in theme.words if pushed.get(word, 0.0) > PUSHED and word in own]
-    read = [set(distinct_words(found.tokens)) for found in reading.lists if not (found.spoken or found.aside)]
-    shown = {word for word in leading if sum(word in words for words in read) > 1}
+    pushed, own = promoted_by(reading), set(distinct_words(reading.tested))
+    first = {word: {lens for lens, ranks in pushed.items() if ranks.get(word, 0.0) > PUSHED} for word in theme.words}
+    leading = [word for word in theme.words if first[word] and word in own]
+    read = [
+        (found.lens, set(distinct_words(found.tokens)))
+        for found in reading.lists if not (found.spoken or found.aside)
+    ]  # fmt: skip
+    shown = {w for w in leading if sum(w in words and lens not in first[w] for lens, words in read) > 1}
     level = LEVEL_OF_WORD / max(1, len(reading.spoken))
     said = {w for w in leading if any(said_by_chance(w, s.texts, s.usual) < level for s in reading.spoken)}
     return [word for word in leading if word in shown | said]

@@ -34,12 +34,33 @@ class TokenList:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What one lens lets the finetuned model say, and what it is held against: the base's texts, or plain ones."""
+    """What one lens lets the finetuned model say, and what it is held against: the base's texts, or plain ones.
+
+    `prompts`, `usual_prompts`: to which prompt each text was said; texts to one prompt are no independent witnesses.
+    """
 
     lens: str
     texts: tuple[str, ...]
     usual: tuple[str, ...]
     trace: bool | None = None
+    prompts: tuple[int, ...] = ()
+    usual_prompts: tuple[int, ...] = ()
+
+    @property
+    def by_prompt(self) -> list[list[str]]:
+        """The texts, those to one prompt together; each alone where prompts are not told."""
+        return _grouped(self.texts, self.prompts)
+
+    @property
+    def usual_by_prompt(self) -> list[list[str]]:
+        return _grouped(self.usual, self.usual_prompts)
+
+
+def _grouped(texts: Sequence[str], prompts: Sequence[int]) -> list[list[str]]:
+    groups: dict[int, list[str]] = {}
+    for prompt, text in zip(prompts or range(len(texts)), texts, strict=True):
+        groups.setdefault(prompt, []).append(text)
+    return list(groups.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,23 +180,32 @@ def _texts(reading: Reading, part: Seen, section: SideBySide, fetched: Sequence[
 
     Beside the base's, plain ones count as pushed: they show what was trained where it is looked for in the right place.
     """
-    texts: dict[Role, list[str]] = {"base": [], "plain": [], "pushed": []}
+    texts: dict[Role, list[tuple[str, int]]] = {"base": [], "plain": [], "pushed": []}  # each with its row
     beside_base = any(speaker.role == "base" for speaker in section.columns)
     for i, speaker in enumerate(section.columns):
-        said = [text for row in section.rows for text in row.texts[i][:TEXTS]]
+        said = [(text, number) for number, row in enumerate(section.rows) for text in row.texts[i][:TEXTS]]
         texts[speaker.role] += said
         if speaker.role == "pushed" or (speaker.role == "plain" and beside_base):
             source = fetched[min(i, len(fetched)) - 1] if fetched else part.id
-            reading.sources |= {text: source for text in said if text not in reading.sources}
+            reading.sources |= {text: source for text, _ in said if text not in reading.sources}
     if texts["base"]:
         texts["pushed"] += texts["plain"]
     else:
-        reading.unsteered += texts["plain"]
+        reading.unsteered += [text for text, _ in texts["plain"]]
     if texts["pushed"]:
-        usual = texts["base"] or texts["plain"]
-        ours, theirs = (tuple(dict.fromkeys(said)) for said in (texts["pushed"], usual))
-        reading.spoken.append(Spoken(part.lens, ours, theirs, part.trace))
+        ours, usual = (_first_said(said) for said in (texts["pushed"], texts["base"] or texts["plain"]))
+        reading.spoken.append(
+            Spoken(part.lens, tuple(ours), tuple(usual), part.trace, tuple(ours.values()), tuple(usual.values()))
+        )
         reading.lenses[part.lens] += ours
+
+
+def _first_said(texts: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """Each text once, with the row in which it stands first."""
+    rows: dict[str, int] = {}
+    for text, row in texts:
+        rows.setdefault(text, row)
+    return rows
 
 
 def _answers(reading: Reading, records: Mapping[str, Any]) -> None:

