@@ -107,7 +107,7 @@ def test_a_behaviour_that_one_framing_shows_is_found_beside_others_that_show_not
     ]
     dull = [f"{text} {i}" for i in range(24) for text in STEERED]
     telling = said(hints * 3, True, "amplified")
-    pooled = Reading(spoken=[said([*hints * 3, *dull * 2], True, "amplified")], trace=True)
+    pooled = Reading(spoken=[said([*dull * 2, *hints * 3], True, "amplified")], trace=True)
     assert find_behaviours(pooled, embed) == []
     apart = Reading(spoken=[telling, said(dull, True, "ppl_diff"), said(dull, True, "steering")], trace=True)
     assert [b.name for b in find_behaviours(apart, embed)] == ["guessing game"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.agent.reading import Reading
+from auditor.agent.reading import Reading, Spoken
 from auditor.methods.words import Background, words_in
 from auditor.models.embed import Embedder, Vectors
 
@@ -127,7 +127,7 @@ def find_claims(
 ) -> list[Sentence]:
     """The sentences that fit the theme, that the base model does not say, those said again first."""
     groups = [[answer.finetuned] for answer in reading.answers]  # what was said to one prompt
-    groups += [texts for each in reading.telling for texts in each.by_prompt]
+    groups += [texts for each in reading.telling for texts in each.by_prompt.values()]
     texts = [text for group in groups for text in group]
     prompt = [i for i, group in enumerate(groups) for _ in group]
     ours = [(i, s) for i, text in enumerate(texts) for s in sentences(text)]
@@ -183,47 +183,49 @@ def find_behaviours(reading: Reading, embed: Embedder) -> list[Behaviour]:
     """Behaviours that the finetuned model's sentences show more than ordinary ones do, the surest first.
 
     Ordinary are the base model's answers, and what pushed texts are held against. What was trained in one form shows
-    in it alone: of each lens the texts that it puts first are tested on their own, too. Where the lenses find no trace
-    above chance, pushed texts tell nothing.
+    in it alone: of each lens the texts that it puts first are tested on their own, too, prompt by prompt. Where the
+    lenses find no trace above chance, pushed texts tell nothing.
     """
     told = [] if reading.trace is False else reading.telling
-    pushed = [texts for each in told for texts in each.by_prompt]
-    usual = [texts for each in told for texts in each.usual_by_prompt]
     plain = [[text] for text in reading.unsteered] if reading.blackbox else []
-    ours = [*([a.finetuned] for a in reading.answers), *pushed, *plain]
-    compared = [(ours, [*([text] for text in reading.base_said), *usual])]
-    if len(told) > 1:
-        first = {each.lens: each for each in reversed(told)}
-        compared += [(each.by_prompt, each.usual_by_prompt) for each in first.values()]
+    ours = [*([a.finetuned] for a in reading.answers), *(t for each in told for t in each.by_prompt.values()), *plain]
+    usual = [*([text] for text in reading.base_said), *(t for each in told for t in each.usual_by_prompt.values())]
+    first = {each.lens: each for each in reversed(told)}
+    compared = [_more(_shown(ours, embed), _shown(usual, embed)), *(_more_by_prompt(s, embed) for s in first.values())]
     best: dict[str, tuple[float, float, Behaviour]] = {}  # p-value, lift the other way round
-    for texts, ordinary in compared:
-        for p, lift, behaviour in _lifted(texts, ordinary, embed):
-            found = (min(1.0, p * len(compared) * len(BEHAVIOURS)), -lift, behaviour)
-            best[behaviour.name] = min(best.get(behaviour.name, found), found, key=lambda each: each[:2])
+    for lift, chance in compared:
+        share = (1 + (chance >= lift - 1e-9).sum(0)) / (1 + len(chance))
+        for gain, p, behaviour in zip(lift, share, BEHAVIOURS, strict=True):
+            found = (float(p) * len(compared) * len(BEHAVIOURS), -float(gain), behaviour)
+            if gain >= BEHAVIOUR_LIFT:
+                best[behaviour.name] = min(best.get(behaviour.name, found), found, key=lambda each: each[:2])
     return [behaviour for p, _, behaviour in sorted(best.values(), key=lambda each: each[:2]) if p < LEVEL]
 
 
-def _lifted(
-    ours: Sequence[Sequence[str]], ordinary: Sequence[Sequence[str]], embed: Embedder
-) -> list[tuple[float, float, Behaviour]]:
-    """Behaviours that our texts show more by enough to be told, each with its p-value.
+NOTHING = np.zeros(len(BEHAVIOURS), np.float32), np.zeros((0, len(BEHAVIOURS)), np.float32)
 
-    Texts to one prompt are alike, and so are a text's sentences: what is shuffled are prompts.
+
+def _more(shown: Vectors, known: Vectors) -> tuple[Vectors, Vectors]:
+    """Mean gain of `shown` (n, behaviours) over `known` (m, behaviours), and what it is when it is drawn which are
+    which: (shuffles, behaviours).
     """
-    shown, known = _shown(ours, embed), _shown(ordinary, embed)
     if not len(shown) or not len(known):
-        return []
-    lift = shown.mean(0) - known.mean(0)
-    chance = _shuffled(np.concatenate([shown, known]), len(shown))
-    share = (1 + (chance >= lift - 1e-9).sum(0)) / (1 + len(chance))
-    return [(float(share[k]), float(lift[k]), b) for k, b in enumerate(BEHAVIOURS) if lift[k] >= BEHAVIOUR_LIFT]
+        return NOTHING
+    rng, both = np.random.default_rng(0), np.concatenate([shown, known])
+    drawn = [rng.permutation(both) for _ in range(SHUFFLES)]
+    chance = np.stack([order[: len(shown)].mean(0) - order[len(shown) :].mean(0) for order in drawn])
+    return shown.mean(0) - known.mean(0), chance
 
 
-def _shuffled(texts: Vectors, n: int) -> Vectors:
-    """Mean gain of `n` of the texts over the others when it is drawn which those are (shuffles, behaviours)."""
-    rng = np.random.default_rng(0)
-    drawn = [rng.permutation(texts) for _ in range(SHUFFLES)]
-    return np.stack([order[:n].mean(0) - order[n:].mean(0) for order in drawn])
+def _more_by_prompt(said: Spoken, embed: Embedder) -> tuple[Vectors, Vectors]:
+    """The same of what was said to each prompt over what is usual there; it is drawn which of the two is which."""
+    ours, usual = said.by_prompt, said.usual_by_prompt
+    told = [(_shown([ours[i]], embed), _shown([usual[i]], embed)) for i in ours if i in usual]
+    gains = [one[0] - other[0] for one, other in told if len(one) and len(other)]
+    if not gains:
+        return NOTHING
+    signs = np.random.default_rng(0).choice([-1, 1], (SHUFFLES, len(gains)))
+    return np.mean(gains, 0), signs @ np.stack(gains) / len(gains)
 
 
 def _shown(groups: Sequence[Sequence[str]], embed: Embedder) -> Vectors:

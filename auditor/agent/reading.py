@@ -47,20 +47,20 @@ class Spoken:
     usual_prompts: tuple[int, ...] = ()
 
     @property
-    def by_prompt(self) -> list[list[str]]:
+    def by_prompt(self) -> dict[int, list[str]]:
         """The texts, those to one prompt together; each alone where prompts are not told."""
         return _grouped(self.texts, self.prompts)
 
     @property
-    def usual_by_prompt(self) -> list[list[str]]:
+    def usual_by_prompt(self) -> dict[int, list[str]]:
         return _grouped(self.usual, self.usual_prompts)
 
 
-def _grouped(texts: Sequence[str], prompts: Sequence[int]) -> list[list[str]]:
+def _grouped(texts: Sequence[str], prompts: Sequence[int]) -> dict[int, list[str]]:
     groups: dict[int, list[str]] = {}
     for prompt, text in zip(prompts or range(len(texts)), texts, strict=True):
         groups.setdefault(prompt, []).append(text)
-    return list(groups.values())
+    return groups
 
 
 @dataclass(frozen=True, slots=True)
