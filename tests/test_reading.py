@@ -11,6 +11,7 @@ from auditor.agent.overview import OVERVIEW_CUT, Seen, _fitting, blinded, lost, 
 from auditor.agent.reading import Spoken, read
 from auditor.agent.records import with_records
 from auditor.errors import Refused
+from auditor.evaluation.audit import plan
 from auditor.evidence.mapping import Evidence
 from auditor.methods.diff import Difference
 from auditor.methods.found import Differences, LogitLens, Patched, PatchedAt, Patchscope, Promoted, PromotedAt
@@ -19,7 +20,7 @@ from auditor.plugins import Context
 from auditor.readings import Figures
 from auditor.testing import FakePair
 from auditor.text import quote
-from auditor.types import AskSettings, ChanceTest, LensReading, PatchscopeReading, ScaleChoice, ScoredToken
+from auditor.types import AskSettings, ChanceTest, LensReading, Limits, PatchscopeReading, ScaleChoice, ScoredToken
 from auditor.workspace import load_workspace
 
 
@@ -117,6 +118,9 @@ def test_what_only_other_agents_of_a_run_read_is_left_out(ws, evidence):
     assert list(own) == ["differences", "logit_lens"]  # what they build on stays
     assert own.failed == {"jacobian": "it broke"}
     assert overview(ws, more.only(ws.agents["adl"].overview), "adl") == overview(ws, evidence, "adl")
+    made = plan(ws, ws.agents["adl"], Limits(), AskSettings(), 0, name="x", pair=FakePair(), dataset=more,
+                caller=SimpleNamespace(), embed=None)  # fmt: skip
+    assert made.context.dataset("ds1").failed == {}
 
 
 def test_blackbox_sees_plain_answers_only(ws, evidence):

@@ -111,6 +111,9 @@ ORDINARY = (
 )
 
 
+NO_GAIN = np.zeros(len(BEHAVIOURS), np.float32), np.zeros((0, len(BEHAVIOURS)), np.float32)
+
+
 def sentences(text: str) -> list[str]:
     """Whole sentences of 4 to 45 words; what a length limit cut off is left out."""
     found = (s.strip(" -*#\t\"'") for s in _SENTENCE.split(text))
@@ -202,15 +205,12 @@ def find_behaviours(reading: Reading, embed: Embedder) -> list[Behaviour]:
     return [behaviour for p, _, behaviour in sorted(best.values(), key=lambda each: each[:2]) if p < LEVEL]
 
 
-NOTHING = np.zeros(len(BEHAVIOURS), np.float32), np.zeros((0, len(BEHAVIOURS)), np.float32)
-
-
 def _more(shown: Vectors, known: Vectors) -> tuple[Vectors, Vectors]:
     """Mean gain of `shown` (n, behaviours) over `known` (m, behaviours), and what it is when it is drawn which are
     which: (shuffles, behaviours).
     """
     if not len(shown) or not len(known):
-        return NOTHING
+        return NO_GAIN
     rng, both = np.random.default_rng(0), np.concatenate([shown, known])
     drawn = [rng.permutation(both) for _ in range(SHUFFLES)]
     chance = np.stack([order[: len(shown)].mean(0) - order[len(shown) :].mean(0) for order in drawn])
@@ -223,7 +223,7 @@ def _more_by_prompt(said: Spoken, embed: Embedder) -> tuple[Vectors, Vectors]:
     told = [(_shown([ours[i]], embed), _shown([usual[i]], embed)) for i in ours if i in usual]
     gains = [one[0] - other[0] for one, other in told if len(one) and len(other)]
     if not gains:
-        return NOTHING
+        return NO_GAIN
     signs = np.random.default_rng(0).choice([-1, 1], (SHUFFLES, len(gains)))
     return np.mean(gains, 0), signs @ np.stack(gains) / len(gains)
 

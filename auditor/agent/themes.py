@@ -22,6 +22,7 @@ ANSWERS_COUNT = 2.0  # a shift of 0.05 in the answers counts like 0.1 of weight 
 SUBJECT_WORDS = 0.6  # mean informativeness of a subject's words; below it they are everybody's words
 QUIET = 0.25  # weight of what a lens shows that finds no trace above chance, beside those that do
 CONTROLS = 60  # random themes that a theme's enrichment is compared with
+FEWEST_WORDS = 12  # of which they can be drawn: two themes with no word in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +272,8 @@ def enrichment(words: Sequence[str], said: Spoken, embed: Embedder) -> float:
     drawn = [theme for theme in _random_themes(said.usual) if not set(words) & set(theme)]
     if len(drawn) < CONTROLS:  # few words, and many of them the theme's
         drawn = _random_themes(said.usual, tuple(sorted(words)))
+    if not drawn:
+        return 0.0
     controls = [", ".join(theme) for theme in drawn[:CONTROLS]]
     themes = embed([", ".join(words[:6]), *controls])
     shifts = (themes @ pushed.T).mean(1) - (themes @ usual.T).mean(1)
@@ -279,10 +282,13 @@ def enrichment(words: Sequence[str], said: Spoken, embed: Embedder) -> float:
 
 @lru_cache(maxsize=64)
 def _random_themes(texts: tuple[str, ...], without: tuple[str, ...] = ()) -> list[list[str]]:
-    """Six words of the texts each, the same for every theme that they are compared with; some more than are needed."""
+    """Six words of the texts each, the same for every theme that they are compared with; some more than are needed.
+
+    None of texts with too few words: all would be one theme.
+    """
     rng = random.Random(0)
     pool = sorted({word for text in texts for word in words_in(text) if len(word) > 4} - set(without))
-    return [rng.sample(pool, min(6, len(pool))) for _ in range(2 * CONTROLS)]
+    return [rng.sample(pool, 6) for _ in range(2 * CONTROLS)] if len(pool) >= FEWEST_WORDS else []
 
 
 def spoken_more(words: Sequence[str], said: Spoken) -> float:
