@@ -135,9 +135,9 @@ def test_parts_that_break_off_are_an_error(fake, quick):
 
 def test_what_breaks_in_the_middle_of_an_answer_is_told(served, settings, monkeypatch):
     """Its first part was fine, and so is the status."""
-    from auditor.models import pair
+    from auditor.models import local
 
-    remote, original, runs = connect(served.url, "mill", settings), pair.patched, []
+    remote, original, runs = connect(served.url, "mill", settings), local.patched, []
 
     def breaks(*args):
         runs.append(1)
@@ -145,8 +145,8 @@ def test_what_breaks_in_the_middle_of_an_answer_is_told(served, settings, monkey
             raise BadModel("after layer 1: NaN or Inf")
         return original(*args)
 
-    monkeypatch.setattr(pair, "patched", breaks)
-    monkeypatch.setattr(pair, "PATCHES_PER_BATCH", 2)
+    monkeypatch.setattr(local, "patched", breaks)
+    monkeypatch.setattr(local, "PATCHES_PER_BATCH", 2)
     parts = remote.patched_logits(Side.BASE, ["a b"], 1, torch.ones(4, remote.d_model))
     assert next(parts)[0].shape[0] == 2
     with pytest.raises(AuditorError, match="the model server says: after layer 1: NaN or Inf"):
@@ -154,15 +154,15 @@ def test_what_breaks_in_the_middle_of_an_answer_is_told(served, settings, monkey
 
 
 def test_an_answer_may_take_long_while_the_server_lives(served, settings, quick, monkeypatch):
-    from auditor.models import pair
+    from auditor.models import local
 
-    remote, original, takes = connect(served.url, "mill", settings), pair.token_nll, threading.Event()
+    remote, original, takes = connect(served.url, "mill", settings), local.token_nll, threading.Event()
 
     def slow(*args, **more):
         takes.wait(1.5)  # many times as long as a server may be silent
         return original(*args, **more)
 
-    monkeypatch.setattr(pair, "token_nll", slow)
+    monkeypatch.setattr(local, "token_nll", slow)
     assert remote.mean_nll("base", [PROMPT])[0] > 0
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from auditor.errors import UsageError
-from auditor.models import pair as pair_module
+from auditor.models import local
 from auditor.models.generate import Amplification, Request, Side, derive_seed
 from auditor.models.load import load_pair
 from auditor.models.remote import connect
@@ -40,14 +40,14 @@ class TestOperations:
 
     def test_forward_passes_for_a_client_that_leaves_are_not_begun(self, served, monkeypatch):
         """Not only texts: a lens from afar that is interrupted leaves no pile of work behind."""
-        passes, original = [], pair_module.token_nll
+        passes, original = [], local.token_nll
 
         def slow(*args, **more):
             passes.append(time.sleep(0.1))
             return original(*args, **more)
 
-        monkeypatch.setattr(pair_module, "token_nll", slow)
-        asked = {"side": "base", "texts": [PROMPT] * 40 * pair_module.TEXTS_PER_BATCH}
+        monkeypatch.setattr(local, "token_nll", slow)
+        asked = {"side": "base", "texts": [PROMPT] * 40 * local.TEXTS_PER_BATCH}
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{served.url}/v1/pairs/mill/nll", json=asked, timeout=0.3)
         time.sleep(0.5)

@@ -16,7 +16,7 @@ from auditor.evaluation.audit import PROMPTS
 from auditor.evidence.recipe import closure, judges_of, named_by
 from auditor.evidence.sources import source_hash
 from auditor.llm.spec import OFFLINE
-from auditor.models import pair
+from auditor.models import local
 from auditor.shelves import Shelf
 from auditor.types import AdapterVariant, Organism, Protocol, Suite
 from auditor.workspace import Workspace
@@ -74,7 +74,7 @@ def made_with(settings: Settings) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
         },
-        "code": {"auditor": _own_code(), "evidence": source_hash(Path(pair.__file__))},
+        "code": {"auditor": _own_code(), "evidence": source_hash(Path(local.__file__))},
     }
 
 
