@@ -33,7 +33,20 @@ class Plain:
     base: Any
     finetuned: Any
     tokenizer: Any
+    name: str = "plain"
     fingerprint: str = "plain"
+    has_base: bool = True
+    base_sources: tuple[str, ...] = ()
+    dtype: str = "torch.float32"
+    note: str = ""
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.base.config.num_hidden_layers)
+
+    @property
+    def d_model(self) -> int:
+        return int(self.base.config.hidden_size)
 
     @torch.no_grad()
     def mean_nll(self, side: str, texts: Sequence[str]) -> list[float]:
