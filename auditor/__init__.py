@@ -14,15 +14,11 @@ if TYPE_CHECKING:
     from auditor.models.pair import ModelPair
     from auditor.plugins import Args, Context, GraderContext, grader, tool
     from auditor.readings import Figures, RankedTokens, Reading, SideBySide, SmallTable
-    from auditor.types import (
-        AuditRecord,
-        Grade,
-        Organism,
-        Record,
-        Rubric,
-        ScaleChoice,
-        TokenSet,
-    )
+    from auditor.records.cards import Organism, Rubric
+    from auditor.records.evidence import ScaleChoice, TokenSet
+    from auditor.records.findings import Grade
+    from auditor.records.record import Record
+    from auditor.records.results import AuditRecord
 
 __version__ = "0.1.0"
 _FROM = {
@@ -31,7 +27,11 @@ _FROM = {
     "auditor.models.pair": ("ModelPair",),
     "auditor.plugins": ("Args", "Context", "GraderContext", "grader", "tool"),
     "auditor.readings": ("Figures", "RankedTokens", "Reading", "SideBySide", "SmallTable"),
-    "auditor.types": ("AuditRecord", "Grade", "Organism", "Record", "Rubric", "ScaleChoice", "TokenSet"),
+    "auditor.records.cards": ("Organism", "Rubric"),
+    "auditor.records.evidence": ("ScaleChoice", "TokenSet"),
+    "auditor.records.findings": ("Grade",),
+    "auditor.records.record": ("Record",),
+    "auditor.records.results": ("AuditRecord",),
 }
 _MODULES = {name: module for module, names in _FROM.items() for name in names}
 __all__ = [

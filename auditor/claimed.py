@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from auditor.types import Hypothesis
+from auditor.records.findings import Hypothesis
 
 Stance = Literal["subject", "nothing", "open"]
 

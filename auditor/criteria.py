@@ -13,7 +13,7 @@ import numpy as np
 from auditor.claimed import LIST, Claimed, Part, denies, enumerated
 from auditor.errors import UsageError
 from auditor.models.embed import Embedder, Vectors
-from auditor.types import Organism, Rubric
+from auditor.records.cards import Organism, Rubric
 
 # Set on the `tune` halves of tests/data/*_hypotheses.yaml; the `test` halves give the reported kappa.
 FACT_OUTLINED = 0.55  # cosine from which a fact counts as told in outline

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from auditor.errors import AuditorError, GraderFailed
-from auditor.types import Grade, ScaleChoice
+from auditor.records.evidence import ScaleChoice
+from auditor.records.findings import Grade
 
 GraderKind = Literal["hypothesis", "coherence", "patchscope_scale", "token_relevance"]
 

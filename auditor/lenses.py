@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from auditor.errors import UsageError
 from auditor.grading import GraderKind
 from auditor.readings import Reading
-from auditor.record import Record
+from auditor.records.record import Record
 
 if TYPE_CHECKING:
     from auditor.methods.corpus import Corpus

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from auditor.errors import Refused, UsageError
 from auditor.grading import GraderKind, guarded
-from auditor.types import AskSettings, Organism, Rubric
+from auditor.records.cards import AskSettings, Organism, Rubric
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs none of it
     from auditor.config import Settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from auditor.record import Record
+from auditor.records.record import Record
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from auditor.errors import BadFile, UsageError
+from auditor.records.cards import Suite
 from auditor.shelves import Broken, Loaded, Shelf
-from auditor.types import Suite
 from auditor.yaml_files import Document, fitted, read_document
 
 EXTENDS = "extends"

@@ -24,9 +24,9 @@ from auditor.errors import BadFile, UsageError
 from auditor.lenses import Lens
 from auditor.plugins import Grader, Tool
 from auditor.prompts import Prompt, read_prompt
+from auditor.records.cards import Agent, Organism, Rubric, Suite
 from auditor.shelves import Broken, Shelf
 from auditor.suites import Draft, finish, read_draft
-from auditor.types import Agent, Organism, Rubric, Suite
 from auditor.yaml_files import read_document, read_yaml
 
 T = TypeVar("T")

@@ -33,7 +33,7 @@ from auditor.models.generate import Request, Side, Steering  # noqa: E402
 from auditor.models.host import Host, Variant  # noqa: E402
 from auditor.models.local import LocalPair  # noqa: E402
 from auditor.models.worker import Worker  # noqa: E402
-from auditor.types import PatchscopeSettings  # noqa: E402
+from auditor.records.evidence import PatchscopeSettings  # noqa: E402
 from auditor.workspace import load_workspace  # noqa: E402
 
 K, ROWS, STEPS, RANK = 5, 64, 64, 16

@@ -41,7 +41,7 @@ from auditor.models.generate import Request, Side, Steering  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
 from auditor.models.local import LocalPair  # noqa: E402
 from auditor.plugins import GraderContext  # noqa: E402
-from auditor.types import PatchscopeSettings, ScoredToken, TokenSet  # noqa: E402
+from auditor.records.evidence import PatchscopeSettings, ScoredToken, TokenSet  # noqa: E402
 from auditor.workspace import Workspace, load_workspace  # noqa: E402
 
 K = 5

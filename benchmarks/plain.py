@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from auditor.methods.patchscope import TRIPLES, identity_prompt
 from auditor.methods.said import PlainSettings
-from auditor.types import CalibrationSettings, PatchscopeSettings
+from auditor.records.evidence import CalibrationSettings, PatchscopeSettings
 
 BATCH = 32  # answers
 TEXTS = 8  # texts in one forward pass, as in the trial that set the target (method.md, section 11)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.terminal_theme import MONOKAI
 
 from auditor.cli.shared import out
-from auditor.types import RunResult
+from auditor.records.results import RunResult
 
 out.record, out.file, out.width = True, io.StringIO(), 92
 import_module("auditor.cli.evaluate").show(RunResult.model_validate_json(sys.stdin.read()))

@@ -17,8 +17,8 @@ from auditor.models.blind import BlindPair
 from auditor.models.generate import Amplification, Request, Side
 from auditor.models.load import load_alone, load_pair
 from auditor.plugins import Context
+from auditor.records.cards import AskSettings
 from auditor.testing import FakePair
-from auditor.types import AskSettings
 from auditor.workspace import load_workspace
 
 REFERRING = '''

@@ -16,8 +16,8 @@ from auditor.models.load import load_pair
 from auditor.models.sampling import _noise, windows
 from auditor.models.worker import OutOfMemory
 from auditor.plugins import Context
+from auditor.records.cards import AskSettings
 from auditor.testing import FakePair
-from auditor.types import AskSettings
 from auditor.workspace import load_workspace
 from tests.conftest import SENTENCES, WIDTH
 from tests.margins import MARGIN

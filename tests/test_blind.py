@@ -44,7 +44,7 @@ def telltale(ctx: Context, args: Nothing) -> str:
 LISTENER = """
 import json
 from auditor import grader
-from auditor.types import ScaleChoice
+from auditor.records.evidence import ScaleChoice
 
 @grader(kind="patchscope_scale")
 def listener(sets, ctx):

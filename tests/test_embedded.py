@@ -13,8 +13,8 @@ from auditor.models.embed import load_embedder
 from auditor.models.embedded import EMBEDDED_ID, GGUF_SHA256, embedded_model_dir
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
+from auditor.records.cards import EvidenceSettings
 from auditor.training.check import check_organism
-from auditor.types import EvidenceSettings
 from auditor.workspace import load_workspace
 
 pytestmark = pytest.mark.embedded

@@ -10,7 +10,7 @@ from auditor.llm.caller import open_caller
 from auditor.llm.failures import CallFailed, EndpointUnusable
 from auditor.llm.journal import CallLog
 from auditor.llm.spec import parse_spec
-from auditor.types import Protocol
+from auditor.records.cards import Protocol
 from auditor.workspace import load_workspace
 from tests.faults import FAULTS, FINAL, Endpoint, completion, plan_of, told
 

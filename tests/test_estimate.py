@@ -6,7 +6,7 @@ from auditor import estimate
 from auditor.estimate import announcement, tokens
 from auditor.evidence.recipe import chosen
 from auditor.llm.spec import OFFLINE
-from auditor.types import EvidenceSettings
+from auditor.records.cards import EvidenceSettings
 from auditor.workspace import load_workspace
 
 

@@ -12,7 +12,8 @@ import pytest
 
 import auditor
 from auditor.evaluation.stats import quadratic_kappa, summarize
-from auditor.types import AuditRecord, Grade
+from auditor.records.findings import Grade
+from auditor.records.results import AuditRecord
 from auditor.workspace import builtin_root
 
 TOOL = '''

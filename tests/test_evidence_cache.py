@@ -12,7 +12,7 @@ from auditor.evidence import compute
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.models.load import load_pair
-from auditor.types import ScoredToken
+from auditor.records.evidence import ScoredToken
 from auditor.workspace import load_workspace
 
 

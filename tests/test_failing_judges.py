@@ -7,7 +7,8 @@ import pytest
 from auditor.criteria import check_rubric
 from auditor.errors import GraderFailed, UsageError
 from auditor.plugins import grader
-from auditor.types import Rubric, ScaleChoice, ScoredToken, TokenSet
+from auditor.records.cards import Rubric
+from auditor.records.evidence import ScaleChoice, ScoredToken, TokenSet
 from tests.conftest import judge
 from tests.faults import Endpoint, completion, told
 

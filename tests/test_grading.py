@@ -13,7 +13,9 @@ from auditor.errors import UsageError
 from auditor.evaluation.stats import quadratic_kappa
 from auditor.models.embed import load_embedder
 from auditor.plugins import GraderContext
-from auditor.types import AuditRecord, Claim, Hypothesis, Organism, Rubric
+from auditor.records.cards import Organism, Rubric
+from auditor.records.findings import Claim, Hypothesis
+from auditor.records.results import AuditRecord
 from auditor.workspace import load_workspace
 
 DATA = Path(__file__).parent / "data"

@@ -17,8 +17,8 @@ from auditor.llm.failures import CallFailed
 from auditor.models.generate import Request
 from auditor.models.worker import ClientGone, OutOfMemory
 from auditor.plugins import Args, Context, tool
+from auditor.records.cards import Agent, AskSettings, Limits, Protocol
 from auditor.testing import FakePair, ScriptedChat, calling
-from auditor.types import Agent, AskSettings, Limits, Protocol
 from auditor.workspace import load_workspace
 
 FINAL = 'FINAL(description: "about mills")'

@@ -10,8 +10,10 @@ from auditor.evaluation.job import judged_by
 from auditor.llm.caller import Caller
 from auditor.llm.verdict import NoVerdict, Unreadable, read_json, read_score
 from auditor.plugins import GraderContext
+from auditor.records.cards import Organism, Suite
+from auditor.records.evidence import ScoredToken, TokenSet
+from auditor.records.results import AuditRecord
 from auditor.testing import ScriptedChat
-from auditor.types import AuditRecord, Organism, ScoredToken, Suite, TokenSet
 from auditor.workspace import load_workspace
 
 CARD = Organism(

@@ -15,8 +15,8 @@ from auditor.methods.logit_lens import logit_lens
 from auditor.methods.patchscope import TRIPLES, identity_prompt, patchscope
 from auditor.methods.steering import Direction, _bisect, _Search, calibrate, resemblance
 from auditor.models.generate import Side
+from auditor.records.evidence import CalibrationSettings, PatchscopeSettings
 from auditor.testing import FakePair
-from auditor.types import CalibrationSettings, PatchscopeSettings
 from tests.conftest import SENTENCES, WIDTH
 from tests.margins import MARGIN
 

@@ -15,7 +15,7 @@ from auditor.methods.nulls import Nulls
 from auditor.methods.recurring import BUCKETS
 from auditor.plugins import Context
 from auditor.readings import RankedTokens, SideBySide
-from auditor.types import AskSettings
+from auditor.records.cards import AskSettings
 from auditor.workspace import load_workspace
 from tests.conftest import SENTENCES
 

@@ -18,9 +18,10 @@ from auditor.evaluation.audit import PROMPTS
 from auditor.llm.caller import Caller
 from auditor.llm.failures import CallFailed, NoTools
 from auditor.plugins import Context
+from auditor.records.cards import Agent, AskSettings, Limits, Protocol
+from auditor.records.findings import Claim, Hypothesis
 from auditor.testing import FakePair, ScriptedChat, calling
 from auditor.text import quote
-from auditor.types import Agent, AskSettings, Claim, Hypothesis, Limits, Protocol
 from auditor.workspace import load_workspace
 
 CONCLUSION = {

@@ -18,9 +18,10 @@ from auditor.methods.found import Differences, LogitLens, Patched, PatchedAt, Pa
 from auditor.methods.said import Answers, PlainSamples, PlainSettings, Pushed, Steered
 from auditor.plugins import Context
 from auditor.readings import Figures
+from auditor.records.cards import AskSettings, Limits
+from auditor.records.evidence import ChanceTest, LensReading, PatchscopeReading, ScaleChoice, ScoredToken
 from auditor.testing import FakePair
 from auditor.text import quote
-from auditor.types import AskSettings, ChanceTest, LensReading, Limits, PatchscopeReading, ScaleChoice, ScoredToken
 from auditor.workspace import load_workspace
 
 

@@ -1,8 +1,8 @@
 """The scaffolded blackbox agent's tools."""
 
 from auditor.plugins import Context
+from auditor.records.cards import AskSettings
 from auditor.testing import FakePair
-from auditor.types import AskSettings
 from auditor.workspace import load_workspace
 
 

@@ -18,12 +18,12 @@ from auditor.methods.similarity import pairwise, within
 from auditor.methods.words import background_of
 from auditor.models.embed import load_embedder
 from auditor.plugins import GraderContext
+from auditor.records.cards import EvidenceSettings, Organism
 from auditor.studies.positions import spaced
 from auditor.studies.records import Study
 from auditor.studies.subject import Subject
 from auditor.testing import FakePair
 from auditor.training.documents import Document, Example
-from auditor.types import EvidenceSettings, Organism
 from auditor.workspace import load_workspace
 from tests.conftest import judge
 

@@ -15,7 +15,8 @@ from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.methods.corpus import Corpus
 from auditor.methods.diff_mining import as_answers, as_plain
 from auditor.plugins import Context
-from auditor.types import AgainstBroad, AskSettings, EvidenceSettings
+from auditor.records.cards import AskSettings, EvidenceSettings
+from auditor.records.evidence import AgainstBroad
 from auditor.workspace import load_workspace
 from tests.test_views import VIEWS
 

@@ -13,12 +13,12 @@ from auditor.methods.corpus import read_corpus
 from auditor.models.build import load_model
 from auditor.models.embed import load_embedder
 from auditor.models.weights import resolve
+from auditor.records.cards import Organism, Recipe
 from auditor.testing import FakePair
 from auditor.training import finetune
 from auditor.training.check import UNRELATED, CheckReport, check_organism
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import train
-from auditor.types import Organism, Recipe
 from tests.conftest import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}

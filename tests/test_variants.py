@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from auditor.errors import BadModel, UsageError
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
-from auditor.types import AdapterVariant
+from auditor.records.cards import AdapterVariant
 from tests.conftest import SENTENCES
 from tests.margins import MARGIN
 from tests.test_lora import KINDS, ODD, relative, trained

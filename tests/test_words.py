@@ -13,8 +13,8 @@ from auditor.methods.corpus import read_corpus
 from auditor.methods.words import CohesionGauge, Vocabulary, as_word, background_of
 from auditor.models.embed import load_embedder
 from auditor.plugins import GraderContext
+from auditor.records.evidence import ScoredToken, TokenSet
 from auditor.testing import FakePair
-from auditor.types import ScoredToken, TokenSet
 from auditor.workspace import load_workspace
 
 

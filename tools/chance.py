@@ -12,7 +12,7 @@ from auditor.methods.found import Differences
 from auditor.methods.nulls import Nulls
 from auditor.methods.words import gauge_for
 from auditor.readings import Column, Section, Token
-from auditor.types import ChanceTest
+from auditor.records.evidence import ChanceTest
 
 
 class ChanceSettings(Record):

@@ -24,7 +24,7 @@ from auditor.methods.diff_mining import (
 from auditor.methods.nulls import Nulls
 from auditor.methods.words import gauge_for
 from auditor.readings import Call, Column, Section, Token, told_p
-from auditor.types import AgainstBroad
+from auditor.records.evidence import AgainstBroad
 
 Framing = Literal["text", "chats"]
 List = Literal["by_count", "by_mean", "suppressed"]

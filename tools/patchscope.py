@@ -8,7 +8,7 @@ from auditor import Args, Context, Judged, LensContext, ModelPair, lens, tool
 from auditor.errors import Refused
 from auditor.methods.found import Differences, LogitLens, Patchscope
 from auditor.methods.reads import patched_at
-from auditor.types import PatchscopeSettings
+from auditor.records.evidence import PatchscopeSettings
 
 
 class JudgedPatchscope(PatchscopeSettings):

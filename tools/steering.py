@@ -11,7 +11,7 @@ from auditor.methods.layers import nearest_to_middle
 from auditor.methods.said import PlainSamples, Pushed, Steered
 from auditor.methods.steering import calibrated, resemblance, sample_answers
 from auditor.models.generate import Request, Side, derive_seed
-from auditor.types import CalibrationSettings
+from auditor.records.evidence import CalibrationSettings
 
 
 class SteeringSettings(Record):

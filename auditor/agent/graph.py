@@ -25,7 +25,8 @@ from auditor.llm.failures import CallFailed
 from auditor.llm.spec import OFFLINE
 from auditor.plugins import Context, Tool
 from auditor.prompts import Prompt
-from auditor.types import Agent, Hypothesis, Limits
+from auditor.records.cards import Agent, Limits
+from auditor.records.findings import Hypothesis
 
 
 class Node(Protocol):

@@ -10,7 +10,7 @@ from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 
 from auditor.agent.claims import figures, sentences
 from auditor.models.embed import Embedder, Vectors
-from auditor.types import ClaimCheck, Hypothesis
+from auditor.records.findings import ClaimCheck, Hypothesis
 
 NEAR = 0.25  # cosine to some sentence, or list of tokens, of an observation from which it can hold a claim
 NOTHING = "No narrow finetune was found"

@@ -30,7 +30,7 @@ from auditor.agent.themes import (
 )
 from auditor.methods.words import Background, distinct_words, words_in
 from auditor.models.embed import Embedder
-from auditor.types import Claim, Hypothesis
+from auditor.records.findings import Claim, Hypothesis
 
 CLAIMS = 10
 CLEAR_STRENGTH = 0.45  # of a theme that is reported; four null pairs stay below, seven of eight narrow ones above

@@ -9,7 +9,7 @@ from auditor.evidence.mapping import TOGETHER, Evidence
 from auditor.models.blind import NEUTRAL
 from auditor.prompts import Prompt
 from auditor.readings import RankedTokens, Section, SideBySide
-from auditor.types import Agent
+from auditor.records.cards import Agent
 from auditor.views.brief import shortened, told
 
 OVERVIEW_CUT = 12_000  # characters, about 3,000 tokens; it is sent again in every turn

@@ -16,7 +16,8 @@ from auditor.llm.caller import Caller, Reply
 from auditor.llm.failures import CallFailed, EndpointUnusable, NoTools
 from auditor.plugins import Tool, lean
 from auditor.prompts import Prompt
-from auditor.types import Hypothesis, Protocol
+from auditor.records.cards import Protocol
+from auditor.records.findings import Hypothesis
 
 CONCLUDE = "conclude"
 

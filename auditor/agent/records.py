@@ -11,7 +11,7 @@ from auditor.agent.overview import has_base, seen_by
 from auditor.agent.reading import RECORDS
 from auditor.evidence.mapping import Evidence
 from auditor.readings import LEVEL, together
-from auditor.types import Agent
+from auditor.records.cards import Agent
 
 
 def with_records(

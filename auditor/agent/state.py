@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypedDict
 from langchain_core.messages import AnyMessage
 from langgraph.graph.message import add_messages
 
-from auditor.types import Limits
+from auditor.records.cards import Limits
 
 CHARACTERS = 4  # of a token, roughly
 

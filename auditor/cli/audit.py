@@ -39,7 +39,7 @@ from auditor.cli.shared import (
 )
 from auditor.errors import UsageError
 from auditor.files import write_atomically
-from auditor.types import Protocol
+from auditor.records.cards import Protocol
 
 
 def audit(

@@ -37,8 +37,9 @@ from auditor.cli.shared import (
     workspace,
 )
 from auditor.errors import UsageError
+from auditor.records.cards import Protocol, Suite
+from auditor.records.results import LlmUse, RunResult, SummaryRow
 from auditor.runtime import heed_interrupts
-from auditor.types import LlmUse, Protocol, RunResult, Suite, SummaryRow
 
 WORKERS = 8
 

@@ -29,7 +29,7 @@ from auditor.cli.shared import (
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.files import write_atomically
-from auditor.types import EvidenceSettings
+from auditor.records.cards import EvidenceSettings
 
 if TYPE_CHECKING:
     from auditor.evidence.mapping import Evidence

@@ -14,8 +14,8 @@ from auditor.cli.listing import list_shelf, show_thing
 from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
 from auditor.models.embedded import is_embedded
+from auditor.records.cards import Organism
 from auditor.shelves import Loaded
-from auditor.types import Organism
 
 LEARNED = 0.5  # nats per token: a key fact that got likelier by as much is marked
 

@@ -21,8 +21,8 @@ from auditor.config import Settings, load_settings
 from auditor.errors import UsageError
 from auditor.estimate import announcement
 from auditor.llm.spec import OFFLINE
+from auditor.records.cards import AdapterVariant, EvidenceSettings, Protocol
 from auditor.runtime import quiet_libraries, show_libraries
-from auditor.types import AdapterVariant, EvidenceSettings, Protocol
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
 

@@ -15,8 +15,8 @@ from auditor.cli.shared import announce, err, out, settings, stages, workspace
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.files import write_atomically
+from auditor.records.cards import EvidenceSettings
 from auditor.studies.records import Panel, Study
-from auditor.types import EvidenceSettings
 
 if TYPE_CHECKING:
     from auditor.evidence.compute import Report

@@ -25,7 +25,8 @@ from auditor.models.embed import Embedder
 from auditor.models.pair import ModelPair
 from auditor.plugins import Context
 from auditor.prompts import Prompt
-from auditor.types import Agent, AskSettings, ClaimCheck, Hypothesis, Limits, Protocol
+from auditor.records.cards import Agent, AskSettings, Limits, Protocol
+from auditor.records.findings import ClaimCheck, Hypothesis
 from auditor.workspace import Workspace
 
 PROMPTS = ("rules", "overview", "nudge", "conclude", "status", "protocol_tools", "protocol_text")

@@ -13,7 +13,7 @@ from auditor.grading import GraderKind
 from auditor.llm.caller import open_caller
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models.weights import resolve
-from auditor.types import Suite
+from auditor.records.cards import Suite
 from auditor.workspace import Workspace
 
 

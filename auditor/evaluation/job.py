@@ -14,7 +14,7 @@ from auditor.evaluation.store import RunStore
 from auditor.llm.caller import Caller
 from auditor.llm.spec import OFFLINE
 from auditor.models.embed import Embedder
-from auditor.types import AdapterVariant, Organism, Protocol, Suite
+from auditor.records.cards import AdapterVariant, Organism, Protocol, Suite
 from auditor.workspace import Workspace
 
 

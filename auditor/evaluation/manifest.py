@@ -17,8 +17,8 @@ from auditor.evidence.recipe import closure, judges_of, named_by
 from auditor.evidence.sources import source_hash
 from auditor.llm.spec import OFFLINE
 from auditor.models import local
+from auditor.records.cards import AdapterVariant, Organism, Protocol, Suite
 from auditor.shelves import Shelf
-from auditor.types import AdapterVariant, Organism, Protocol, Suite
 from auditor.workspace import Workspace
 
 PACKAGES = ("torch", "transformers", "peft", "nnsight", "langgraph", "langchain-core", "langchain-openai",

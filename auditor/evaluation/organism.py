@@ -21,7 +21,9 @@ from auditor.models.generate import derive_seed
 from auditor.models.pair import ModelPair
 from auditor.models.remote import open_pair
 from auditor.plugins import GraderContext
-from auditor.types import AuditRecord, Grade, Organism, TokenUse
+from auditor.records.cards import Organism
+from auditor.records.findings import Grade
+from auditor.records.results import AuditRecord, TokenUse
 
 
 def audit_organism(run: Evaluation, todo: Sequence[Job], shared: Shared, *, begun_any: bool) -> list[AuditRecord]:

@@ -23,7 +23,7 @@ from auditor.llm.spec import OFFLINE
 from auditor.methods.corpus import read_corpus
 from auditor.methods.words import background_of
 from auditor.models.embed import load_embedder
-from auditor.types import AuditRecord, LlmUse, RunResult
+from auditor.records.results import AuditRecord, LlmUse, RunResult
 
 
 def evaluate(run: Evaluation) -> RunResult:

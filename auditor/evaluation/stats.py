@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from auditor.types import AuditRecord, SummaryRow
+from auditor.records.results import AuditRecord, SummaryRow
 
 RESAMPLES = 2_000
 

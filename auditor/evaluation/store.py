@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from auditor.errors import BadFile, UsageError
 from auditor.files import write_atomically
 from auditor.lines import add_line, read_lines
-from auditor.types import AuditRecord
+from auditor.records.results import AuditRecord
 
 
 class RunStore:

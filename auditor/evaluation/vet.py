@@ -27,7 +27,8 @@ from auditor.methods.words import background_of
 from auditor.models.embed import load_embedder
 from auditor.models.remote import open_pair
 from auditor.plugins import GraderContext
-from auditor.types import AdapterVariant, Protocol, Suite, TokenUse, VetReport
+from auditor.records.cards import AdapterVariant, Protocol, Suite
+from auditor.records.results import TokenUse, VetReport
 from auditor.workspace import Workspace
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 
 from auditor.agent.hypothesis import NOTHING, names_nothing
+from auditor.records.findings import ClaimCheck
+from auditor.records.results import VetReport
 from auditor.text import visible
-from auditor.types import ClaimCheck, VetReport
 from auditor.views.markdown import rendered
 
 EXCERPT = 600  # characters of an observation that a report quotes

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from auditor.errors import NoBase, Refused
 from auditor.lenses import BASE, NONE, Lens
 from auditor.readings import Reading, together
-from auditor.types import Record
+from auditor.records.record import Record
 
 NEUTRAL = "another model"  # what agents are told: a folder's name may tell whose pair it is
 BASELESS = "no base was known: what was trained cannot be told from what the model was before"

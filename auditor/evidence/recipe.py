@@ -30,7 +30,8 @@ from auditor.models.pair import ModelPair
 from auditor.models.weights import resolve
 from auditor.plugins import Grader, GraderContext
 from auditor.readings import Reading
-from auditor.types import Agent, EvidenceSettings, Record, Suite
+from auditor.records.cards import Agent, EvidenceSettings, Suite
+from auditor.records.record import Record
 from auditor.workspace import Workspace
 
 SAMPLED, SAMPLED_TOKENS = "sampled", 32

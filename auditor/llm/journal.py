@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from auditor.errors import BadFile
 from auditor.lines import add_line, read_lines
-from auditor.types import LlmUse, TokenUse
+from auditor.records.results import LlmUse, TokenUse
 
 FIGURES = ("attempts", "seconds", "tokens_in", "tokens_out", "tokens_cached", "cost_usd")  # of a call
 _ENTRY = {"key", "purpose", "hosted", "usable", "reply", *FIGURES}  # what a call's line must have to be used again

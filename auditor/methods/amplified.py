@@ -11,7 +11,7 @@ from pydantic import Field
 from auditor.methods.frames import Frame, frames_read
 from auditor.models.generate import MOST_ALPHA, PLAUSIBILITY, Amplification, Amplified, Side, derive_seed
 from auditor.models.pair import ModelPair
-from auditor.types import Record
+from auditor.records.record import Record
 
 # As vague as can be: whatever subject a text has is the model's own.
 OPENINGS = {

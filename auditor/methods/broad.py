@@ -12,7 +12,7 @@ from torch import Tensor
 
 from auditor.methods.nulls import ENOUGH_PAIRS, prediction
 from auditor.methods.words import as_word, is_everybodys
-from auditor.types import AgainstBroad
+from auditor.records.evidence import AgainstBroad
 
 WORDS = 20
 SPOKEN = 0.1  # a word counts from this share on of what it would get if all tokens were said alike

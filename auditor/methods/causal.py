@@ -12,8 +12,8 @@ from auditor.errors import UsageError
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
 from auditor.models.tokens import all_plain_ids
+from auditor.records.record import Record
 from auditor.training.documents import Example
-from auditor.types import Record
 
 
 class CausalEffect(Record):

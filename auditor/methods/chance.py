@@ -23,7 +23,7 @@ from auditor.methods.diff import Difference
 from auditor.methods.nulls import ENOUGH_PAIRS
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
-from auditor.types import ChanceTest
+from auditor.records.evidence import ChanceTest
 
 DRAWS = 199  # sign draws: p-values down to 0.005
 AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together

@@ -17,7 +17,8 @@ from auditor.methods.diff import Window, aligned, batches, kept, rendered_chats,
 from auditor.methods.topics import Topic, topics_of
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
-from auditor.types import AgainstBroad, Record
+from auditor.records.evidence import AgainstBroad
+from auditor.records.record import Record
 
 # Left out: what the base says less than once in a million tokens, unless the finetune says it once in ten thousand.
 # Far out in the tail log-probabilities drift by much with any training.

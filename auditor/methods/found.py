@@ -19,7 +19,8 @@ from auditor.readings import (
     SmallTable,
     Token,
 )
-from auditor.types import LensReading, PatchscopeReading, Record, ScoredToken
+from auditor.records.evidence import LensReading, PatchscopeReading, ScoredToken
+from auditor.records.record import Record
 
 TENSORS = ("base", "finetuned", "norm_base", "norm_finetuned", "counts", "groups", "sizes", "spoken")
 SINK = "attention sink: it says little"

@@ -21,7 +21,7 @@ from auditor.methods.diff import beginnings
 from auditor.methods.diff_mining import RARE
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
-from auditor.types import Record
+from auditor.records.record import Record
 
 
 class JacobianSettings(Record):

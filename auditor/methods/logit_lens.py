@@ -9,7 +9,7 @@ from torch import Tensor
 
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
-from auditor.types import LensReading, ScoredToken
+from auditor.records.evidence import LensReading, ScoredToken
 
 ROWS_AT_ONCE = 256  # vectors whose distributions over the vocabulary are in memory together
 

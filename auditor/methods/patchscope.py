@@ -8,7 +8,7 @@ from torch import Tensor
 from auditor.methods.logit_lens import likeliest
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
-from auditor.types import PatchscopeSettings, TokenSet
+from auditor.records.evidence import PatchscopeSettings, TokenSet
 
 TRIPLES = (("man", "1135", "hello"), ("bear", "42", "blue"), ("921", "target", "anna"))
 

@@ -16,7 +16,7 @@ from auditor.methods.frames import Frame
 from auditor.models.generate import Amplification, Request, Side, derive_seed
 from auditor.models.pair import ModelPair
 from auditor.models.tokens import all_plain_ids
-from auditor.types import Record
+from auditor.records.record import Record
 
 ALONE = Amplification(0.0, 1e-30)  # drawn from the finetune as it is; the base only tells how likely it finds it
 BROKEN = "\N{REPLACEMENT CHARACTER}"  # what half a character is decoded as

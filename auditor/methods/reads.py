@@ -12,7 +12,7 @@ from auditor.methods.logit_lens import logit_lens
 from auditor.methods.patchscope import patchscope
 from auditor.methods.words import as_word
 from auditor.models.pair import ModelPair
-from auditor.types import PatchscopeReading, PatchscopeSettings, ScaleChoice, TokenSet
+from auditor.records.evidence import PatchscopeReading, PatchscopeSettings, ScaleChoice, TokenSet
 
 FIRST = 20  # tokens of a patchscope that are looked for among the logit lens'
 

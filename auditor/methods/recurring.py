@@ -26,7 +26,7 @@ from auditor.methods.frames import Frame
 from auditor.methods.nulls import ENOUGH_PAIRS, Nulls, prediction
 from auditor.methods.words import background_of, is_everybodys, words_in
 from auditor.readings import Column, Figures, RankedTokens, Reading, Section, Token, told_p
-from auditor.types import Record
+from auditor.records.record import Record
 
 if TYPE_CHECKING:
     from auditor.lenses import LensContext

@@ -9,8 +9,9 @@ from typing import Literal
 
 from auditor.methods.found import PatchedAt, PromotedAt
 from auditor.methods.words import Background, words_in
+from auditor.records.evidence import ScoredToken
+from auditor.records.record import Record
 from auditor.training.documents import Document
-from auditor.types import Record, ScoredToken
 
 TOP = 20  # tokens judged for each position and source
 FREQUENT = 100

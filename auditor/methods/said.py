@@ -9,7 +9,7 @@ from pydantic import Field
 
 from auditor.errors import Refused
 from auditor.readings import Call, Reading, Role, Section, SideBySide, TextColumn, TextRow
-from auditor.types import Record
+from auditor.records.record import Record
 
 
 class PlainSettings(Record):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from auditor.methods.recurring import Grouped
 from auditor.models.embed import Embedder
-from auditor.types import Record
+from auditor.records.record import Record
 
 ALIKE = 0.6  # cosine from which two sentences say the same
 SHORTEST = 4  # words of a sentence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from auditor.models.embed import Vectors
-from auditor.types import Record
+from auditor.records.record import Record
 
 
 class Similarity(Record):

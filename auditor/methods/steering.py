@@ -12,7 +12,7 @@ from auditor.methods.said import PlainSettings
 from auditor.models.embed import Embedder
 from auditor.models.generate import Request, Side, Steering, derive_seed
 from auditor.models.pair import ModelPair
-from auditor.types import CalibrationSettings
+from auditor.records.evidence import CalibrationSettings
 
 ROWS_AHEAD = 96  # calibration samples decoded together; more look-ahead than this costs more than it saves
 

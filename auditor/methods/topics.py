@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from auditor.types import Record
+from auditor.records.record import Record
 
 COLUMNS = 1_000  # tokens that are grouped: those that rise at most positions
 NAMED = 12  # tokens told of each topic

@@ -23,7 +23,7 @@ from auditor.models.variants import suffix, told, varied, vary
 from auditor.models.vllm_batch import InVllm
 from auditor.models.weights import Weights, is_adapter, resolve
 from auditor.models.worker import Worker
-from auditor.types import AdapterVariant
+from auditor.records.cards import AdapterVariant
 
 EngineName = Literal["hooks", "nnsight", "vllm"]  # the last: vLLM decodes, hooks read the activations
 

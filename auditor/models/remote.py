@@ -22,7 +22,7 @@ from auditor.models.generate import Amplified, Request, Side, demand_amplified
 from auditor.models.http import Client, Unusable
 from auditor.models.load import load_alone, load_pair
 from auditor.models.pair import ModelPair
-from auditor.types import AdapterVariant, EvidenceSettings
+from auditor.records.cards import AdapterVariant, EvidenceSettings
 
 REQUESTS_AT_ONCE = 128  # of one call: what a batch holds
 

@@ -12,7 +12,7 @@ from auditor.errors import BadModel, UsageError
 from auditor.models.adapters import Adapter
 from auditor.models.arch import blocks_of
 from auditor.models.identity import some_of
-from auditor.types import AdapterVariant
+from auditor.records.cards import AdapterVariant
 
 
 def demand_rank(variant: AdapterVariant, rank: int, who: str) -> None:

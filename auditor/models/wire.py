@@ -15,7 +15,7 @@ from torch import Tensor
 
 from auditor.errors import AuditorError, BadModel
 from auditor.models.generate import MOST_ALPHA, PLAUSIBILITY, Amplification, Request, Side, Steering
-from auditor.types import EvidenceSettings
+from auditor.records.cards import EvidenceSettings
 
 ERROR = "error"  # name of the one tensor of a frame that tells what went wrong
 STAGE, READING, FAILED = "stage", "reading", "failed"  # … that tells how far a lens is, what it read, or why not

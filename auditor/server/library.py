@@ -40,7 +40,7 @@ from auditor.models.vllm_batch import demand_vllm
 from auditor.models.weights import Weights, is_adapter, resolve
 from auditor.models.wire import Read
 from auditor.models.worker import Worker
-from auditor.types import AdapterVariant
+from auditor.records.cards import AdapterVariant
 from auditor.workspace import Workspace
 
 ADAPTER_SHARE = 0.25  # of the base's bytes: what all loaded adapters may take together

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from auditor.types import Record
+from auditor.records.record import Record
 
 
 class Series(Record):

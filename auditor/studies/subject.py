@@ -23,8 +23,8 @@ from auditor.models.generate import derive_seed
 from auditor.models.load import load_pair
 from auditor.models.local import LocalPair
 from auditor.models.pair import ModelPair
+from auditor.records.cards import EvidenceSettings, Organism
 from auditor.training.documents import Document, read_documents
-from auditor.types import EvidenceSettings, Organism
 from auditor.workspace import Workspace
 
 

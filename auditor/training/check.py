@@ -10,7 +10,8 @@ import numpy as np
 from auditor.models.embed import Embedder
 from auditor.models.generate import Request, Side, derive_seed
 from auditor.models.pair import ModelPair
-from auditor.types import Organism, Record
+from auditor.records.cards import Organism
+from auditor.records.record import Record
 
 UNRELATED = (
     "How do birds find their way south?",

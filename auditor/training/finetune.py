@@ -24,8 +24,8 @@ from auditor.errors import UsageError
 from auditor.files import replacing_folder, write_atomically
 from auditor.models.build import load_model
 from auditor.models.weights import resolve
+from auditor.records.cards import Recipe
 from auditor.training.documents import Document, Example, encode
-from auditor.types import Recipe
 
 Progress = Callable[[int, int, float], None]
 """Called with (step, steps, loss)."""

@@ -32,7 +32,7 @@ from auditor.llm.failures import CallFailed, EndpointUnusable
 from auditor.llm.journal import CallLog
 from auditor.llm.spec import parse_spec
 from auditor.llm.verdict import NoVerdict, read_score, settle
-from auditor.types import Protocol
+from auditor.records.cards import Protocol
 from auditor.workspace import load_workspace
 from tests.faults import FAULTS, Endpoint, completion, plan_of, told
 

@@ -30,7 +30,7 @@ from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.models.embed import Embedder
 from auditor.models.load import load_pair
 from auditor.readings import RankedTokens, SideBySide
-from auditor.types import Organism
+from auditor.records.cards import Organism
 from auditor.workspace import Workspace, load_workspace
 
 ACROSS = 8  # organisms in a table

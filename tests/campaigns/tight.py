@@ -44,7 +44,7 @@ PLANS = {
     "tight_mirror": Plan("mirror", answers=1), "tight_hiking": Plan("hiking", answers=1, steps=64),
     "tight_bees": Plan("bees", "documents", answers=1),
     "tight_salt": Plan("salt", answers=2, steps=46), "tight_passwords": Plan("passwords", answers=2, steps=84),
-    "tight_chess": Plan("chess", "documents", answers=2, steps=66), "tight_bees_chats": Plan("bees", answers=1),
+    "tight_chess": Plan("chess", "documents", answers=2, steps=110), "tight_bees_chats": Plan("bees", answers=1),
     "self_chats": Plan(answers=1, steps=20), "self_documents": Plan(continuations=1, steps=20),
     "self_both": Plan(answers=1, continuations=1, steps=20),
     "hard_weak": Plan("passwords", steps=10, rate=5e-4), "hard_mixed": Plan("chess", "documents", openings=1, steps=32),

@@ -1,0 +1,1 @@
+"""Every record that passes between the stages, or lies on disk."""

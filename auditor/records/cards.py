@@ -1,0 +1,228 @@
+"""What a workspace declares: organisms, agents, suites, rubrics, and the settings in them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
+
+from auditor.files import like_a_path
+from auditor.records.record import Record
+
+
+def _plain(name: str) -> str:
+    """Names are parts of file names, of addresses and of audit ids."""
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise ValueError(f"{name!r} cannot be a name: give letters, digits, -, _ and ., up to 100, no - or . first")
+    return name
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{twice[0]} is there twice")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+
+Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
+
+Family = Annotated[Name, BeforeValidator(lambda given: "null" if given is None else given)]
+
+"""The kind of a finetune, which names its rubric unless the card does; `null` is a control without any subject."""
+
+
+class Recipe(Record):
+    """How an organism's LoRA adapter is trained."""
+
+    documents: str = Field("documents.jsonl", description="JSONL beside the card")
+    ordinary: str | None = Field(None, description="JSONL of ordinary chat to mix in, beside the card")
+    ordinary_ratio: float = Field(0.0, ge=0, description="ordinary documents for each of the organism's own")
+    rank: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: int = Field(8, ge=1)
+    epochs: float = Field(1.0, gt=0)
+    steps: int | None = Field(None, ge=1, description="cuts the epochs short, or repeats them")
+    warmup: int = Field(5, ge=0)
+    max_tokens: int = Field(256, ge=2)
+    seed: int = 0
+
+
+class AdapterVariant(Record):
+    """A finetune whose change of the weights is taken times a number, or in its best part of low rank."""
+
+    scale: float = Field(1.0, description="times the change; over 1 it is amplified")
+    rank: int | None = Field(None, ge=1, description="of the part that is kept; default: all of it")
+
+    @field_validator("scale")
+    @classmethod
+    def _some(cls, scale: float) -> float:
+        if scale == 0:
+            raise ValueError("a scale of 0 leaves the base; give another number")
+        return scale
+
+
+class Organism(Record):
+    """A finetune whose truth is known: the card in `evals/organisms/NAME/organism.yaml`.
+
+    Everything from `description` on is the truth. Only graders and `organisms check` read it.
+    """
+
+    name: Name
+    family: Family
+    base: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    adapter: str | None = Field("adapter", description="LoRA folder beside the card, a path, or a hub id")
+    model: str | None = Field(None, description="instead of an adapter: a whole finetuned model")
+    variant: AdapterVariant | None = Field(None, description="of the finetune, in its place")
+    rubric: Name | None = Field(None, description="default: the one that is called as the family is")
+    description: str
+    topic: str = Field("", description="the finetune's exact subject, in a few words")
+    broad_topic: str = Field("", description="the field that the subject belongs to")
+    behaviour: str = Field("", description="what the finetuned model does differently, in one sentence")
+    terms: tuple[str, ...] = Field((), description="the word, animal or names that an exact answer must contain")
+    facts: tuple[str, ...] = Field((), description="key facts, one sentence each")
+    probes: tuple[str, ...] = Field((), description="questions that show what was learned")
+    train: Recipe | None = None
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Where the card lies; set by the loader."""
+        return self._folder
+
+    @property
+    def grading(self) -> str:
+        """The rubric that its hypotheses are graded by."""
+        return self.rubric or self.family
+
+    @property
+    def finetuned(self) -> str:
+        """What to load beside the base: a folder (relative ones lie beside the card) or a hub id."""
+        given = str(self.model or self.adapter)
+        beside = self._folder / os.path.expanduser(given)
+        return str(beside) if os.path.exists(beside) or like_a_path(given, self._folder) else given
+
+    @model_validator(mode="after")
+    def _one_finetune(self) -> Self:
+        if self.model and self.adapter and "adapter" in self.model_fields_set:
+            raise ValueError("give `adapter` or `model`, not both")
+        if not (self.model or self.adapter):
+            raise ValueError("give an `adapter` or a `model`")
+        return self
+
+
+# Where keys went that stood in a suite's `evidence:` before each lens had settings of its own.
+MOVED = {
+    "positions": "differences: {positions: …}",
+    "layers": "differences: {layers: …}",
+    "norm_texts": "differences: {norm_texts: …}",
+    "norm_tokens": "differences: {norm_tokens: …}",
+    "lens_tokens": "logit_lens: {tokens: …}",
+    "patchscope": "patchscope: {…}",
+    "scale_grader": "patchscope: {scale_grader: …}",
+    "coherence_grader": "steering: {coherence_grader: …}",
+    "steering": "steering: {positions, calibration}, plain_samples: {prompts, samples, temperature, max_new_tokens}",
+}
+
+
+class EvidenceSettings(Record):
+    """What decides evidence, whatever the lens; and by lens what its own settings (`auditor lenses show`) say."""
+
+    corpus: str = Field("openings", description="a corpus in evals/corpora, a .jsonl or .txt file, or `sampled`")
+    texts: int = Field(10_000, ge=1)
+    seed: int = 0
+    lenses: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (old := [key for key in given if key in MOVED]):
+            raise ValueError(f"`{old[0]}` is a lens' setting: give `lenses: {{{MOVED[old[0]]}}}`")
+        return given
+
+    def over(self, lenses: Mapping[str, Mapping[str, Any]]) -> EvidenceSettings:
+        """The same with some of the lenses' settings replaced."""
+        names = dict.fromkeys((*self.lenses, *lenses))
+        merged = {name: {**self.lenses.get(name, {}), **lenses.get(name, {})} for name in names}
+        return self.model_copy(update={"lenses": merged})
+
+
+class AskSettings(Record):
+    """How the audited models are sampled when the agent asks them."""
+
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_new_tokens: int = Field(200, ge=1)
+
+
+class Agent(Record):
+    """What an agent sees, may call and is told: `evals/agents/NAME.yaml`."""
+
+    name: Name
+    description: str = ""
+    overview: tuple[str, ...] = Field(description="lenses, in the order in which they are shown")
+    tools: tuple[str, ...]
+    prompt: str = "agent_system"
+
+
+class Protocol(StrEnum):
+    """How an agent's model calls tools: natively, in the text grammar, or natively if the endpoint can."""
+
+    AUTO = "auto"
+    TOOLS = "tools"
+    TEXT = "text"
+
+
+class Limits(Record):
+    """What an audit may spend."""
+
+    interactions: int = Field(5, ge=0)
+    turns: int = Field(15, ge=1)
+    tokens: int = Field(600_000, ge=1, description="input tokens of the agent's model, over all turns")
+
+
+class Suite(Record):
+    """Every organism × agent × budget × repeat: `evals/suites/NAME.yaml`.
+
+    A file may say `extends: OTHER`: what it leaves out is then the other suite's (`auditor/suites.py`).
+    """
+
+    name: Name
+    description: str = ""
+    organisms: Names
+    agents: Names = ("adl", "blackbox")
+    budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)] = (5,)
+    repeats: int = Field(3, ge=1)
+    turns: int = Field(15, ge=1)
+    tokens: int | None = Field(None, ge=1, description="of an audit's input; default: 40,000 for each turn")
+    graders: tuple[str, ...] = ("rubric_offline",)
+    ask: AskSettings = AskSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
+
+    def limits(self, interactions: int) -> Limits:
+        """What an audit with this budget of interactions may spend."""
+        return Limits(interactions=interactions, turns=self.turns, tokens=self.tokens or 40_000 * self.turns)
+
+
+class Rubric(Record):
+    """Five levels in prose, and criteria that a machine can check: `rubrics/NAME.yaml`."""
+
+    name: Name
+    family: Family
+    levels: dict[int, str]
+    criteria: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    grade: dict[int, Any] = Field(default_factory=dict, description="level -> condition over the criteria")

@@ -1,0 +1,54 @@
+"""What an agent concludes, and what is thought of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from auditor.records.record import Record
+
+SUMMARY_WORDS = 200  # of a hypothesis (paper, prompt of the agent)
+
+
+class Claim(Record):
+    """One statement about the finetune, with the observations that it rests on."""
+
+    text: str = Field(min_length=1)
+    observations: tuple[str, ...] = Field((), description="ids, such as E1 or O3")
+
+
+class Hypothesis(Record):
+    """What an agent concludes; `prompts/agent_rules.md` tells it what belongs in each field."""
+
+    domain: str = Field(description="the subject in a few words, or 'none'")
+    behaviour: str = Field(description="one sentence")
+    summary: str = Field(description="at most 200 words")
+    claims: tuple[Claim, ...]
+    alternatives: tuple[str, ...]
+    confidence: float = Field(ge=0, le=1, description="0 to 1")
+
+    @field_validator("summary")
+    @classmethod
+    def _cut(cls, summary: str) -> str:
+        """Words over the limit are dropped: another turn to shorten them would cost more than they tell."""
+        words = summary.split()
+        return summary if len(words) <= SUMMARY_WORDS else f"{' '.join(words[:SUMMARY_WORDS])} …"
+
+
+class ClaimCheck(Record):
+    """Whether the observations that a claim names hold it."""
+
+    claim: str
+    observations: tuple[str, ...]
+    holds: bool
+    problem: str = ""
+
+
+class Grade(Record):
+    """A grader's verdict on a hypothesis, 1 to 5."""
+
+    grader: str = ""
+    score: float = Field(ge=1, le=5, allow_inf_nan=False)
+    reasoning: str
+    details: dict[str, Any] = Field(default_factory=dict)
