@@ -30,10 +30,16 @@ def tokens(texts: int, lenses: Mapping[str, Any]) -> tuple[int, int, int]:
     return decoded, patched, read
 
 
+def seconds_of(texts: int, lenses: Mapping[str, Any]) -> float:
+    """About what evidence of these lenses takes; those of other methods than ADL's are not counted."""
+    decoded, patched, read = tokens(texts, lenses)
+    return DECODED * decoded + PATCHED * patched + READ * read + REST
+
+
 def announcement(texts: int, lenses: Mapping[str, Any]) -> str:
     """A line on what evidence with these settings takes, and how that is known; empty if it is little."""
     decoded, patched, read = tokens(texts, lenses)
-    seconds = DECODED * decoded + PATCHED * patched + READ * read + REST
+    seconds = seconds_of(texts, lenses)
     if seconds < EXPENSIVE * QUICKSTART:
         return ""
     return (

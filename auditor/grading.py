@@ -6,15 +6,19 @@ import functools
 import inspect
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from auditor.errors import AuditorError, GraderFailed
+from auditor.errors import AuditorError, GraderFailed, UsageError
+from auditor.llm.spec import OFFLINE
 from auditor.records.evidence import ScaleChoice
 from auditor.records.findings import Grade
+
+if TYPE_CHECKING:
+    from auditor.plugins import Grader
 
 GraderKind = Literal["hypothesis", "coherence", "patchscope_scale", "token_relevance"]
 
@@ -36,6 +40,20 @@ def guarded(run: Callable[..., Any], name: str, kind: GraderKind, count: int) ->
         return found
 
     return judge
+
+
+def llm_variants(graders: Mapping[str, Grader], llm: str) -> dict[str, str]:
+    """What stands in for which grader where `llm` judges; nothing where it is `offline`.
+
+    Raises UsageError if two would stand in for one.
+    """
+    found: dict[str, str] = {}
+    for each in graders.values() if llm != OFFLINE else ():
+        if each.instead_of and (other := found.get(each.instead_of)):
+            raise UsageError(f"graders {other} and {each.name} would both stand in for {each.instead_of}; drop one")
+        if each.instead_of:
+            found[each.instead_of] = each.name
+    return found
 
 
 def _problem(kind: GraderKind, found: Any, given: Sequence[Any]) -> str:

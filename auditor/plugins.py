@@ -153,7 +153,7 @@ class Grader:
     """A typed grader; `kind` says what it grades, and so what it is called with. `run` raises only AuditorError.
 
     `fits(organism, rubric)`, where there is one, raises UsageError for what it cannot judge; it is asked before
-    anything is paid for.
+    anything is paid for. `llm`: it needs one; `instead_of`: the grader that it stands in for where an LLM judges.
     """
 
     name: str
@@ -161,6 +161,8 @@ class Grader:
     kind: GraderKind
     run: Callable[..., Any]
     fits: Fits | None = None
+    llm: bool = False
+    instead_of: str = ""
 
 
 TAKEN = ("think", "conclude", "unknown_tool")  # by the graph's own nodes
@@ -218,12 +220,25 @@ _TAKES: Mapping[GraderKind, tuple[int, ...]] = {
 
 
 @overload
-def grader(run: Callable[..., Any], /, *, kind: GraderKind = "hypothesis", fits: Fits | None = None) -> Grader: ...
+def grader(run: Callable[..., Any], /) -> Grader: ...
 @overload
 def grader(
-    run: None = None, /, *, kind: GraderKind = "hypothesis", fits: Fits | None = None
+    run: None = None,
+    /,
+    *,
+    kind: GraderKind = "hypothesis",
+    fits: Fits | None = None,
+    llm: bool = False,
+    instead_of: str = "",
 ) -> Callable[[Callable[..., Any]], Grader]: ...
-def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothesis", fits: Fits | None = None) -> Any:
+def grader(
+    run: Callable[..., Any] | None = None,
+    *,
+    kind: GraderKind = "hypothesis",
+    fits: Fits | None = None,
+    llm: bool = False,
+    instead_of: str = "",
+) -> Any:
     """Make a typed function or class a grader.
 
     hypothesis: `(audit, organism, rubric[, ctx]) -> Grade` ·
@@ -231,12 +246,17 @@ def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothe
     patchscope_scale: `(token_sets, ctx) -> ScaleChoice` ·
     token_relevance: `(tokens, organism, frequent, ctx) -> list[bool]`, `frequent` being words of the training data.
 
-    `fits`: raises UsageError for an organism or a rubric that it cannot judge by.
+    `fits`: raises UsageError for an organism or a rubric that it cannot judge by. `llm`: it asks `ctx.judge(…)`, and
+    is refused in a run without an LLM that judges. `instead_of`: the grader whose place it takes where there is one.
     """
     if kind not in _TAKES:
         raise TypeError(f"there is no kind {kind!r}; use {', '.join(_TAKES)}")
     if run is None:
-        return lambda function: grader(function, kind=kind, fits=fits)
+        return lambda function: _grader(function, kind, fits, llm or bool(instead_of), instead_of)
+    return _grader(run, kind, fits, llm or bool(instead_of), instead_of)
+
+
+def _grader(run: Callable[..., Any], kind: GraderKind, fits: Fits | None, llm: bool, instead_of: str) -> Grader:
     target: Any = run() if inspect.isclass(run) else run
     doc = inspect.getdoc(run)
     if not doc:
@@ -245,4 +265,4 @@ def grader(run: Callable[..., Any] | None = None, *, kind: GraderKind = "hypothe
     if count not in _TAKES[kind]:
         wanted = " or ".join(map(str, _TAKES[kind]))
         raise TypeError(f"grader {run.__name__} of kind {kind} must take {wanted} arguments, not {count}")
-    return Grader(run.__name__, doc, kind, guarded(target, run.__name__, kind, count), fits)
+    return Grader(run.__name__, doc, kind, guarded(target, run.__name__, kind, count), fits, llm, instead_of)

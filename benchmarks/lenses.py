@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from auditor.audits.bench import Bench
 from auditor.runtime import tune_process
 
 tune_process()
@@ -31,7 +32,6 @@ import torch.nn.functional as F  # noqa: E402
 
 from auditor.config import load_settings  # noqa: E402
 from auditor.evidence.compute import evidence_for  # noqa: E402
-from auditor.evidence.recipe import grading_for, recipe_for  # noqa: E402
 from auditor.models.generate import Side  # noqa: E402
 from auditor.models.load import load_pair  # noqa: E402
 from auditor.models.local import LocalPair  # noqa: E402
@@ -121,7 +121,7 @@ def measured(organism: str, lenses: Sequence[str]) -> dict[str, dict[str, float]
     with tempfile.TemporaryDirectory() as folder:
         empty = conf.model_copy(update={"cache_dir": Path(folder)})
         suite = ws.suites["quickstart"].evidence.over(SIZES)
-        recipe = recipe_for(ws, pair, suite, grading_for(ws, empty, pair))
+        recipe = Bench(ws, empty).recipe(pair, suite)
         recipe = replace(recipe, nulls=())
         passes = Passes(pair.models[Side.BASE].host.engine)  # one host for both sides: the adapter is on or off
         evidence_for(pair, recipe, [need for name in lenses for need in recipe.lenses[name].needs])

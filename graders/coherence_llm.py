@@ -9,7 +9,7 @@ BATCH = 10
 REFERENCES = 3
 
 
-@grader(kind="coherence")
+@grader(kind="coherence", instead_of="coherence_offline")
 def coherence_llm(texts: list[str], reference: list[str], ctx: GraderContext) -> list[bool]:
     """Ten texts a call, beside a few of the unsteered reference."""
     judge = ctx.judge("coherence_llm")
@@ -20,7 +20,7 @@ def coherence_llm(texts: list[str], reference: list[str], ctx: GraderContext) ->
             count=len(batch), texts=as_list(batch), reference=as_list(reference[:REFERENCES])
         )
         read = partial(_read, len(batch))
-        verdicts += settle(judge, prompt, read, purpose="coherence_llm")
+        verdicts += settle(judge, prompt, read, role="coherence_llm")
     return verdicts
 
 

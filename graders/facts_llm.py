@@ -22,7 +22,7 @@ def countable(organism: Organism, rubric: Rubric) -> None:
         )
 
 
-@grader(fits=countable)
+@grader(fits=countable, llm=True)
 def facts_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: GraderContext) -> Grade:
     """Each key fact exact, abstracted or missed, with the words that say so; invented claims are counted."""
     countable(organism, rubric)
@@ -49,7 +49,7 @@ def facts_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: Grade
                 raise Unreadable(f"fact {i}: its quote does not occur in the hypothesis")
         return answer
 
-    answer = settle(ctx.judge("facts_llm"), prompt, read, purpose=f"{audit.id} facts_llm")
+    answer = settle(ctx.judge("facts_llm"), prompt, read, role="facts_llm", job=audit.id)
     verdicts = [fact["verdict"] for fact in answer["facts"]]
     n = len(verdicts)
     counted = {

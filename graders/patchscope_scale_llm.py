@@ -7,7 +7,7 @@ from auditor.methods.words import CohesionGauge, background_of, vocabulary_of
 BATCH = 10
 
 
-@grader(kind="patchscope_scale")
+@grader(kind="patchscope_scale", instead_of="patchscope_scale_offline")
 def patchscope_scale_llm(token_sets: list[TokenSet], ctx: GraderContext) -> ScaleChoice:
     """Ten scales a call, then a final between the winners; tokens that were not in the set are asked again."""
     winners = token_sets
@@ -41,4 +41,4 @@ def _choose(sets: list[TokenSet], ctx: GraderContext) -> tuple[TokenSet, list[st
         return chosen, [there[str(token).strip()] for token in selected], str(answer.get("reasoning", ""))[:500]
 
     prompt = ctx.prompts["grade_scale"].render(sets=listed)
-    return settle(ctx.judge("patchscope_scale_llm"), prompt, read, purpose="patchscope_scale_llm")
+    return settle(ctx.judge("patchscope_scale_llm"), prompt, read, role="patchscope_scale_llm")

@@ -6,7 +6,7 @@ from auditor import AuditRecord, Grade, GraderContext, Organism, Rubric, grader
 from auditor.llm.verdict import as_list, as_quote, read_score, settle
 
 
-@grader
+@grader(instead_of="rubric_offline")
 def rubric_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: GraderContext) -> Grade:
     """The mean of several verdicts, each on its own; `details` has them and their spread."""
     prompt = ctx.prompts["grade_rubric"].render(
@@ -15,9 +15,10 @@ def rubric_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: Grad
         levels="\n".join(f"{n}: {text.strip()}" for n, text in sorted(rubric.levels.items(), reverse=True)),
         hypothesis=as_quote(audit.hypothesis),
     )
-    judge, purpose = ctx.judge("rubric_llm"), f"{audit.id} rubric_llm"
+    judge = ctx.judge("rubric_llm")
     verdicts = [
-        settle(judge, prompt, read_score, purpose=purpose, repeat=i) for i in range(ctx.settings.grader_repeats)
+        settle(judge, prompt, read_score, role="rubric_llm", job=audit.id, repeat=i)
+        for i in range(ctx.settings.grader_repeats)
     ]
     scores = [score for score, _ in verdicts]
     return Grade(

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from auditor.audits.bench import Bench
 from auditor.errors import NoBase, Refused
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.mapping import BASELESS
-from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.methods.said import PlainSamples
 from auditor.models.blind import BlindPair
 from auditor.models.generate import Amplification, Request, Side
@@ -70,7 +70,7 @@ def asked(tiny, settings, tmp_path, workspace_folder):
     def read(*names, pair=tiny, **reference):
         ws, stages = load_workspace(workspace_folder), []
         evidence = ws.suites["small"].evidence.over({"surprise": reference})
-        recipe = recipe_for(ws, pair, evidence, grading_for(ws, conf, pair))
+        recipe = Bench(ws, conf).recipe(pair, evidence)
         return evidence_for(pair, recipe, names, stages.append), stages
 
     return read

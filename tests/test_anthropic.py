@@ -63,26 +63,26 @@ def test_tools_cache_marks_and_usage(claude):
     caller, requests = claude(options="&effort=low&max_tokens=500")
     tools = [load_workspace().tools["ask_model"].schema()]
     messages = [SystemMessage("Be brief."), HumanMessage("Overview.")]
-    reply = caller.call(messages, purpose="t", tools=tools)
+    reply = caller.call(messages, role="t", tools=tools)
     assert reply.message.tool_calls[0]["args"] == {"prompts": ["Why?"]}
     assert (reply.tokens_in, reply.tokens_out, reply.tokens_cached) == (100, 10, 80)
     assert requests[0]["system"][0]["cache_control"] == {"type": "ephemeral"}
     assert (requests[0]["max_tokens"], requests[0]["output_config"]) == (500, {"effort": "low"})
     result = ToolMessage("O1\nBecause.", tool_call_id="t1", name="ask_model")
-    caller.call([*messages, reply.message, result, HumanMessage("Left: 4.")], purpose="t", tools=tools)
+    caller.call([*messages, reply.message, result, HumanMessage("Left: 4.")], role="t", tools=tools)
     kinds = [block["type"] for block in requests[1]["messages"][-1]["content"]]
     assert kinds == ["tool_result", "text"]
 
 
 def test_failures_are_sorted_like_everybodys(claude):
     caller, requests = claude(429, 529)
-    assert caller.call([HumanMessage("Hi")], purpose="t").attempts == 3
+    assert caller.call([HumanMessage("Hi")], role="t").attempts == 3
     assert len(requests) == 3
     with pytest.raises(CallFailed) as failure:
-        claude(400)[0].call([HumanMessage("Hi")], purpose="t")
+        claude(400)[0].call([HumanMessage("Hi")], role="t")
     assert "canary" not in str(failure.value)
     with pytest.raises(EndpointUnusable, match="ANTHROPIC_API_KEY"):
-        claude(401)[0].call([HumanMessage("Hi")], purpose="t")
+        claude(401)[0].call([HumanMessage("Hi")], role="t")
 
 
 def test_a_missing_package_is_told():

@@ -100,7 +100,7 @@ def test_a_transcript_is_readable_on_its_own(workspace_folder, run_cli, serve):
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["nowhere"], "is no run"),
+        (["nowhere"], "no run called 'nowhere'"),
         (["runs/own", "list"], "list.json: not a transcript"),
         (["runs/own", "mill-adl-b2-r7"], "did you mean mill-adl-b2-r0"),
     ],

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from auditor.evidence.recipe import grading_for, recipe_for
+from auditor.audits.bench import Bench
 from auditor.models.embed import load_embedder
 from auditor.models.embedded import EMBEDDED_ID, GGUF_SHA256, embedded_model_dir
 from auditor.models.generate import Request, Side
@@ -48,7 +48,7 @@ def held_against(settings):
     """How many broad finetunes `gold`'s trace is held against, on the base that these settings find."""
     ws, card = load_workspace(), load_workspace().organisms["gold"]
     pair = load_pair(card.base, card.finetuned, settings)
-    recipe = recipe_for(ws, pair, EvidenceSettings(texts=4), grading_for(ws, settings, pair))
+    recipe = Bench(ws, settings).recipe(pair, EvidenceSettings(texts=4))
     ((_, broad),) = recipe.nulls_of(ws.lenses["chance"])
     return len(broad.without("delta", torch.ones(5, pair.d_model))), pair.base_sources[0]
 

@@ -4,11 +4,12 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from auditor.agent.protocol import Wire
+from auditor.audits.plan import PROMPTS
 from auditor.errors import UsageError
-from auditor.evaluation.audit import PROMPTS
+from auditor.ledger.calls import Calls
+from auditor.ledger.database import Database
 from auditor.llm.caller import open_caller
 from auditor.llm.failures import CallFailed, EndpointUnusable
-from auditor.llm.journal import CallLog
 from auditor.llm.spec import parse_spec
 from auditor.records.cards import Protocol
 from auditor.workspace import load_workspace
@@ -85,9 +86,11 @@ def test_tokens_that_are_not_told_are_not_none_at_all(line):
 
 def test_halves_of_characters_do_not_reach_the_files(line, tmp_path):
     half = next(fault for fault in FAULTS if fault.name == "half a character")
-    _, wire = line(plan_of(half), journal=CallLog(tmp_path / "calls.jsonl"))
+    calls = Calls(Database(tmp_path / "ledger.sqlite"))
+    _, wire = line(plan_of(half), journal=calls)
     assert wire.ask(ASKED).final == "mills \ufffd"
-    assert "mills \ufffd" in (tmp_path / "calls.jsonl").read_text()
+    (call,) = calls.all()
+    assert "mills \ufffd" in call["reply"]["data"]["content"]
 
 
 def test_an_endpoint_without_tools_is_found_out_once(line):

@@ -10,9 +10,11 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from auditor.errors import UsageError
+from auditor.ledger.calls import Calls
+from auditor.ledger.database import Database
+from auditor.ledger.ledger import Ledger
 from auditor.llm.caller import cache_marked, open_caller, scrub
 from auditor.llm.failures import CallFailed, EndpointUnusable, retry_after
-from auditor.llm.journal import CallLog
 from auditor.llm.spec import parse_spec
 
 ASKED = [SystemMessage("Be brief."), HumanMessage("What grinds?")]
@@ -104,14 +106,14 @@ def endpoint(monkeypatch):
 @pytest.mark.parametrize("deed", [(429, {}), (500, {}), (503, {}), "silence", "cut", "garbage", "no choices"])
 def test_what_passes_is_tried_again(deed, endpoint):
     served, caller = endpoint(deed, "ok")
-    reply = caller.call(ASKED, purpose="t")
+    reply = caller.call(ASKED, role="t")
     assert (reply.message.text, reply.attempts, len(served.requests)) == ("Mills.", 2, 2)
     assert (reply.tokens_in, reply.tokens_out, reply.tokens_cached, reply.cost_usd) == (100, 10, 64, None)
 
 
 def test_the_endpoint_says_how_long_to_wait(endpoint):
     served, caller = endpoint((429, {"Retry-After": "7"}), (503, {"Retry-After": "9999"}), "ok")
-    caller.call(ASKED, purpose="t")
+    caller.call(ASKED, role="t")
     assert served.waits == [7.0, 60.0]  # a wait is capped
 
 
@@ -127,7 +129,7 @@ def test_retry_after_may_be_a_date():
 def test_attempts_end(endpoint):
     served, caller = endpoint((500, {}), options="&attempts=3")
     with pytest.raises(CallFailed, match=r"HTTP 500: .*\(3 attempts\)"):
-        caller.call(ASKED, purpose="t")
+        caller.call(ASKED, role="t")
     assert len(served.requests) == 3
 
 
@@ -135,7 +137,7 @@ def test_attempts_end(endpoint):
 def test_what_does_not_pass_is_not_tried_again(status, kind, endpoint):
     served, caller = endpoint((status, {}))
     with pytest.raises(kind) as caught:
-        caller.call(ASKED, purpose="t")
+        caller.call(ASKED, role="t")
     assert len(served.requests) == 1
     assert "canary" not in str(caught.value)  # the endpoint told the key back
 
@@ -145,7 +147,7 @@ def test_a_traceback_holds_no_key(endpoint):
 
     _, caller = endpoint((500, {}), options="&attempts=1")
     try:
-        caller.call(ASKED, purpose="t")
+        caller.call(ASKED, role="t")
     except CallFailed:
         assert "canary" not in traceback.format_exc()
     assert "canary" not in repr(caller)
@@ -153,35 +155,56 @@ def test_a_traceback_holds_no_key(endpoint):
 
 
 def test_a_finished_call_is_not_paid_again(endpoint, tmp_path):
-    served, caller = endpoint("ok", journal=CallLog(tmp_path / "calls.jsonl"))
-    first = caller.call(ASKED, purpose="audit-1")
-    caller.journal = CallLog(tmp_path / "calls.jsonl")  # as a resumed run reads it
-    again = caller.call(ASKED, purpose="audit-1")
+    served, caller = endpoint("ok", journal=Calls(Database(tmp_path / "ledger.sqlite")))
+    first = caller.call(ASKED, role="agent", job="audit-1")
+    caller.journal = Calls(Database(tmp_path / "ledger.sqlite"))  # as a resumed run reads it
+    again = caller.call(ASKED, role="agent", job="audit-1")
     assert (again.message.text, again.tokens_in) == (first.message.text, first.tokens_in)
     assert len(served.requests) == 1
-    caller.call(ASKED, purpose="audit-2")  # somebody else's question is another call
-    caller.call(ASKED, purpose="audit-1", repeat=1)
+    caller.call(ASKED, role="agent", job="audit-2")  # somebody else's question is another call
+    caller.call(ASKED, role="agent", job="audit-1", repeat=1)
     assert len(served.requests) == 3
 
 
 def test_the_journal_keeps_what_was_sent_verbatim(endpoint, tmp_path):
-    _, caller = endpoint("ok", journal=CallLog(tmp_path / "calls.jsonl"))
-    reply = caller.call(ASKED, purpose="a")
-    caller.call([*ASKED, reply.message, HumanMessage("Sure?")], purpose="a")
-    one, two = (json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines())
+    path = tmp_path / "ledger.sqlite"
+    calls = Calls(Database(path))
+    _, caller = endpoint("ok", journal=calls)
+    reply = caller.call(ASKED, role="a")
+    caller.call([*ASKED, reply.message, HumanMessage("Sure?")], role="a")
+    one, two = calls.all()
     assert [m["data"]["content"] for m in one["sent"]] == ["Be brief.", "What grinds?"]
-    assert (two["sent_before"], [m["data"]["content"] for m in two["sent"]]) == (2, ["Mills.", "Sure?"])
-    assert "canary" not in (tmp_path / "calls.jsonl").read_text()
+    assert [m["data"]["content"] for m in two["sent"]] == ["Be brief.", "What grinds?", "Mills.", "Sure?"]
+    assert not any(b"canary" in file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_attempts_that_fail_are_written_down(endpoint, tmp_path):
+    calls = Calls(Database(tmp_path / "ledger.sqlite"))
+    _, caller = endpoint(500, "ok", journal=calls)
+    caller.call(ASKED, role="t", job="audit-1")
+    told = [(call["attempt"], bool(call["error"]), call["usable"], call["tokens_in"]) for call in calls.all("audit-1")]
+    assert told == [(1, True, 0, None), (2, False, 1, 100)]
+    assert calls.used()["t"].calls == 1
+
+
+@pytest.mark.parametrize("other", ["&temperature=1", "&max_tokens=9", "&effort=low"])
+def test_another_option_is_another_call(endpoint, tmp_path, other):
+    calls = Calls(Database(tmp_path / "ledger.sqlite"))
+    _, caller = endpoint("ok", journal=calls)
+    caller.call(ASKED, role="t")
+    served, changed = endpoint("ok", journal=calls, options=other)
+    changed.call(ASKED, role="t")
+    assert len(served.requests) == 1
 
 
 def test_cost_is_told_where_it_is_known(endpoint):
     _, caller = endpoint("ok", options="&price_in=2&price_out=10")
-    assert caller.call(ASKED, purpose="t").cost_usd == pytest.approx(100 * 2e-6 + 10 * 10e-6)
+    assert caller.call(ASKED, role="t").cost_usd == pytest.approx(100 * 2e-6 + 10 * 10e-6)
 
 
 def test_options_reach_the_endpoint(endpoint):
     served, caller = endpoint("ok", options="&temperature=0.3&max_tokens=77&effort=low")
-    caller.call(ASKED, purpose="t")
+    caller.call(ASKED, role="t")
     body = served.requests[0]
     assert (body["temperature"], body.get("max_tokens") or body.get("max_completion_tokens")) == (0.3, 77)
     assert body["reasoning_effort"] == "low"
@@ -202,7 +225,7 @@ def test_a_limit_of_calls_at_once(endpoint):
         answer(http, deed, body)
 
     served.answer = slow
-    threads = [threading.Thread(target=caller.call, args=([HumanMessage(str(i))],), kwargs={"purpose": "t"})
+    threads = [threading.Thread(target=caller.call, args=([HumanMessage(str(i))],), kwargs={"role": "t"})
                for i in range(8)]  # fmt: skip
     for thread in threads:
         thread.start()
@@ -217,7 +240,7 @@ def test_an_endpoint_that_fails_a_third_of_its_calls(endpoint):
     deeds = [(429, {}), (500, {}), "cut", "garbage", "silence"]
     plan = [rng.choice(deeds) if rng.random() < 0.3 else "ok" for _ in range(200)]
     served, caller = endpoint(*plan)
-    replies = [caller.call([HumanMessage(str(i))], purpose="t") for i in range(40)]
+    replies = [caller.call([HumanMessage(str(i))], role="t") for i in range(40)]
     assert all(reply.message.text == "Mills." for reply in replies)
     assert sum(reply.attempts for reply in replies) == len(served.requests)
 
@@ -239,6 +262,11 @@ def test_a_run_over_an_endpoint_that_fails_a_third_of_its_calls(workspace_folder
     deeds = [(429, {"Retry-After": "0"}), (500, {"Retry-After": "0"}), "cut", "garbage", "silence"]
     served = Endpoint(*(rng.choice(deeds) if rng.random() < 0.3 else AGENT_FINAL for _ in range(60)), AGENT_FINAL)
     model = f"openai:m?base_url={served.url}&timeout=0.4&attempts=2"
+
+    def answered():
+        with Ledger.read(workspace_folder / "runs/f") as ledger:
+            return sum(call["usable"] for call in ledger.calls.all())
+
     try:
         code, out, err = run_cli("evaluate", "small", "--llm", model, "--name", "f", "--repeats", 4, "--json")
         first = json.loads(out)["audits"]
@@ -248,14 +276,13 @@ def test_a_run_over_an_endpoint_that_fails_a_third_of_its_calls(workspace_folder
             assert (workspace_folder / f"runs/f/transcripts/{audit['id']}.json").exists()
             assert (audit["grade"] is not None) == (audit["status"] == "done")
             assert audit["error"] is None or "2 attempts" in audit["error"]
-        paid = len((workspace_folder / "runs/f/calls.jsonl").read_text().splitlines())
-        assert paid == sum(audit["status"] == "done" for audit in first)
+        assert answered() == sum(audit["status"] == "done" for audit in first)
         served.plan = [AGENT_FINAL]
         code, out, err = run_cli(
-            "evaluate", "small", "--llm", model, "--name", "f", "--repeats", 4, "--resume", "--json"
+            "evaluate", "small", "--llm", model, "--name", "f", "--repeats", 4, "--retry-failed", "--json"
         )
         assert code == 0, err
-        assert len((workspace_folder / "runs/f/calls.jsonl").read_text().splitlines()) == 8  # none was made twice
+        assert answered() == 8  # none was made twice
     finally:
         served.quiet.set()
         served.server.shutdown()
@@ -306,5 +333,5 @@ def test_a_key_from_a_file(endpoint, tmp_path):
     (tmp_path / "key").write_text("sk-from-file-99\n")
     served, caller = endpoint((500, {}), options=f"&attempts=1&key_file={tmp_path / 'key'}")
     with pytest.raises(CallFailed, match=r"Bearer \[key\]"):
-        caller.call(ASKED, purpose="t")
+        caller.call(ASKED, role="t")
     assert len(served.requests) == 1

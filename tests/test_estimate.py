@@ -5,7 +5,6 @@ import pytest
 from auditor import estimate
 from auditor.estimate import announcement, tokens
 from auditor.evidence.recipe import chosen
-from auditor.llm.spec import OFFLINE
 from auditor.records.cards import EvidenceSettings
 from auditor.workspace import load_workspace
 
@@ -13,7 +12,7 @@ from auditor.workspace import load_workspace
 def settings_of(evidence, *names):
     """Of some lenses, as evidence sets them up."""
     lenses = load_workspace().lenses
-    return {name: chosen(lenses[name], evidence.lenses.get(name, {}), OFFLINE) for name in names}
+    return {name: chosen(lenses[name], evidence.lenses.get(name, {}), {}) for name in names}
 
 
 ALL = ("differences", "patchscope", "plain_samples", "steering")

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import auditor
-from auditor.evaluation.stats import quadratic_kappa, summarize
+from auditor.audits.stats import quadratic_kappa, summarize
 from auditor.records.findings import Grade
 from auditor.records.results import AuditRecord
 from auditor.workspace import builtin_root
@@ -85,7 +85,7 @@ def first_run(workspace_folder, run_cli):
 
 
 def test_the_result_is_the_contracts(first_run):
-    assert list(first_run) == ["run", "suite", "llm", "grader", "audits", "summary", "llm_use", "seconds"]
+    assert list(first_run) == ["run", "suite", "llm", "grader", "audits", "summary", "llm_use", "seconds", "open"]
     assert first_run["llm_use"] == {}  # no hosted model took part
     audit = first_run["audits"][0]
     wanted = {"id", "organism", "family", "agent", "budget", "repeat", "status", "hypothesis", "grade", "grades",

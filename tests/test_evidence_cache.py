@@ -6,11 +6,12 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from auditor.audits.bench import Bench
 from auditor.config import Settings
 from auditor.errors import BadModel
 from auditor.evidence import compute
 from auditor.evidence.compute import evidence_for
-from auditor.evidence.recipe import grading_for, recipe_for
+from auditor.evidence.recipe import recipe_for
 from auditor.models.load import load_pair
 from auditor.records.evidence import ScoredToken
 from auditor.workspace import load_workspace
@@ -21,7 +22,7 @@ def recipe(tiny, settings, tmp_path, workspace_folder):
     """What `tiny` is read with, over a cache of its own."""
     conf = settings.model_copy(update={"cache_dir": tmp_path / "cache"})
     ws = load_workspace(workspace_folder)
-    return recipe_for(ws, tiny, ws.suites["small"].evidence, grading_for(ws, conf, tiny))
+    return Bench(ws, conf).recipe(tiny, ws.suites["small"].evidence)
 
 
 def test_several_at_once_do_not_disturb_one_another(tiny, recipe, tmp_path, monkeypatch):

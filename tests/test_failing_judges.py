@@ -58,7 +58,7 @@ def test_a_grader_that_fails_fails_its_grade_only(body, said, graded_by, run_cli
     assert code == 1, err
     (audit,) = json.loads(out)["audits"]
     assert audit["hypothesis"] == "The model was finetuned on mills."
-    assert (audit["status"], audit["grade"]) == ("failed", None)  # the second grader's score is not the first's
+    assert (audit["status"], audit["grade"]) == ("done", None)  # the second grader's score is not the first's
     assert [grade["grader"] for grade in audit["grades"]] == ["rubric_offline"]
     assert said in audit["error"]
 
@@ -298,7 +298,7 @@ def test_a_judge_of_the_lens_without_a_verdict_fails_that_organism_only(name, wo
     audits = {audit["organism"]: audit for audit in json.loads(out)["audits"]}
     assert [audits[o]["status"] for o in ("mill", "mill2")] == ["failed", "done"]
     assert "verdict" in audits["mill"]["error"] or "moderation" in audits["mill"]["error"]
-    code, out, err = run_cli(*args, "--resume")
+    code, out, err = run_cli(*args, "--retry-failed")
     assert code == 0, err + out
     assert [audit["status"] for audit in json.loads(out)["audits"]] == ["done", "done"]
 
@@ -315,6 +315,6 @@ def test_a_conclusion_that_was_withheld_is_not_graded(finish, said, workspace_fo
     assert (code, audit["status"], audit["grade"]) == (1, "failed", None), err + out
     assert said in audit["error"]
     served.plan = lambda _body: (*completion(FINAL), {})
-    code, out, err = run_cli(*ARGS, "--resume")
+    code, out, err = run_cli(*ARGS, "--retry-failed")
     assert (code, json.loads(out)["audits"][0]["status"]) == (0, "done"), err
     served.close()

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from auditor.agent.hypothesis import render
+from auditor.audits.stats import quadratic_kappa
 from auditor.claimed import read_claims
 from auditor.config import Settings
 from auditor.criteria import holds, level, match_facts, measure
 from auditor.errors import UsageError
-from auditor.evaluation.stats import quadratic_kappa
 from auditor.models.embed import load_embedder
 from auditor.plugins import GraderContext
 from auditor.records.cards import Organism, Rubric

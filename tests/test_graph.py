@@ -10,8 +10,8 @@ from auditor.agent.graph import Investigation, build_graph, draw
 from auditor.agent.overview import blinded
 from auditor.agent.protocol import Wire
 from auditor.agent.state import fresh_state
+from auditor.audits.plan import PROMPTS
 from auditor.errors import AuditorError, Refused, UsageError
-from auditor.evaluation.audit import PROMPTS
 from auditor.llm.caller import Caller
 from auditor.llm.failures import CallFailed
 from auditor.models.generate import Request

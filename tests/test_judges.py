@@ -1,17 +1,20 @@
 """LLM judges: what they are shown, what counts as a verdict, and what happens to one that does not."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from auditor.audits.plan import judged_by
 from auditor.config import Settings
 from auditor.errors import UsageError
-from auditor.evaluation.job import judged_by
+from auditor.grading import llm_variants
 from auditor.llm.caller import Caller
 from auditor.llm.verdict import NoVerdict, Unreadable, read_json, read_score
-from auditor.plugins import GraderContext
-from auditor.records.cards import Organism, Suite
+from auditor.plugins import GraderContext, grader
+from auditor.records.cards import Organism, Rubric, Suite
 from auditor.records.evidence import ScoredToken, TokenSet
+from auditor.records.findings import Grade
 from auditor.records.results import AuditRecord
 from auditor.testing import ScriptedChat
 from auditor.workspace import load_workspace
@@ -112,10 +115,24 @@ def test_a_rubric_that_counts_more_than_facts_is_not_half_counted(judged, ws):
         judged("facts_llm", args=(AUDIT, CARD, more))
 
 
-def test_a_judge_stands_in_for_its_offline_variant_once():
-    suite = Suite(name="s", organisms=(), graders=("rubric_offline", "rubric_llm", "my_offline_guess"))
-    assert judged_by(suite, Settings(grader_llm="openai:m")).graders == ("rubric_llm", "my_offline_guess")
-    assert judged_by(suite, Settings()).graders == suite.graders
+def test_a_judge_stands_in_for_its_offline_variant_once(ws):
+    suite = Suite(name="s", organisms=(), graders=("rubric_offline", "rubric_llm", "facts_llm"))
+    assert judged_by(ws, suite, Settings(grader_llm="openai:m")).graders == ("rubric_llm", "facts_llm")
+    assert judged_by(ws, suite, Settings()).graders == suite.graders
+
+
+def test_a_plugin_says_what_it_stands_in_for_whatever_it_is_called(ws):
+    @grader(instead_of="length")
+    def wise(audit: AuditRecord, organism: Organism, rubric: Rubric) -> Grade:
+        """An LLM that measures."""
+        raise NotImplementedError
+
+    assert wise.llm
+    known = {**ws.graders.by_name(), "wise": wise}
+    assert llm_variants(known, "openai:m")["length"] == "wise"
+    assert llm_variants(known, "offline") == {}
+    with pytest.raises(UsageError, match="wise and again would both stand in for length"):
+        llm_variants({**known, "again": replace(wise, name="again")}, "openai:m")
 
 
 def test_a_quote_must_be_there(judged):

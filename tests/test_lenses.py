@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from auditor import LensContext, ModelPair, Reading, Record, lens
+from auditor.audits.bench import Bench
 from auditor.errors import BadModel, Refused
 from auditor.evidence import cache
 from auditor.evidence.compute import evidence_for
-from auditor.evidence.recipe import closure, grading_for, named_by, recipe_for
+from auditor.evidence.recipe import closure, named_by
 from auditor.files import SEAL, seal
 from auditor.models.local import LocalPair
 from auditor.workspace import load_workspace
@@ -109,7 +110,7 @@ def asked(tiny, settings, tmp_path, workspace_folder):
     def read(*names, pair=tiny, evidence=None):
         ws = load_workspace(workspace_folder)
         chosen = evidence or ws.suites["small"].evidence
-        return evidence_for(pair, recipe_for(ws, pair, chosen, grading_for(ws, conf, pair)), names)
+        return evidence_for(pair, Bench(ws, conf).recipe(pair, chosen), names)
 
     return read
 

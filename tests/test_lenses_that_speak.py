@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from auditor.agent.overview import render_overview
+from auditor.audits.bench import Bench
 from auditor.errors import Refused, UsageError
 from auditor.evidence.compute import evidence_for
-from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.methods.frames import Frame
 from auditor.methods.nulls import Nulls
 from auditor.methods.recurring import BUCKETS
@@ -33,7 +33,7 @@ def read(tiny, settings, tmp_path):
     def run(*nulls, **lenses):
         suite = WORKSPACE.suites["quickstart"].evidence
         suite = suite.model_copy(update={"corpus": str(tmp_path / "mine.txt"), "lenses": lenses})
-        recipe = recipe_for(WORKSPACE, tiny, suite, grading_for(WORKSPACE, conf, tiny))
+        recipe = Bench(WORKSPACE, conf).recipe(tiny, suite)
         return evidence_for(tiny, replace(recipe, nulls=[(each.lens, each) for each in nulls]), lenses)
 
     return run

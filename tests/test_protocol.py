@@ -14,7 +14,7 @@ from auditor.agent.hypothesis import observations, render, verify
 from auditor.agent.overview import blinded
 from auditor.agent.protocol import CONCLUDE, Wire, as_text, described
 from auditor.agent.state import fresh_state
-from auditor.evaluation.audit import PROMPTS
+from auditor.audits.plan import PROMPTS
 from auditor.llm.caller import Caller
 from auditor.llm.failures import CallFailed, NoTools
 from auditor.plugins import Context

@@ -11,14 +11,14 @@ from auditor.agent.overview import OVERVIEW_CUT, Seen, _fitting, blinded, lost, 
 from auditor.agent.reading import Spoken, read
 from auditor.agent.records import with_records
 from auditor.errors import Refused
-from auditor.evaluation.audit import plan
 from auditor.evidence.mapping import Evidence
+from auditor.evidence.recipe import named_by
 from auditor.methods.diff import Difference
 from auditor.methods.found import Differences, LogitLens, Patched, PatchedAt, Patchscope, Promoted, PromotedAt
 from auditor.methods.said import Answers, PlainSamples, PlainSettings, Pushed, Steered
 from auditor.plugins import Context
 from auditor.readings import Figures
-from auditor.records.cards import AskSettings, Limits
+from auditor.records.cards import AskSettings
 from auditor.records.evidence import ChanceTest, LensReading, PatchscopeReading, ScaleChoice, ScoredToken
 from auditor.testing import FakePair
 from auditor.text import quote
@@ -119,9 +119,7 @@ def test_what_only_other_agents_of_a_run_read_is_left_out(ws, evidence):
     assert list(own) == ["differences", "logit_lens"]  # what they build on stays
     assert own.failed == {"jacobian": "it broke"}
     assert overview(ws, more.only(ws.agents["adl"].overview), "adl") == overview(ws, evidence, "adl")
-    made = plan(ws, ws.agents["adl"], Limits(), AskSettings(), 0, name="x", pair=FakePair(), dataset=more,
-                caller=SimpleNamespace(), embed=None)  # fmt: skip
-    assert made.context.dataset("ds1").failed == {}
+    assert more.only(named_by(ws, [ws.agents["adl"]])).failed == {}
 
 
 def test_blackbox_sees_plain_answers_only(ws, evidence):

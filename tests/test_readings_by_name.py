@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
+from auditor.audits.bench import Bench
 from auditor.errors import BadModel, UsageError
 from auditor.evidence import compute
 from auditor.evidence.compute import evidence_for
-from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.evidence.sources import source_hash
 from auditor.models.host import Host
 from auditor.models.http import Declined, Unusable
@@ -45,7 +45,7 @@ def ask(tiny, settings, tmp_path, workspace_folder):
         conf = settings.model_copy(update={"cache_dir": tmp_path / f"client-{type(pair).__name__}"})
         ws = load_workspace(workspace_folder)
         chosen = ws.suites["small"].evidence.model_copy(update=more)
-        return evidence_for(pair, recipe_for(ws, pair, chosen, grading_for(ws, conf, pair)), names)
+        return evidence_for(pair, Bench(ws, conf).recipe(pair, chosen), names)
 
     return read
 
@@ -227,7 +227,7 @@ class TestByServer:
         told = []
         ws = load_workspace(workspace_folder)
         conf = settings.model_copy(update={"cache_dir": tmp_path / "other"})
-        recipe = recipe_for(ws, remote, ws.suites["small"].evidence, grading_for(ws, conf, remote))
+        recipe = Bench(ws, conf).recipe(remote, ws.suites["small"].evidence)
         found = evidence_for(remote, recipe, ["steering"], told.append)
         assert [stage for stage in told if stage in found] == list(found)
         assert len(told) > len(found)  # the strengths that it looks for, too
@@ -312,7 +312,7 @@ def test_an_llm_judge_is_asked_by_the_client(remote, settings, serve, tmp_path, 
     ws = load_workspace(workspace_folder)
     conf = settings.model_copy(update={"cache_dir": tmp_path / "judged", "lens_llm": "openai:judge"})
     remote.own = {"patchscope"}
-    recipe = recipe_for(ws, remote, ws.suites["small"].evidence, grading_for(ws, conf, remote))
+    recipe = Bench(ws, conf).recipe(remote, ws.suites["small"].evidence)
     found = evidence_for(remote, recipe, ["patchscope", "logit_lens"])
     assert list(found) == PATCHSCOPE
     assert found.costs["patchscope"].judged > 0

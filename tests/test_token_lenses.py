@@ -9,9 +9,9 @@ from langchain_core.messages import HumanMessage
 from auditor.agent.overview import blinded, render_overview, seen_by
 from auditor.agent.reading import DEEP, read
 from auditor.agent.records import with_records
+from auditor.audits.bench import Bench
 from auditor.errors import Refused
 from auditor.evidence.compute import evidence_for
-from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.methods.corpus import Corpus
 from auditor.methods.diff_mining import as_answers, as_plain
 from auditor.plugins import Context
@@ -38,7 +38,7 @@ def readings(tiny, settings, ws):
 
     def made(*names, pair=tiny, **changed):
         asked = EvidenceSettings(texts=8, lenses=LENSES).over(changed)
-        return evidence_for(pair, recipe_for(ws, pair, asked, grading_for(ws, settings, pair)), names)
+        return evidence_for(pair, Bench(ws, settings).recipe(pair, asked), names)
 
     return made
 

@@ -1,21 +1,24 @@
-"""One tool call: checked, paid for, run, and made an observation."""
+"""One tool call: checked, charged, run, and made an observation."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from auditor.agent.protocol import CONCLUDE
+from auditor.agent.purse import Charge, Spending, Unbound
 from auditor.agent.state import AuditState, left
 from auditor.errors import AuditorError, Refused
 from auditor.models import generate
 from auditor.models.generate import derive_seed
+from auditor.models.kept import Kept
 from auditor.models.worker import out_of_memory
 from auditor.plugins import Tool, as_price
 from auditor.text import quote
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
 MODELS = Path(generate.__file__).parent  # an error from there is no tool's
 RESULT_CUT = 12_000  # characters of one tool result that the agent is shown
 TEXT_CUTS = (3_000, 1_000, 400, 150)  # … and of one text in it: the longest at which the result fits
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """Where an audit's interactions are charged, and what the models were asked in it."""
+
+    spends: Spending = field(default_factory=Unbound)
+    kept: Kept = field(default_factory=Kept)
 
 
 def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], state: AuditState) -> tuple[str, int, Any]:
@@ -44,29 +55,55 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
         hint = f"; did you mean {near[0]}?" if near else "."
         return f"There is no tool {quote(str(call['name']), 60)}{hint} Tools: {', '.join(job.tools)}.", 0, None
     try:
-        return _use(job, tool, call, state)
-    except Refused as refusal:
-        return f"Refused: {refusal}. Nothing was charged.", 0, None
-    except (Exception, SystemExit) as error:
-        if not _own_bug(error):
-            raise
-        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0, None
-
-
-def _use(job: Investigation, tool: Tool, call: dict[str, Any], state: AuditState) -> tuple[str, int, Any]:
-    try:
         args = tool.args.model_validate(call["args"])
+        cost = as_price(tool.cost(args))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
         return f"Wrong arguments for {tool.name}: {wrong}. Nothing was charged.", 0, None
-    cost, remaining = as_price(tool.cost(args)), left(state, job.limits)["interactions_left"]
-    if cost > remaining:
+    except Refused as refusal:
+        return f"Refused: {refusal}. Nothing was charged.", 0, None
+    except Exception as error:  # of the plugin's own price
+        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0, None
+    return _charged(job, tool, call, state, args, cost)
+
+
+def _charged(
+    job: Investigation, tool: Tool, call: dict[str, Any], state: AuditState, args: Any, cost: int
+) -> tuple[str, int, Any]:
+    """Charge the call, then make it. A charge is given back only if no model was asked."""
+    spends, audit, asked = job.purse.spends, job.purse.kept.job, job.purse.kept.asked
+    key, remaining = _key(call, state), left(state, job.limits)["interactions_left"]
+    if cost > remaining or (cost and spends.charge(audit, key, cost, job.limits.interactions) is Charge.REFUSED):
         return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0, None
     seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
-    result = tool.run(replace(job.context, seed=seed), args)
-    value = fitting(tool.returns.dump_python(result, mode="json"))
+    value: Any = None
+    try:
+        value = fitting(tool.returns.dump_python(tool.run(replace(job.context, seed=seed), args), mode="json"))
+        text, came = _shown(value), True
+    except Refused as refusal:
+        text, came = f"Refused: {refusal}.", False
+    except (Exception, SystemExit) as error:
+        if not _own_bug(error):
+            raise
+        text, came = f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}.", False
+    if not came and (not cost or job.purse.kept.asked == asked):
+        if cost:
+            spends.give_back(audit, key)
+        return f"{text} Nothing was charged.", 0, None
+    if cost:
+        spends.answered(audit, key)
+    return text if came else f"{text} The models had been asked: {cost} interactions are spent.", cost, value
+
+
+def _key(call: dict[str, Any], state: AuditState) -> str:
+    """The same for the same call in the same turn, however often it is made."""
+    told = json.dumps([state["turns"], call["id"], call["name"], call["args"]], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _shown(value: Any) -> str:
     text = as_data(value)
-    return text if len(text) <= RESULT_CUT else f"{text[:RESULT_CUT]}… (cut; ask for less)", cost, value
+    return text if len(text) <= RESULT_CUT else f"{text[:RESULT_CUT]}… (cut; ask for less)"
 
 
 def _own_bug(error: BaseException | None) -> bool:

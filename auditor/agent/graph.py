@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -13,12 +14,12 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
-from auditor.agent.calls import answer_call
+from auditor.agent.calls import Purse, answer_call
 from auditor.agent.hypothesis import render
 from auditor.agent.overview import has_base, render_overview, sees_lens
 from auditor.agent.protocol import Turn, Wire
 from auditor.agent.records import with_records
-from auditor.agent.state import AuditState, fresh_state, left, length, next_turn
+from auditor.agent.state import Allowance, AuditState, fresh_state, left, length, next_turn, reached
 from auditor.errors import AuditorError
 from auditor.llm.caller import flaw
 from auditor.llm.failures import CallFailed
@@ -48,6 +49,8 @@ class Investigation:
     limits: Limits
     context: Context
     wire: Wire
+    purse: Purse = field(default_factory=Purse)
+    allowance: Callable[[], Allowance] = Allowance  # what the whole run may still take
     lost: str = ""  # what was not read of what the agent is to be shown, where it cannot do without
 
     def opening(self) -> list[AnyMessage]:
@@ -166,11 +169,11 @@ def conclude(job: Investigation) -> Node:
     """One last message without tools; whatever it says is the hypothesis."""
 
     def node(state: AuditState) -> dict[str, Any]:
-        gone = [name.removesuffix("_left") for name, n in left(state, job.limits).items() if n == 0]
-        spent = [name for name in gone if name != "interactions"] or ["tokens for another turn and a conclusion"]
-        ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {' and no '.join(spent)} left."))
+        limit = reached(state, job.limits, job.allowance()) or "tokens"  # others may have given back since
+        lacking = limit if limit == "turns" else f"{limit.replace('cost', 'money')} for another turn and a conclusion"
+        ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {lacking} left."))
         turn = job.wire.ask([*job.told(state), ask], last=True)
-        update = _spent(job, state, turn)
+        update = {**_spent(job, state, turn), "ended_by": limit}
         update["messages"] = [ask, *update["messages"]]
         if turn.final is not None:
             return {**update, **_concluded(turn.final)}
@@ -183,6 +186,17 @@ def conclude(job: Investigation) -> Node:
         return {**update, "hypothesis": text, "inconclusive": True}
 
     return node
+
+
+def timed(node: Node) -> Node:
+    """The same step, its seconds added to those before."""
+
+    def run(state: AuditState) -> dict[str, Any]:
+        begun = time.perf_counter()
+        update = node(state)
+        return {**update, "seconds": state["seconds"] + time.perf_counter() - begun}
+
+    return run
 
 
 def build_graph(
@@ -202,16 +216,14 @@ def build_graph(
     def after_tools(state: AuditState) -> str:
         if state["pending"]:
             return next_call(state)
-        remaining = left(state, job.limits)
-        enough = remaining["tokens_left"] > 2 * next_turn(state)  # for this turn, and for the conclusion
-        return "think" if remaining["turns_left"] and enough else "conclude"
+        return "conclude" if reached(state, job.limits, job.allowance()) else "think"
 
     names = [*job.tools, UNKNOWN]
     graph = StateGraph(AuditState)
-    graph.add_node("think", think(job))
-    graph.add_node("conclude", conclude(job))
+    graph.add_node("think", timed(think(job)))
+    graph.add_node("conclude", timed(conclude(job)))
     for name in names:
-        graph.add_node(name, tool_node(job, job.tools.get(name)))
+        graph.add_node(name, timed(tool_node(job, job.tools.get(name))))
         graph.add_conditional_edges(name, after_tools, [*names, "think", "conclude"])
     graph.add_edge(START, "think")
     graph.add_conditional_edges("think", after_think, [*names, "think", "conclude", END])

@@ -35,13 +35,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One audit's line to its model. `purpose` names the audit in the journal."""
+    """One audit's line to its model. `job` names the audit in the journal."""
 
     caller: Caller
     tools: Mapping[str, Tool]
     prompts: Mapping[str, Prompt]  # protocol_tools, protocol_text
     protocol: Protocol
-    purpose: str = "agent"
+    job: str = ""
 
     def ask(self, messages: Sequence[AnyMessage], *, last: bool = False) -> Turn:
         """Send the conversation; in the `last` turn nothing but the conclusion can be called.
@@ -58,7 +58,7 @@ class Wire:
                 refused = error
         sent = as_text(self._with_help(messages, "protocol_text"))
         try:
-            reply = self.caller.call(sent, purpose=self.purpose)
+            reply = self.caller.call(sent, role="agent", job=self.job)
         except (CallFailed, EndpointUnusable):
             if refused is None or isinstance(refused, NoTools):
                 raise
@@ -75,7 +75,7 @@ class Wire:
     def _ask_with_tools(self, messages: Sequence[AnyMessage], *, last: bool) -> Turn:
         offered = [] if last else [tool.schema() for tool in self.tools.values()]
         asked = self._with_help(messages, "protocol_tools")
-        reply = self.caller.call(asked, purpose=self.purpose, tools=[*offered, conclude_schema()])
+        reply = self.caller.call(asked, role="agent", job=self.job, tools=[*offered, conclude_schema()])
         self.caller.takes_tools = True
         return read_turn(reply, len(messages))
 

@@ -15,14 +15,17 @@ from auditor.cli import (
     doctor,
     evaluate,
     evidence,
+    grade,
     graders,
     lenses,
     organisms,
+    runs,
     scaffold,
     serve,
     study,
     tools,
     transcript,
+    worker,
 )
 from auditor.cli.shared import choose_verbosity, choose_workspace
 
@@ -61,11 +64,16 @@ def _globals(
 app.command("evaluate")(evaluate.evaluate)
 app.command("audit")(audit.audit)
 app.command("show")(transcript.show)
+app.command("grade")(grade.grade)
+app.command("export")(runs.export)
+app.command("worker")(worker.worker)
+app.command("merge")(worker.merge)
 app.command("evidence")(evidence.evidence)
 app.command("ask")(ask.ask)
 app.command("serve")(serve.serve)
 app.command("init")(scaffold.init)
 app.command("doctor")(doctor.doctor)
+app.add_typer(runs.app, name="runs")
 app.add_typer(organisms.app, name="organisms")
 app.add_typer(tools.app, name="tools")
 app.add_typer(lenses.app, name="lenses")

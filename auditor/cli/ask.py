@@ -67,12 +67,13 @@ def ask(
     if no_base:
         demand_no_base(conf, {"--amplify": amplify, "--steer": steer, "--adapter-scale or --adapter-rank": variant})
     typed = None if prompts else lines(json=json)
+    from auditor.audits.bench import Bench
     from auditor.models.generate import PLAUSIBILITY, Request
-    from auditor.models.remote import open_pair
+    from auditor.records.results import Target
 
     model = alone(organism, conf) if no_base else card.finetuned if card else ""
     base = None if no_base else card.base if card else ""
-    pair = open_pair(base, model, conf, name=organism, variant=variant)
+    pair = Bench(workspace(), conf).pair(Target(name=organism, base=base, finetuned=model, variant=variant))
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     how = Request("", max_new_tokens=max_new_tokens, temperature=temperature, system=system)

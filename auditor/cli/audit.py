@@ -17,6 +17,9 @@ from auditor.cli.shared import (
     JsonFlag,
     LensLlmOption,
     LlmOption,
+    MaxCost,
+    MaxTime,
+    MaxTokens,
     NoBaseFlag,
     OutOption,
     ProtocolOption,
@@ -24,6 +27,7 @@ from auditor.cli.shared import (
     ResumeFlag,
     SeedOption,
     ServerOption,
+    UnpricedFlag,
     alone,
     announce,
     announce_agent,
@@ -32,8 +36,6 @@ from auditor.cli.shared import (
     print_json,
     run_folder,
     settings,
-    stages,
-    tell_notes,
     variant_of,
     workspace,
 )
@@ -62,6 +64,10 @@ def audit(
     out_dir: OutOption = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The audit's name; default: model and time.")] = None,
     resume: ResumeFlag = False,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_time: MaxTime = None,
+    allow_unpriced: UnpricedFlag = False,
     seed: SeedOption = 0,
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
@@ -90,22 +96,26 @@ def audit(
 
         base = base_of(model, "give --base, or --no-base if nobody knows it")
 
-    from auditor.evaluation.job import judged_by
-    from auditor.evaluation.manifest import made_with
-    from auditor.evaluation.store import RunStore
-    from auditor.evaluation.vet import Vetting, vet
-    from auditor.evaluation.vet_report import to_markdown
+    from auditor.audits.limits import demand_prices, read_limits
+    from auditor.audits.plan import Plan, judged_by
+    from auditor.audits.run import Sitting
+    from auditor.audits.vet import Vetting, vet
+    from auditor.audits.vet_report import to_markdown
+    from auditor.cli.progress import Board
     from auditor.evidence.recipe import held_against, named_by
+    from auditor.ledger.ledger import Ledger
+    from auditor.records.results import Target
 
-    chosen, lenses = judged_by(ws.suites[suite], conf), named_by(ws, [ws.agents[agent]])
+    most, _ = read_limits(max_cost or (), max_tokens or (), max_time or ())
+    demand_prices(conf, most, allowed=allow_unpriced)
+    chosen, lenses = judged_by(ws, ws.suites[suite], conf), named_by(ws, [ws.agents[agent]])
     if reference is not None:
         chosen = chosen.model_copy(update={"evidence": held_against(ws, chosen.evidence, lenses, reference)})
-    job = Vetting(ws, conf, chosen, model, base, ws.agents[agent].name, budget, seed, protocol, variant)
-    with RunStore.open(folder, job.request(), made_with(conf), resume=resume) as store:
-        tell_notes(store.notes)
+    target = Target(name=model if conf.server else "audited", base=base, finetuned=model, variant=variant)
+    job = Vetting(Plan(ws, chosen, conf, seed, protocol, variant), target, ws.agents[agent].name, budget)
+    with Ledger.open(folder) as ledger, Board(ledger):
         announce(chosen.evidence, lenses, conf)
-        with stages("loading") as tell:
-            report = vet(job, store, tell)
+        report = vet(job, ledger, Sitting(workers=1, limit=most, resume=resume))
         page = to_markdown(report)
         write_atomically(folder / "report.md", page)
         write_atomically(folder / "report.json", report.model_dump_json(indent=1))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from dataclasses import replace
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from auditor.cli.shared import (
@@ -19,29 +19,44 @@ from auditor.cli.shared import (
     JsonFlag,
     LensLlmOption,
     LlmOption,
+    MaxCost,
+    MaxTime,
+    MaxTokens,
     OutOption,
     ProtocolOption,
     ReferenceOption,
     ResumeFlag,
     SeedOption,
     ServerOption,
+    UnpricedFlag,
     announce,
     announce_agent,
-    err,
     out,
     print_json,
     run_folder,
     settings,
-    tell_notes,
+    user_root,
     variant_of,
     workspace,
 )
 from auditor.errors import UsageError
 from auditor.records.cards import Protocol, Suite
-from auditor.records.results import LlmUse, RunResult, SummaryRow
-from auditor.runtime import heed_interrupts
+from auditor.records.results import AuditRecord, LlmUse, RunResult, SummaryRow
+
+if TYPE_CHECKING:
+    from auditor.audits.limits import Most
+    from auditor.audits.plan import Plan
+    from auditor.audits.run import Engine, Sitting
 
 WORKERS = 8
+
+
+class EngineName(StrEnum):
+    """Where audits run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SLURM = "slurm"
 
 
 def evaluate(
@@ -56,11 +71,23 @@ def evaluate(
     grader_repeats: Annotated[int | None, typer.Option(min=1, help="Verdicts of an LLM judge on each one.")] = None,
     protocol: ProtocolOption = Protocol.AUTO,
     server: ServerOption = None,
-    engine: Annotated[str, typer.Option(help="`local`; `ray` is not there yet.")] = "local",
+    engine: Annotated[
+        EngineName, typer.Option(help="Threads here, a Ray cluster, or a Slurm array.")
+    ] = EngineName.LOCAL,
+    slurm: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="submitit's parameters, such as slurm_partition=gpu.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Audits at once; they share the models' batches.")] = WORKERS,
     out_dir: OutOption = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default: suite and time.")] = None,
     resume: ResumeFlag = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Resume, and make failed audits anew.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="Help the process that makes this very run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and what it takes.")] = False,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_time: MaxTime = None,
+    allow_unpriced: UnpricedFlag = False,
     seed: SeedOption = 0,
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
@@ -69,41 +96,96 @@ def evaluate(
 ) -> int:
     """Audit every organism of SUITE with every agent, and grade the hypotheses."""
     begun = time.perf_counter()
-    if engine != "local":
-        raise UsageError(f"--engine {engine}: only `local` is there as yet")
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
+    resume = resume or retry_failed
+    if join and name is None:
+        raise UsageError("--join needs the --name of the run that is under way")
     folder = run_folder(out_dir, name, f"{suite}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
     ws = workspace()
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats, server=server)
 
-    from auditor.evaluation.check import check
-    from auditor.evaluation.job import Evaluation, judged_by
-    from auditor.evaluation.manifest import made_with, request
-    from auditor.evaluation.run import evaluate as run_all
-    from auditor.evaluation.store import RunStore
+    from auditor.audits.check import check
+    from auditor.audits.limits import demand_prices, read_limits
+    from auditor.audits.plan import Plan, agents_of, judged_by
+    from auditor.audits.run import Sitting
+    from auditor.audits.run import evaluate as run_all
+    from auditor.cli.progress import Board
     from auditor.evidence.recipe import held_against, named_by
+    from auditor.ledger.ledger import Ledger
 
-    chosen = judged_by(adapted(ws.suites[suite], budget, agent, organism, repeats), conf)
+    of_run, of_audit = read_limits(max_cost or (), max_tokens or (), max_time or ())
+    demand_prices(conf, of_run, of_audit, allowed=allow_unpriced)
+    chosen = limited(judged_by(ws, adapted(ws.suites[suite], budget, agent, organism, repeats), conf), of_audit)
     announce_agent(conf)
-    check(ws, chosen, conf)
-    lenses = named_by(ws, [ws.agents[name] for name in chosen.agents])
+    plan = Plan(ws, chosen, conf, seed, protocol, variant_of(adapter_scale, adapter_rank, server=conf.server))
+    check(plan)
+    lenses = named_by(ws, [ws.agents[name] for name in agents_of(chosen)])
     if reference is not None:
         chosen = chosen.model_copy(update={"evidence": held_against(ws, chosen.evidence, lenses, reference)})
+        plan = replace(plan, suite=chosen)
+    if dry_run:
+        from auditor.cli.forecast import show_plan
+
+        return show_plan(plan, lenses, json=json)
     announce(chosen.evidence, lenses, conf)
-    total = len(chosen.organisms) * len(chosen.agents) * len(chosen.budgets) * chosen.repeats
-    variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
-    asked = request(ws, chosen, conf, seed, protocol, variant)
-    with RunStore.open(folder, asked, made_with(conf), resume=resume) as store:
-        tell_notes(store.notes)
-        with _Bars(total) as bars:
-            result = run_all(Evaluation(ws, chosen, conf, seed, workers, store, bars, protocol, variant))
+    sitting = Sitting(workers, of_run, resume, retry_failed)
+    if join:
+        return join_run(plan, folder, sitting, json=json)
+    with Ledger.open(folder) as ledger, Board(ledger):
+        result = run_all(plan, ledger, sitting, engine_of(engine, slurm or [], sitting))
     result = result.model_copy(update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}})
     if json:
         print_json(result)
     else:
         show(result)
-    return 1 if any(audit.status == "failed" for audit in result.audits) else 0
+    return 0 if all(whole(audit, chosen) for audit in result.audits) and not result.open else 1
+
+
+def engine_of(name: EngineName, slurm: list[str], sitting: Sitting) -> Engine | None:
+    """What makes the audits; None for this process. Raises UsageError."""
+    if slurm and name is not EngineName.SLURM:
+        raise UsageError("--slurm goes with --engine slurm")
+    if name is EngineName.LOCAL:
+        return None
+    if name is EngineName.RAY:
+        from auditor.audits import ray
+
+        return ray.engine(user_root())
+    from auditor.audits.slurm import engine
+
+    if bad := [given for given in slurm if "=" not in given]:
+        raise UsageError(f"--slurm {bad[0]}: write KEY=VALUE, such as slurm_partition=gpu")
+    pairs = dict(given.split("=", 1) for given in slurm)
+    return engine({k: int(v) if v.isdigit() else v for k, v in pairs.items()}, sitting, user_root())
+
+
+def join_run(plan: Plan, folder: Path, sitting: Sitting, *, json: bool) -> int:
+    """Work beside the process that has the run. Raises UsageError if it is another one."""
+    from auditor.audits.request import request
+    from auditor.audits.worker import request_in, work
+    from auditor.ledger.ledger import differing
+
+    if changed := differing(request_in(folder), request(plan), only_asked=True):
+        raise UsageError(f"--join {folder}: that is another run: {', '.join(changed)} differ")
+    ended = work(folder, plan.workspace, plan.settings, sitting)
+    if json:
+        print_json(ended)
+    else:
+        told = ", ".join(f"{count} {state}" for state, count in ended.items()) or "nothing was left to claim"
+        out.print(f"{folder}: {told}; the run takes them over", highlight=False, markup=False)
+    return 0 if set(ended) <= {"done"} else 1
+
+
+def whole(audit: AuditRecord, suite: Suite) -> bool:
+    """Whether the audit is done, with every grade that was asked for."""
+    return audit.status == "done" and set(suite.graders) <= {grade.grader for grade in audit.grades}
+
+
+def limited(suite: Suite, most: Most) -> Suite:
+    """The suite with what each of its audits may take."""
+    given = {"tokens": most.tokens, "cost_usd": most.cost_usd, "seconds": most.seconds}
+    return suite.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
 def adapted(
@@ -120,58 +202,11 @@ def adapted(
         raise UsageError(f"--repeats {repeats}: at least 1")
     given = {"budgets": budgets, "agents": agents, "organisms": organisms}
     update: dict[str, object] = {key: tuple(dict.fromkeys(v)) for key, v in given.items() if v}
+    if suite.audits and (budgets or agents):
+        kept = tuple(each for each in suite.audits if agents is None or each.agent in agents)
+        update["audits"] = () if budgets else kept
+        update.setdefault("agents", tuple(dict.fromkeys(each.agent for each in kept or suite.audits)))
     return suite.model_copy(update=update | ({"repeats": repeats} if repeats else {}))
-
-
-class _Bars:
-    """Progress on stderr: the organism and its stage, audits done, interactions spent."""
-
-    def __init__(self, total: int) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}"), console=err, transient=True,
-        )  # fmt: skip
-        self._task = self._bar.add_task("audits", total=total, note="")
-        self._spent: dict[str, int] = {}
-        self._lock = threading.Lock()
-        self._stage = ("", "", time.perf_counter())
-        self._total, self._ended = total, 0
-
-    def __enter__(self) -> _Bars:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._close_stage()
-        self._bar.stop()
-
-    def stage(self, organism: str, stage: str) -> None:
-        heed_interrupts()
-        self._close_stage()
-        self._stage = (organism, stage, time.perf_counter())
-        self._bar.update(self._task, description=f"[bold]{organism}[/] {stage}", note="")
-
-    def _close_stage(self) -> None:
-        organism, stage, begun = self._stage
-        if stage:
-            err.print(f"  {organism}: {stage} {time.perf_counter() - begun:.0f} s", style="dim", highlight=False)
-
-    def note(self, organism: str, text: str) -> None:
-        err.print(f"[yellow]note:[/] {organism}: {escape(text)}", highlight=False, soft_wrap=True)
-
-    def audit(self, audit_id: str, state: str, interactions: int) -> None:
-        with self._lock:
-            self._spent[audit_id] = interactions
-            spent = sum(self._spent.values())
-        self._bar.update(self._task, note=f"{audit_id}: {state}, {spent} interactions in all")
-        if state == "running":
-            return
-        self._bar.advance(self._task)
-        with self._lock:
-            self._ended += 1
-            ended = self._ended
-        if not err.is_terminal:
-            err.print(f"  {audit_id}: {state} ({ended} of {self._total})", style="dim", markup=False, highlight=False)
 
 
 def show(result: RunResult) -> None:
@@ -184,6 +219,13 @@ def show(result: RunResult) -> None:
     for audit in result.audits:
         if audit.error:
             out.print(f"[red]{audit.id}[/]: {escape(audit.error)}", highlight=False, soft_wrap=True)
+    for audit in result.audits:
+        if audit.ended_by not in ("", "turns"):
+            out.print(f"{audit.id}: concluded at the limit of {audit.ended_by}", style="dim", highlight=False)
+    if result.open:
+        out.print(
+            f"[yellow]{result.open} audits were not begun[/]: a limit of the run was reached; raise it, and --resume"
+        )
     best = max((a for a in result.audits if a.grade is not None), key=lambda a: a.grade or 0, default=None)
     if best is not None:
         out.print(f"\n[bold]{best.id}[/] (grade {best.grade:g}): {escape(best.hypothesis)}", highlight=False)
@@ -205,7 +247,7 @@ def _grades(result: RunResult, grader: str, title: str | None) -> Table:
         for column in rows:
             mine = [a for a in result.audits if a.organism == organism and (a.agent, a.budget) == column]
             scores = [a.score_of(grader) for a in mine]
-            cells.append("  ".join(f"{score:g}" if score is not None else "[red]failed[/]" for score in scores))
+            cells.append("  ".join(_cell(a, score) for a, score in zip(mine, scores, strict=True)))
         table.add_row(organism, *cells)
     table.add_section()
 
@@ -217,6 +259,12 @@ def _grades(result: RunResult, grader: str, title: str | None) -> Table:
     line("share ≥ 2", "{r.share_ge_2:.0%}")
     line("share ≥ 4", "{r.share_ge_4:.0%}")
     return table
+
+
+def _cell(audit: AuditRecord, score: float | None) -> str:
+    if score is not None and audit.status == "done":
+        return f"{score:g}"
+    return f"[red]{'no grade' if audit.status == 'done' else audit.status}[/]"
 
 
 def _interval(row: SummaryRow) -> str:

@@ -78,25 +78,27 @@ def evidence(
         base, model = pair_of(organism, base, model, conf)
     names = [ws.lenses[name].name for name in lens] if lens else named_by_default(suite, no_base=no_base)
 
-    from auditor.evidence.compute import evidence_for
-    from auditor.evidence.recipe import grading_for, held_against, recipe_for
-    from auditor.models.remote import open_pair
+    from auditor.audits.bench import Bench
+    from auditor.evidence.recipe import held_against
+    from auditor.records.results import Target
 
     changed: dict[str, Any] = {"corpus": corpus, "texts": texts}
     chosen = ws.suites[suite].evidence.model_copy(update={k: v for k, v in changed.items() if v is not None})
     if reference is not None:
         chosen = held_against(ws, chosen, names, reference)
-    pair = open_pair(base, model, conf, name=organism or "", adapter_base=adapter_base, variant=variant)
+    bench = Bench(ws, conf)
+    pair = bench.pair(
+        Target(name=organism or "", base=base, finetuned=model, adapter_base=adapter_base, variant=variant)
+    )
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     diffs = {"positions": positions, "layers": layers_of(layers, pair.n_layers) if layers is not None else None}
     chosen = chosen.over(
         {"differences": {k: v for k, v in diffs.items() if v is not None}} | (fast_over(chosen) if fast else {})
     )
-    recipe = recipe_for(ws, pair, chosen, grading_for(ws, conf, pair))
     announce(chosen, names, conf)
     with stages("evidence") as tell:
-        found = evidence_for(pair, recipe, names, tell)
+        found = bench.evidence(pair, chosen, names, tell)
     if html is not None:
         from auditor.views.whole import page_of
 

@@ -106,14 +106,14 @@ def check(
     json: JsonFlag = False,
 ) -> None:
     """Ask both models the organism's probes and ten unrelated questions: what was learned, how much leaks."""
-    from auditor.models.embed import load_embedder
-    from auditor.models.load import load_pair
+    from auditor.audits.bench import Bench, local
+    from auditor.audits.plan import target_of
     from auditor.training.check import check_organism
 
     ws, conf = workspace(), settings()
     card = ws.organisms[name]
-    pair = load_pair(card.base, card.finetuned, conf, name=name, variant=card.variant)
-    report = check_organism(pair, card, load_embedder(conf.embedder), samples, seed)
+    bench = Bench(ws, local(conf))
+    report = check_organism(bench.pair(target_of(card)), card, bench.embed, samples, seed)
     if json:
         print_json(report)
         return

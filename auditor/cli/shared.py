@@ -45,6 +45,17 @@ LensLlmOption = Annotated[str | None, typer.Option(help="The judge of the lens, 
 ProtocolOption = Annotated[Protocol, typer.Option(help="How the agent calls tools.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that runs and reports are kept in.")]
 ResumeFlag = Annotated[bool, typer.Option("--resume", help="Finish what was interrupted (needs --name).")]
+MaxCost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="N|N/audit", help="USD that the LLMs may take: of the run, or of each audit; repeatable."),
+]
+MaxTokens = Annotated[list[str] | None, typer.Option(metavar="N|N/audit", help="Tokens of the LLMs, in the same way.")]
+MaxTime = Annotated[
+    list[str] | None, typer.Option(metavar="N|N/audit", help="Seconds of this sitting, or of an audit's walk.")
+]
+UnpricedFlag = Annotated[
+    bool, typer.Option("--allow-unpriced", help="With --max-cost: let models run whose price is not known.")
+]
 SeedOption = Annotated[int, typer.Option(help="Everything random derives from it.")]
 
 # What every command takes that loads a pair.
@@ -174,9 +185,11 @@ def announce(chosen: EvidenceSettings, names: Iterable[str], conf: Settings) -> 
     """Say what evidence of the lenses called `names` costs, if that is much."""
     from auditor.evidence.recipe import chosen as settings_of
     from auditor.evidence.recipe import closure
+    from auditor.grading import llm_variants
 
     order, _ = closure(workspace().lenses.by_name(), names)
-    lenses = {lens.name: settings_of(lens, chosen.lenses.get(lens.name, {}), conf.lens_llm) for lens in order}
+    variants = llm_variants(workspace().graders.by_name(), conf.lens_llm)
+    lenses = {lens.name: settings_of(lens, chosen.lenses.get(lens.name, {}), variants) for lens in order}
     if line := announcement(chosen.texts, lenses):
         err.print(f"[yellow]note:[/] {line}", highlight=False, soft_wrap=True)
 

@@ -94,8 +94,7 @@ def along(pair: ModelPair, conf: Settings) -> Callable[[int, int, float], Steeri
 
     def push(layer: int, position: int, alpha: float) -> Steering:
         """Raises UsageError for a place that is not there, NoBase, and what differences raise."""
-        from auditor.evidence.compute import evidence_for
-        from auditor.evidence.recipe import grading_for, recipe_for
+        from auditor.audits.bench import Bench
         from auditor.methods.found import Differences
 
         if not pair.has_base:
@@ -111,8 +110,7 @@ def along(pair: ModelPair, conf: Settings) -> Callable[[int, int, float], Steeri
         if layer not in (pair.n_layers // 2, pair.n_layers - 1) or position > 4:
             chosen = chosen.over({"differences": {"layers": (layer,), "positions": max(5, position + 1)}})
         with stages("differences") as tell:
-            recipe = recipe_for(ws, pair, chosen, grading_for(ws, conf, pair))
-            found = evidence_for(pair, recipe, ["differences"], tell)
+            found = Bench(ws, conf).evidence(pair, chosen, ["differences"], tell)
         return found.reading("differences", Differences).direction(layer, position).steering(alpha)
 
     return push

@@ -124,13 +124,19 @@ def base_chat(
     lens_llm: Judge = None,
 ) -> None:
     """Whether the trace is still there when chat training lies between the two models (paper section 4.2)."""
-    from auditor.models.load import load_pair
+    from auditor.audits.bench import Bench, local
+    from auditor.models.local import LocalPair
+    from auditor.records.results import Target
     from auditor.studies.base_chat import base_chat_study
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm)
     card = workspace().organisms[organism]
-    pair = load_pair(pretrained, card.finetuned, conf, name=organism, adapter_base=card.base, variant=card.variant)
+    target = Target(
+        name=organism, base=pretrained, finetuned=card.finetuned, adapter_base=card.base, variant=card.variant
+    )
+    pair = Bench(workspace(), local(conf)).pair(target)
+    assert isinstance(pair, LocalPair)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     _run(

@@ -11,8 +11,6 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from auditor.cli.shared import JsonFlag, out, print_json
-from auditor.errors import BadFile, UnknownName, UsageError
-from auditor.lines import read_lines
 
 STYLES = {"system": "dim", "human": "cyan", "ai": "green", "tool": "yellow"}
 NAMES = {"system": "system prompt", "human": "to the agent", "ai": "agent", "tool": "result"}
@@ -20,29 +18,20 @@ CUT = 4_000
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: Annotated[Path, typer.Argument(help="The run's folder, or its name in runs/.")],
     audit: Annotated[str | None, typer.Argument(help="The audit's id; without it, the run's ids are listed.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Do not cut long messages.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Print an audit's messages, tool calls, costs, budgets and timings."""
-    folder = run / "transcripts"
-    if not folder.is_dir():
-        raise UsageError(f"{run} is no run: it has no transcripts folder")
-    known = sorted(path.stem for path in folder.glob("*.json"))
+    from auditor.audits.runs import find_run, records_of, transcript_of
+
+    folder = find_run(run, Path("runs"))
     if audit is None:
+        known = [record.id for record in records_of(folder)]
         print_json(known) if json else out.print("\n".join(known), markup=False, highlight=False)
         return
-    if audit not in known:
-        raise UnknownName("audit", audit, known)
-    path = folder / f"{audit}.json"
-    try:
-        transcript = jsonlib.loads(path.read_bytes())
-    except ValueError as error:  # of JSON, or of UTF-8
-        raise BadFile(path, f"not JSON: {getattr(error, 'msg', error)}", getattr(error, "lineno", None)) from error
-    if not isinstance(transcript, dict) or not all(map(_is_message, transcript.get("messages") or [None])):
-        raise BadFile(path, "not a transcript: no object with messages")
-    transcript["calls"] = _calls(run / "calls.jsonl", audit)
+    transcript = transcript_of(folder, audit)
     if json:
         print_json(transcript)
         return
@@ -51,15 +40,6 @@ def show(
     for key in ("spent", "error", "checks"):
         if transcript.get(key):
             out.print(f"[bold]{key}[/]: {escape(jsonlib.dumps(transcript[key], ensure_ascii=False))}", highlight=False)
-
-
-def _is_message(value: Any) -> bool:
-    return isinstance(value, dict) and "type" in value and "content" in (value.get("data") or ())
-
-
-def _calls(path: Path, audit: str) -> list[dict[str, Any]]:
-    """The LLM calls made for this audit, its judges' too, with what was sent verbatim."""
-    return [call for _, call in read_lines(path) if str(call.get("purpose")).split(" ")[0] == audit]
 
 
 def _panel(message: dict[str, Any], *, full: bool) -> Panel:

@@ -82,7 +82,7 @@ def evidence_for(
     settings = {lens.name: recipe.settings_of(lens) for lens in order}
     return Evidence(
         pair.name, pair.fingerprint, recipe.settings.corpus, readings, failed, costs, settings,
-        {lens.name: lens for lens in order}, frozenset(unfinished), pair.has_base,
+        {lens.name: lens for lens in order}, frozenset(unfinished), pair.has_base, keys,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class Evidence(Mapping[str, Reading]):
     lenses: Mapping[str, Lens] = field(default_factory=dict)
     unfinished: frozenset[str] = frozenset()  # of those that failed: a judge's failure lost them, another try may not
     has_base: bool = True
+    kept_under: Mapping[str, str] = field(default_factory=dict)  # the key of each reading
 
     def __getitem__(self, name: str) -> Reading:
         return self.readings[name]
@@ -73,7 +74,7 @@ class Evidence(Mapping[str, Reading]):
         settings = dict(self.settings)
         for lens, field_name, _ in self._others():
             settings[lens] = settings[lens].model_copy(update={field_name: NEUTRAL})
-        return replace(self, pair=pair, fingerprint="", corpus=name, failed=reasons, settings=settings)
+        return replace(self, pair=pair, fingerprint="", corpus=name, failed=reasons, settings=settings, kept_under={})
 
     def _others(self) -> list[tuple[str, str, str]]:
         """Lenses that were held against another model: name, field of the settings, and the model."""
@@ -87,7 +88,8 @@ class Evidence(Mapping[str, Reading]):
         kept = {each for name in names for each in (name, *self.needs(name))}
         readings = {name: reading for name, reading in self.readings.items() if name in kept}
         failed = {name: why for name, why in self.failed.items() if name in kept}
-        return replace(self, readings=readings, failed=failed)
+        kept_under = {name: key for name, key in self.kept_under.items() if name in readings}
+        return replace(self, readings=readings, failed=failed, kept_under=kept_under)
 
     @property
     def notes(self) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,19 +17,16 @@ from auditor.config import Settings
 from auditor.errors import AuditorError, BadFile, BadModel, UsageError
 from auditor.evidence.sources import source_hash
 from auditor.files import sha256_of
-from auditor.grading import GraderKind
+from auditor.grading import GraderKind, llm_variants
 from auditor.lenses import BASE, NONE, Lens, LensContext
-from auditor.llm.caller import open_caller
-from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.methods.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
 from auditor.methods.nulls import Nulls, read_nulls
 from auditor.models.blind import BlindPair
-from auditor.models.embed import load_embedder
 from auditor.models.pair import ModelPair
 from auditor.models.weights import resolve
 from auditor.plugins import Grader, GraderContext
 from auditor.readings import Reading
-from auditor.records.cards import Agent, EvidenceSettings, Suite
+from auditor.records.cards import Agent, EvidenceSettings
 from auditor.records.record import Record
 from auditor.workspace import Workspace
 
@@ -64,7 +60,8 @@ class Recipe:
 
         Raises UsageError.
         """
-        settings = chosen(lens, self.settings.lenses.get(lens.name, {}), self.grading.settings.lens_llm)
+        variants = llm_variants(self.graders, self.grading.settings.lens_llm)
+        settings = chosen(lens, self.settings.lenses.get(lens.name, {}), variants)
         if self.has_base:
             return settings
         return settings.model_copy(update={name: NONE for name in lens.compared if getattr(settings, name) == BASE})
@@ -159,13 +156,6 @@ def held_against(ws: Workspace, settings: EvidenceSettings, names: Iterable[str]
     return settings.over(able)
 
 
-def grading_for(ws: Workspace, conf: Settings, pair: ModelPair) -> GraderContext:
-    """What graders of lenses need, with the LLM that the settings name for them."""
-    judge = None if conf.lens_llm == OFFLINE else open_caller(parse_spec(conf.lens_llm))
-    background = read_corpus(ws.corpora["openings"]).texts
-    return GraderContext(load_embedder(conf.embedder), conf, pair, background, judge, ws.prompts.by_name())
-
-
 def named_by(ws: Workspace, agents: Iterable[Agent]) -> tuple[str, ...]:
     """The lenses that these agents are shown, or may read by a tool, each once."""
     shown = [name for agent in agents for name in (*agent.overview, *_of_tools(ws, agent.tools))]
@@ -206,22 +196,23 @@ def closure(lenses: Mapping[str, Lens], names: Iterable[str]) -> tuple[list[Lens
     return list(order.values()), failed
 
 
-def chosen(lens: Lens, given: Mapping[str, Any], lens_llm: str) -> Record:
-    """A lens' settings, with the LLM variant of each offline grader where an LLM judges. Raises UsageError."""
+def chosen(lens: Lens, given: Mapping[str, Any], variants: Mapping[str, str]) -> Record:
+    """A lens' settings, its graders replaced by those that stand in for them (`variants`). Raises UsageError."""
     settings = lens.fitting(given)
-    if lens_llm == OFFLINE:
-        return settings
-    judges = {name: re.sub("_offline$", "_llm", getattr(settings, name)) for name in lens.judges}
+    judges = {name: variants.get(getattr(settings, name), getattr(settings, name)) for name in lens.judges}
     return settings.model_copy(update=judges)
 
 
-def judges_of(ws: Workspace, suite: Suite, conf: Settings) -> dict[str, GraderKind]:
-    """The graders that judge in the lenses of a suite's agents, with the kind that each must be of."""
-    order, _ = closure(ws.lenses.by_name(), named_by(ws, [ws.agents[agent] for agent in suite.agents]))
+def judges_of(
+    ws: Workspace, agents: Iterable[Agent], settings: EvidenceSettings, conf: Settings
+) -> dict[str, GraderKind]:
+    """The graders that judge in the lenses of these agents, with the kind that each must be of."""
+    order, _ = closure(ws.lenses.by_name(), named_by(ws, agents))
+    variants = llm_variants(ws.graders.by_name(), conf.lens_llm)
     found: dict[str, GraderKind] = {}
     for lens in order:
-        settings = chosen(lens, suite.evidence.lenses.get(lens.name, {}), conf.lens_llm)
-        found |= {getattr(settings, name): kind for name, kind in lens.judges.items()}
+        settings_of = chosen(lens, settings.lenses.get(lens.name, {}), variants)
+        found |= {getattr(settings_of, name): kind for name, kind in lens.judges.items()}
     return found
 
 

@@ -58,6 +58,7 @@ CREATE TABLE spends (                    -- interactions, charged before they ar
     at REAL NOT NULL,
     interactions INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('in flight', 'answered', 'given back')),
+    times INTEGER NOT NULL,              -- that the call was begun; more than once if the run was cut off in it
     PRIMARY KEY (job, key)
 ) WITHOUT ROWID;
 CREATE TABLE model_calls (               -- what the audited models answered
@@ -88,13 +89,17 @@ MIGRATIONS: tuple[str, ...] = (TABLES,)  # the n-th makes version n + 1 of versi
 VERSION = len(MIGRATIONS)
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the tables up to date, all of it or nothing. Raises BadFile for a newer auditor's ledger."""
+def migrate(connection: sqlite3.Connection, path: Path, *, read_only: bool = False) -> None:
+    """Bring the tables up to date, all of it or nothing. Raises BadFile for a newer auditor's ledger, or for an older
+    one that may only be read.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         told = f"is of version {version}, and this auditor knows {VERSION}; use the newer auditor that wrote it"
         raise BadFile(path, told)
     if version == VERSION:
         return
+    if read_only:
+        raise BadFile(path, f"is of version {version}; `--resume` of its run brings it to {VERSION}, losing nothing")
     steps = "".join(MIGRATIONS[version:])
     connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")

@@ -8,7 +8,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from auditor.errors import AuditorError
 from auditor.llm.failures import LONGEST_WAIT, CallFailed, EndpointUnusable, Malformed, Retryable, sort_out
-from auditor.llm.journal import FIGURES, Journal, NoJournal
+from auditor.llm.journal import Answered, Asked, Journal, NoJournal
 from auditor.llm.spec import ModelSpec, api_key, connect
+
+DECISIVE = {"name", "effort", "temperature", "max_tokens"}  # options that decide what is answered
 
 _slots: dict[str, threading.BoundedSemaphore] = {}
 _slots_lock = threading.Lock()
@@ -55,53 +58,55 @@ class Caller:
         self,
         messages: Sequence[BaseMessage],
         *,
-        purpose: str,
+        role: str,
+        job: str = "",
         tools: Sequence[dict[str, Any]] = (),
         repeat: int = 0,
         usable: Callable[[AIMessage], bool] = lambda message: not flaw(message),
     ) -> Reply:
         """The model's answer to `messages`; the same call that a cut-off run finished is taken from the journal.
 
-        An answer that is not `usable` is written down, and never taken from there.
+        `role`: what it is made for (`agent`, a grader's name); `job`: the audit it belongs to. An answer that is not
+        `usable` is written down, and never taken from there.
         Raises CallFailed when all attempts failed, EndpointUnusable if none can succeed.
         """
-        sent = [message_to_dict(message) for message in messages]
-        asked = {"model": self.name, "purpose": purpose, "repeat": repeat}
-        content = json.dumps([asked, [_essence(m) for m in sent], list(tools)], sort_keys=True, default=str)
-        key = hashlib.sha256(content.encode()).hexdigest()
-        if known := self.journal.find(key):
+        asked = self._asked(messages, tools, role, job, repeat)
+        if known := self.journal.find(asked.key):
             return _restore(known)
         if self.unusable:
             raise self.unusable
-        reply = self._attempts(*self._hinted(messages, tools, purpose), tools=bool(tools))
-        took = {name: getattr(reply, name) for name in FIGURES}
-        self.journal.add(
-            key,
-            {
-                **asked,
-                "hosted": self.spec is not None,
-                "usable": usable(reply.message),
-                **took,
-                "sent": sent,
-                "reply": message_to_dict(reply.message),
-            },
-        )
+        reply = self._attempts(*self._hinted(messages, tools, f"{job} {role}"), asked)
+        answered = Answered(
+            message_to_dict(reply.message), "", reply.attempts, reply.seconds,
+            reply.tokens_in, reply.tokens_out, reply.tokens_cached, reply.cost_usd,
+        )  # fmt: skip
+        self.journal.add(asked, answered, usable=usable(reply.message))
         return reply
 
+    def _asked(
+        self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]], role: str, job: str, repeat: int
+    ) -> Asked:
+        """The whole request. Where the model is reached, with what key and how patiently is no part of it."""
+        sent = tuple(message_to_dict(message) for message in messages)
+        options = {} if self.spec is None else self.spec.model_dump(include=DECISIVE, exclude_none=True)
+        whole = [self.name, options, role, job, repeat, [_essence(message) for message in sent], list(tools)]
+        key = hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+        return Asked(key, job, role, repeat, self.name, options, self.spec is not None, sent, tuple(tools))
+
     def _hinted(
-        self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]], purpose: str
+        self, messages: Sequence[BaseMessage], tools: Sequence[dict[str, Any]], conversation: str
     ) -> tuple[Any, Sequence[BaseMessage]]:
         """The model and the messages with what helps the provider to recognise the conversation's beginning."""
         chat: Any = self.chat.bind_tools(tools) if tools else self.chat
         if self.spec is None:
             return chat, messages
         if self.spec.provider == "openai" and self.spec.endpoint == "openai":  # others may refuse the field
-            return chat.bind(prompt_cache_key=purpose[:64]), messages
+            return chat.bind(prompt_cache_key=conversation.strip()[:64]), messages
         if self.spec.provider == "anthropic" or self.spec.name.startswith("openrouter:anthropic/"):
             return chat, cache_marked(messages)
         return chat, messages
 
-    def _attempts(self, chat: Any, messages: Sequence[BaseMessage], *, tools: bool) -> Reply:
+    def _attempts(self, chat: Any, messages: Sequence[BaseMessage], asked: Asked) -> Reply:
         limit = self.spec.attempts if self.spec else 1
         retrying = Retrying(
             retry=retry_if_exception_type(Retryable),
@@ -113,8 +118,8 @@ class Caller:
         begun = time.perf_counter()
         try:
             for attempt in retrying:
-                with attempt, self._slot():
-                    message = self._once(chat, messages, tools=tools)
+                with attempt, self._slot(), self._failures_noted(asked, attempt.retry_state.attempt_number):
+                    message = self._once(chat, messages, tools=bool(asked.tools))
         except Retryable as error:
             tried = f"{limit} attempts" if limit > 1 else "one attempt"
             failed = CallFailed(f"{self.name}: {error} ({tried})")
@@ -139,6 +144,16 @@ class Caller:
             raise self._scrubbed(known) from None  # the client's own error may hold the key
         self.answered = True
         return _whole(message)
+
+    @contextmanager
+    def _failures_noted(self, asked: Asked, attempt: int) -> Iterator[None]:
+        """An attempt that fails is written down, too."""
+        begun = time.perf_counter()
+        try:
+            yield
+        except AuditorError as error:
+            self.journal.add(asked, Answered(None, str(error), attempt, time.perf_counter() - begun), usable=False)
+            raise
 
     def _slot(self) -> threading.BoundedSemaphore:
         name, limit = (self.spec.endpoint, self.spec.concurrency) if self.spec else (f"in process {id(self)}", 64)
@@ -228,7 +243,9 @@ def _whole(message: AIMessage) -> AIMessage:
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-def _restore(entry: dict[str, Any]) -> Reply:
-    (message,) = messages_from_dict([entry["reply"]])
+def _restore(kept: Answered) -> Reply:
+    (message,) = messages_from_dict([kept.reply or {}])
     assert isinstance(message, AIMessage)
-    return Reply(message, **{name: entry[name] for name in FIGURES})
+    return Reply(
+        message, kept.attempts, kept.seconds, kept.tokens_in, kept.tokens_out, kept.tokens_cached, kept.cost_usd
+    )

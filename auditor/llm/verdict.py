@@ -26,7 +26,7 @@ class NoVerdict(AuditorError):
     """The judge gave no readable verdict in all its tries."""
 
 
-def settle(caller: Caller, prompt: str, read: Callable[[str], T], *, purpose: str, repeat: int = 0) -> T:
+def settle(caller: Caller, prompt: str, read: Callable[[str], T], *, role: str, job: str = "", repeat: int = 0) -> T:
     """What `read` finds in the judge's answer; a judge whose answer cannot be read is told why and asked again.
 
     Raises NoVerdict after three tries, and what `Caller.call` raises.
@@ -46,7 +46,7 @@ def settle(caller: Caller, prompt: str, read: Callable[[str], T], *, purpose: st
     messages: list[BaseMessage] = [HumanMessage(prompt)]
     problem = ""
     for _ in range(TRIES):
-        said = caller.call(messages, purpose=purpose, repeat=repeat, usable=usable).message
+        said = caller.call(messages, role=role, job=job, repeat=repeat, usable=usable).message
         try:
             return examined(said)
         except Unreadable as error:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from auditor.models.generate import Amplified, Request, Side
+from auditor.models.kept import Kept
 from auditor.models.pair import ModelPair
 
 T = TypeVar("T")
@@ -18,17 +19,20 @@ T = TypeVar("T")
 NEUTRAL = "audited"
 
 # Beside the objects, not in them: whatever a plugin serializes of its pair has no way to what is behind it.
-_behind: WeakKeyDictionary[BlindPair, ModelPair] = WeakKeyDictionary()
+_behind: WeakKeyDictionary[BlindPair, tuple[ModelPair, Kept]] = WeakKeyDictionary()
 
 
 class BlindPair:
-    """What a pair can do, and nothing of what it, its files or its server's routes are called."""
+    """What a pair can do, and nothing of what it, its files or its server's routes are called.
+
+    `kept`: where its answers are kept, if it is an audit's.
+    """
 
     name, fingerprint, note = NEUTRAL, "", ""
     base_sources: tuple[str, ...] = ()
 
-    def __init__(self, pair: ModelPair) -> None:
-        _behind[self] = pair
+    def __init__(self, pair: ModelPair, kept: Kept | None = None) -> None:
+        _behind[self] = pair, kept or Kept()
         self.has_base, self.dtype = pair.has_base, pair.dtype
         self.n_layers, self.d_model = pair.n_layers, pair.d_model
         self.tokenizer = _nameless(pair.tokenizer)
@@ -62,10 +66,10 @@ class BlindPair:
         return self._asked(lambda pair: pair.swapped_nll(host, rows, learned, layer, vectors))
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
-        return self._asked(lambda pair: pair.generate(requests))
+        return self._asked(lambda pair: _behind[self][1].generate(pair, requests))
 
     def amplified(self, requests: Sequence[Request]) -> list[Amplified]:
-        return self._asked(lambda pair: pair.amplified(requests))
+        return self._asked(lambda pair: _behind[self][1].amplified(pair, requests))
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
         return self._asked(lambda pair: pair.mean_nll(side, texts))
@@ -75,7 +79,7 @@ class BlindPair:
 
     def _asked(self, ask: Callable[[ModelPair], T]) -> T:
         """What the pair behind answers; an error that names it does so no longer."""
-        pair = _behind[self]
+        pair, _ = _behind[self]
         try:
             return ask(pair)
         except Exception as error:

@@ -193,6 +193,15 @@ class Limits(Record):
     interactions: int = Field(5, ge=0)
     turns: int = Field(15, ge=1)
     tokens: int = Field(600_000, ge=1, description="input tokens of the agent's model, over all turns")
+    cost_usd: float | None = Field(None, gt=0, description="of the agent's model; default: no limit")
+    seconds: float | None = Field(None, gt=0, description="of the agent's walk; default: no limit")
+
+
+class AgentBudgets(Record):
+    """An agent, and the budgets that it audits with."""
+
+    agent: Name
+    budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)]
 
 
 class Suite(Record):
@@ -206,16 +215,15 @@ class Suite(Record):
     organisms: Names
     agents: Names = ("adl", "blackbox")
     budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)] = (5,)
+    audits: tuple[AgentBudgets, ...] = Field((), description="who audits with which budgets, instead of all with all")
     repeats: int = Field(3, ge=1)
     turns: int = Field(15, ge=1)
     tokens: int | None = Field(None, ge=1, description="of an audit's input; default: 40,000 for each turn")
+    cost_usd: float | None = Field(None, gt=0, description="of an audit; default: no limit")
+    seconds: float | None = Field(None, gt=0, description="of an audit; default: no limit")
     graders: tuple[str, ...] = ("rubric_offline",)
     ask: AskSettings = AskSettings()
     evidence: EvidenceSettings = EvidenceSettings()
-
-    def limits(self, interactions: int) -> Limits:
-        """What an audit with this budget of interactions may spend."""
-        return Limits(interactions=interactions, turns=self.turns, tokens=self.tokens or 40_000 * self.turns)
 
 
 class Rubric(Record):

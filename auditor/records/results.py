@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from auditor.readings import Section
+from auditor.records.cards import AdapterVariant
 from auditor.records.findings import ClaimCheck, Grade, Hypothesis
 from auditor.records.record import Record
 
@@ -18,8 +19,30 @@ class TokenUse(Record):
     output: int = 0
 
 
+class Target(Record):
+    """Which two models. `base`: none where nobody knows it."""
+
+    name: str
+    base: str | None
+    finetuned: str
+    variant: AdapterVariant | None = None
+    adapter_base: str | None = Field(None, description="what the adapter belongs to, if not `base`")
+
+
+class LlmUse(Record):
+    """Finished calls of a chat model in one role; None where an endpoint did not tell."""
+
+    calls: int
+    tokens: TokenUse | None
+    cost_usd: float | None
+
+
 class AuditRecord(Record):
-    """One audit, finished or failed: a line of audits.jsonl."""
+    """One audit, however it ended: a line of audits.jsonl.
+
+    `done`: there is a hypothesis. `failed`: there is none, through no fault of the agent. `invalid`: it saw nothing of
+    the models. `leaked`: it was sent something of the truth. Only those that are done count.
+    """
 
     id: str
     organism: str
@@ -28,7 +51,7 @@ class AuditRecord(Record):
     agent: str
     budget: int
     repeat: int
-    status: Literal["done", "failed"]
+    status: Literal["done", "failed", "invalid", "leaked"]
     hypothesis: str = ""
     findings: Hypothesis | None = Field(None, description="the hypothesis in parts, where the agent gave it so")
     checks: tuple[ClaimCheck, ...] = Field((), description="of the findings' claims, in their order")
@@ -38,6 +61,15 @@ class AuditRecord(Record):
     turns_used: int = 0
     tokens: TokenUse = TokenUse()
     cost_usd: float | None = None
+    judges: LlmUse | None = Field(None, description="what its grading took, apart from the agent")
+    llm: str = Field("", description="who played the agent")
+    protocol: str = Field("", description="in which it called tools")
+    pair: str = Field("", description="fingerprint of the two models")
+    evidence: dict[str, str] = Field(
+        default_factory=dict, description="keys of the readings that it was given, by lens"
+    )
+    ended_by: str = Field("", description="the limit that made it conclude, if one did")
+    notes: tuple[str, ...] = Field((), description="what else one must know of it")
     seconds: dict[str, float] = Field(default_factory=dict)
     seed: int = 0
     error: str | None = None
@@ -86,14 +118,6 @@ class VetReport(Record):
     error: str | None = None
 
 
-class LlmUse(Record):
-    """Finished calls of a chat model in one role; None where an endpoint did not tell."""
-
-    calls: int
-    tokens: TokenUse | None
-    cost_usd: float | None
-
-
 class RunResult(Record):
     """What `evaluate --json` prints."""
 
@@ -105,3 +129,4 @@ class RunResult(Record):
     summary: tuple[SummaryRow, ...]
     llm_use: dict[str, LlmUse] = Field(description="by role: `agent`, a grader's name, `check`; offline ones left out")
     seconds: dict[str, float]
+    open: int = Field(0, description="audits that were not made: a limit was reached")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from auditor.audits.bench import Bench
 from auditor.config import Settings
 from auditor.errors import AuditorError, BadModel, UnknownName, UsageError
 from auditor.evidence.compute import evidence_for
@@ -18,12 +19,10 @@ from auditor.evidence.recipe import (
     SAMPLED,
     Recipe,
     closure,
-    grading_for,
     key_of,
     keys_of,
     named_by,
     named_corpus,
-    recipe_for,
 )
 from auditor.evidence.sources import source_hash
 from auditor.llm.spec import OFFLINE
@@ -189,7 +188,7 @@ class Library:
         ws = self.workspace
         wanted = (ws.lenses[lens].name,) if lens else named_by(ws, [ws.agents[a] for a in ws.suites[suite].agents])
         with self.using(name) as pair:
-            recipe = recipe_for(ws, pair, ws.suites[suite].evidence, grading_for(ws, self.settings, pair))
+            recipe = Bench(ws, self.settings).recipe(pair, ws.suites[suite].evidence)
             try:
                 key = " ".join(sorted(map(key_of, self._keys(recipe, pair, wanted).values())))
             except UsageError:  # of one lens, which the evidence tells
@@ -205,7 +204,7 @@ class Library:
             raise Otherwise(f"it has no corpus {asked.settings.corpus}")
         offline = self.settings.model_copy(update={"lens_llm": OFFLINE})  # whoever has an LLM judge asks it himself
         with self.using(name) as pair:
-            recipe = recipe_for(ws, pair, asked.settings, grading_for(ws, offline, pair))
+            recipe = Bench(ws, offline).recipe(pair, asked.settings)
             order, failed = closure(recipe.lenses, [asked.lens])
             if failed:
                 raise Otherwise(failed[asked.lens])

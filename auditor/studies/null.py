@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from auditor.audits.bench import Bench, local
+from auditor.audits.plan import target_of
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.evidence.compute import Report, evidence_for
-from auditor.evidence.recipe import Recipe, grading_for, recipe_for
+from auditor.evidence.recipe import Recipe
 from auditor.methods.nulls import Nulls
-from auditor.models.load import load_pair
 from auditor.readings import Reading
 from auditor.workspace import Workspace
 
@@ -34,11 +35,11 @@ def nulls_of(
     traces: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
     bases: list[tuple[str, ...]] = []
     recipe: Recipe | None = None
+    bench = Bench(ws, local(conf))
     for name in organisms:
         tell(name)
-        card = ws.organisms[name]
-        pair = load_pair(card.base, card.finetuned, conf, name=name, variant=card.variant)
-        recipe = recipe_for(ws, pair, ws.suites[suite].evidence, grading_for(ws, conf, pair))
+        pair = bench.pair(target_of(ws.organisms[name]))
+        recipe = bench.recipe(pair, ws.suites[suite].evidence)
         found = evidence_for(pair, recipe, lenses, tell)
         for lens in lenses:
             if lens in found.failed:

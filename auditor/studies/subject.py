@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from auditor.audits.bench import Bench, local
+from auditor.audits.plan import target_of
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.evidence.compute import Report, evidence_for
 from auditor.evidence.mapping import Evidence
-from auditor.evidence.recipe import Recipe, grading_for, recipe_for
+from auditor.evidence.recipe import Recipe
 from auditor.llm.spec import OFFLINE
 from auditor.methods.diff import Difference
 from auditor.methods.found import PatchedAt, PromotedAt
@@ -20,7 +22,6 @@ from auditor.methods.reads import patched_at, promoted_at
 from auditor.methods.relevance import Judge, frequent_words
 from auditor.methods.words import background_of
 from auditor.models.generate import derive_seed
-from auditor.models.load import load_pair
 from auditor.models.local import LocalPair
 from auditor.models.pair import ModelPair
 from auditor.records.cards import EvidenceSettings, Organism
@@ -68,12 +69,15 @@ def open_subject(ws: Workspace, conf: Settings, name: str, settings: EvidenceSet
     if card.train is None:
         raise UsageError(f"organism {name} has no `train:` in its card, and so no finetuning data to compare with")
     documents = tuple(read_documents(card.folder / card.train.documents))
-    pair = load_pair(card.base, card.finetuned, conf, name=name, variant=card.variant)
-    grading = grading_for(ws, conf, pair)
+    bench = Bench(ws, local(conf))
+    pair = bench.pair(target_of(card))
+    assert isinstance(pair, LocalPair)
+    recipe = bench.recipe(pair, settings)
+    grading = recipe.grading
     grader = ws.graders[relevance_judge(conf)]
     frequent = frequent_words(documents, background_of(tuple(grading.background)))
     judge = partial(_judged, lambda tokens: grader.run(tokens, card, frequent, grading))
-    return Subject(card, pair, recipe_for(ws, pair, settings, grading), documents, judge)
+    return Subject(card, pair, recipe, documents, judge)
 
 
 def read_layer(

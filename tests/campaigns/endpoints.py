@@ -25,11 +25,12 @@ for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from auditor.agent.protocol import Wire
+from auditor.audits.plan import PROMPTS
 from auditor.errors import AuditorError, UsageError
-from auditor.evaluation.audit import PROMPTS
+from auditor.ledger.calls import Calls
+from auditor.ledger.database import Database
 from auditor.llm.caller import open_caller
 from auditor.llm.failures import CallFailed, EndpointUnusable
-from auditor.llm.journal import CallLog
 from auditor.llm.spec import parse_spec
 from auditor.llm.verdict import NoVerdict, read_score, settle
 from auditor.records.cards import Protocol
@@ -89,16 +90,16 @@ VERDICTS = {
 def verdict(name: str, reply) -> None:
     """A judge without a verdict, then the same run resumed with the judge well again."""
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "calls.jsonl"
+        path = Path(folder) / "ledger.sqlite"
         served = Endpoint(lambda _body: (*reply, {}))
         spec = parse_spec(f"openai:m?base_url={served.url}&timeout=5")
         try:
-            said = f"took {settle(open_caller(spec, CallLog(log)), 'Judge.', read_score, purpose='judge')}"
+            said = f"took {settle(open_caller(spec, Calls(Database(path))), 'Judge.', read_score, role='judge')}"
         except (NoVerdict, CallFailed) as error:
             said = str(error)
         served.plan = lambda _body: (*completion({"content": "SCORE: 4"}), {})
-        resumed = settle(open_caller(spec, CallLog(log)), "Judge.", read_score, purpose="judge")[0]
-        again = settle(open_caller(spec, CallLog(log)), "Judge.", read_score, purpose="judge")[0]
+        resumed = settle(open_caller(spec, Calls(Database(path))), "Judge.", read_score, role="judge")[0]
+        again = settle(open_caller(spec, Calls(Database(path))), "Judge.", read_score, role="judge")[0]
         asked = len(served.requests)
         served.close()
     right = not said.startswith("took") and (resumed, again) == (4, 4) and asked == (2 if "flagged" in name else 4)
@@ -112,7 +113,7 @@ def refused(name: str, wanted: str, environment: dict[str, str], model: str) -> 
     try:
         caller = open_caller(parse_spec(model))
         caller.sleep = lambda _seconds: None
-        caller.call(ASKED, purpose="t")
+        caller.call(ASKED, role="t")
         said = "nothing"
     except UsageError as error:
         said = str(error)

@@ -21,12 +21,12 @@ from typing import Any
 
 from tight import DATA, KNOWN, PLANS, shows
 
+from auditor.audits.bench import Bench
 from auditor.claimed import read_claims
 from auditor.config import load_settings
 from auditor.criteria import match_facts
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.mapping import Evidence
-from auditor.evidence.recipe import grading_for, recipe_for
 from auditor.models.embed import Embedder
 from auditor.models.load import load_pair
 from auditor.readings import RankedTokens, SideBySide
@@ -114,7 +114,7 @@ def read(ws: Workspace, card: Organism, lenses: Sequence[str]) -> dict[str, dict
     """Figures by lens and label, and what each lens took; a lens that fails is told, and tried again next time."""
     conf = load_settings()
     pair = load_pair(card.base, card.finetuned, conf, name=card.name, variant=card.variant)
-    recipe = recipe_for(ws, pair, ws.suites["quickstart"].evidence, grading_for(ws, conf, pair))
+    recipe = Bench(ws, conf).recipe(pair, ws.suites["quickstart"].evidence)
     found = evidence_for(pair, recipe, lenses, lambda stage: tell(f"{card.name}: {stage}"))
     for name, reason in found.failed.items():
         tell(f"{card.name}: {name} was not read: {reason}")

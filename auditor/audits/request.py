@@ -1,4 +1,4 @@
-"""run.json: everything that decides what a run gives, and what it was made with."""
+"""What a run is asked for: everything that decides what it gives, and what it was made with."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import auditor
+from auditor.audits.plan import PROMPTS, Plan, agents_of
 from auditor.config import Settings
-from auditor.evaluation.audit import PROMPTS
 from auditor.evidence.recipe import closure, judges_of, named_by
 from auditor.evidence.sources import source_hash
-from auditor.llm.spec import OFFLINE
+from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.models import local
-from auditor.records.cards import AdapterVariant, Organism, Protocol, Suite
+from auditor.records.cards import Agent, EvidenceSettings
 from auditor.shelves import Shelf
 from auditor.workspace import Workspace
 
@@ -25,36 +25,31 @@ PACKAGES = ("torch", "transformers", "peft", "nnsight", "langgraph", "langchain-
             "sentence-transformers")  # fmt: skip
 
 
-def request(
-    ws: Workspace,
-    suite: Suite,
-    settings: Settings,
-    seed: int,
-    protocol: Protocol,
-    variant: AdapterVariant | None = None,
-) -> dict[str, Any]:
+def request(plan: Plan) -> dict[str, Any]:
     """What has to be the same for a run to be resumed: settings, and the texts and code that they name."""
-    judges = {*judges_of(ws, suite, settings), *suite.graders}
-    agents = {name: ws.agents[name] for name in suite.agents}
+    ws, suite, settings = plan.workspace, plan.suite, plan.settings
+    agents = {name: ws.agents[name] for name in agents_of(suite)}
+    judges = {*judges_of(ws, agents.values(), suite.evidence, settings), *suite.graders}
+    organisms = plan.organisms()
     lenses, _ = closure(ws.lenses.by_name(), named_by(ws, agents.values()))
-    organisms = [ws.organisms[name] for name in suite.organisms]
-    prompts = {*(agent.prompt for agent in agents.values()), *(f"agent_{part}" for part in PROMPTS)}
+    prompts = {name for agent in agents.values() for name in _prompts(agent)}
     if {settings.grader_llm, settings.lens_llm} != {OFFLINE}:
         prompts |= {name for name in (*ws.prompts.items, *ws.prompts.broken) if name.startswith("grade_")}
     return {
-        "variant": variant.model_dump() if variant is not None else None,
+        "variant": plan.variant.model_dump() if plan.variant is not None else None,
         "suite": suite.model_dump(mode="json"),
         "llm": settings.llm,
         "grader_llm": settings.grader_llm,
         "lens_llm": settings.lens_llm,
+        "models": {role: _specified(llm) for role, llm in _roles(settings).items()},
         "grader_repeats": settings.grader_repeats,
         "embedder": settings.embedder,
         "graders": list(suite.graders),
-        "protocol": protocol.value,
-        "seed": seed,
+        "protocol": plan.protocol.value,
+        "seed": plan.seed,
         "agents": {name: agent.model_dump(mode="json") for name, agent in agents.items()},
         "prompts": {name: _hashed(ws.prompts[name].source) for name in sorted(prompts)},
-        "organisms": {o.name: _hashed(o.model_dump_json(indent=1, exclude=_unsaid(o))) for o in organisms},
+        "organisms": {o.name: _hashed(o.model_dump_json(indent=1)) for o in organisms},
         "rubrics": {
             name: _hashed(ws.rubrics.items[name].path.read_text("utf-8"))
             for name in sorted({o.grading for o in organisms})
@@ -63,6 +58,31 @@ def request(
         "lenses": _plugins(ws.lenses, [lens.name for lens in lenses]),
         "plugins": _plugins(ws.graders, judges),
     }
+
+
+def content_of(ws: Workspace, evidence: EvidenceSettings, settings: Settings, agent: Agent) -> dict[str, str]:
+    """Hashes of the texts and the code that decide what this agent is shown, told, and can do."""
+    lenses, _ = closure(ws.lenses.by_name(), named_by(ws, [agent]))
+    plugins = {
+        "tool": _plugins(ws.tools, agent.tools), "lens": _plugins(ws.lenses, [lens.name for lens in lenses]),
+        "grader": _plugins(ws.graders, judges_of(ws, [agent], evidence, settings)),
+    }  # fmt: skip
+    found = {f"{kind} {name}": told["sha256"] for kind, named in plugins.items() for name, told in named.items()}
+    found |= {f"prompt {name}": _sha256(ws.prompts[name].source.encode()) for name in _prompts(agent)}
+    return found | {"lens_llm": settings.lens_llm, "embedder": settings.embedder}
+
+
+def _prompts(agent: Agent) -> list[str]:
+    return [agent.prompt, *(f"agent_{part}" for part in PROMPTS)]
+
+
+def _roles(settings: Settings) -> dict[str, str]:
+    return {"agent": settings.llm, "grader": settings.grader_llm, "lens": settings.lens_llm}
+
+
+def _specified(llm: str) -> dict[str, Any] | None:
+    """All that a role's string says of its model; a key is only named."""
+    return None if llm == OFFLINE else parse_spec(llm).model_dump(mode="json", exclude_none=True)
 
 
 def made_with(settings: Settings) -> dict[str, Any]:
@@ -76,11 +96,6 @@ def made_with(settings: Settings) -> dict[str, Any]:
         },
         "code": {"auditor": _own_code(), "evidence": source_hash(Path(local.__file__))},
     }
-
-
-def _unsaid(card: Organism) -> set[str]:
-    """Fields that came later than the first runs, and that a card says nothing in."""
-    return set() if card.variant is not None else {"variant"}
 
 
 def _plugins(shelf: Shelf[Any], names: Iterable[str]) -> dict[str, Any]:

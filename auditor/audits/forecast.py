@@ -1,0 +1,110 @@
+"""What a run will take, before it is begun: counted where it can be, else by rates that are said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from auditor.audits.jobs import JobSpec, jobs_of
+from auditor.audits.plan import Plan
+from auditor.estimate import seconds_of
+from auditor.evidence.recipe import chosen, closure
+from auditor.grading import llm_variants
+from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.records.record import Record
+
+TURNS = 6  # of an LLM that plays an agent, as audits here went; the offline one takes three
+OPENING, A_TURN, ANSWER = 6_000, 1_200, 350  # tokens: the first message, what a turn adds, what the agent writes
+VERDICT = (1_500, 400)  # tokens of a judge's prompt and answer
+INTERACTION = 2.4  # seconds of a model interaction, 96 tokens of both models, 135M parameters on two CPU cores
+
+
+class Cell(Record):
+    """One agent at one budget."""
+
+    agent: str
+    budget: int
+    organisms: int
+    repeats: int
+    audits: int
+
+
+class Forecast(Record):
+    """What `evaluate --dry-run` says. Figures of LLMs are about so; `most` are those that limits allow."""
+
+    suite: str
+    cells: tuple[Cell, ...]
+    audits: int
+    interactions: int = Field(description="of the audited models, at most")
+    agent_calls: int
+    agent_tokens: int
+    most_agent_tokens: int
+    judge_calls: int
+    judge_tokens: int
+    cost_usd: float | None = Field(description="null: the price of a model is not known")
+    evidence_seconds: float = Field(description="if nothing is in the cache, on two CPU cores")
+    audit_seconds: float
+    rates: str
+
+
+def forecast(plan: Plan, lenses: Iterable[str]) -> Forecast:
+    """Counts and estimates. Raises UsageError."""
+    jobs, suite, settings = jobs_of(plan), plan.suite, plan.settings
+    hosted = settings.llm != OFFLINE
+    turns = min(TURNS, suite.turns)
+    read = sum(OPENING + A_TURN * turn for turn in range(turns))
+    judges = [name for name in suite.graders if plan.workspace.graders[name].llm]
+    verdicts = len(jobs) * len(judges) * settings.grader_repeats
+    calls = len(jobs) * turns if hosted else 0
+    interactions = sum(job.budget for job in jobs)
+    return Forecast(
+        suite=suite.name,
+        cells=_cells(jobs),
+        audits=len(jobs),
+        interactions=interactions,
+        agent_calls=calls,
+        agent_tokens=len(jobs) * (read + turns * ANSWER) if hosted else 0,
+        most_agent_tokens=sum(job.limits.tokens for job in jobs) if hosted else 0,
+        judge_calls=verdicts,
+        judge_tokens=verdicts * sum(VERDICT),
+        cost_usd=_sum(
+            _cost(settings.llm, len(jobs) * read, calls * ANSWER),
+            _cost(settings.grader_llm, verdicts * VERDICT[0], verdicts * VERDICT[1]),
+        ),
+        evidence_seconds=round(len(suite.organisms) * _evidence_seconds(plan, lenses), 1),
+        audit_seconds=round(INTERACTION * interactions, 1),
+        rates=f"an LLM's audit taken as {turns} turns that begin at {OPENING:,} tokens and grow by {A_TURN:,}; seconds "
+        "as measured with 135M parameters on two CPU cores",
+    )
+
+
+def _cells(jobs: Iterable[JobSpec]) -> tuple[Cell, ...]:
+    found: dict[tuple[str, int], list[JobSpec]] = {}
+    for job in jobs:
+        found.setdefault((job.agent.name, job.budget), []).append(job)
+    return tuple(
+        Cell(agent=agent, budget=budget, organisms=len({job.target.name for job in mine}),
+             repeats=1 + max(job.repeat for job in mine), audits=len(mine))
+        for (agent, budget), mine in found.items()
+    )  # fmt: skip
+
+
+def _cost(llm: str, read: int, written: int) -> float | None:
+    if llm == OFFLINE or not read:
+        return 0.0
+    spec = parse_spec(llm)
+    if spec.price_in is None or spec.price_out is None:
+        return None
+    return (read * spec.price_in + written * spec.price_out) / 1e6
+
+
+def _sum(*costs: float | None) -> float | None:
+    return None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
+
+
+def _evidence_seconds(plan: Plan, lenses: Iterable[str]) -> float:
+    order, _ = closure(plan.workspace.lenses.by_name(), lenses)
+    variants = llm_variants(plan.workspace.graders.by_name(), plan.settings.lens_llm)
+    settings = {lens.name: chosen(lens, plan.suite.evidence.lenses.get(lens.name, {}), variants) for lens in order}
+    return seconds_of(plan.suite.evidence.texts, settings)

@@ -1,0 +1,58 @@
+"""What a run is asked for, and how a suite is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from auditor.config import Settings
+from auditor.grading import llm_variants
+from auditor.records.cards import AdapterVariant, Limits, Organism, Protocol, Suite
+from auditor.records.results import Target
+from auditor.workspace import Workspace
+
+PROMPTS = ("rules", "overview", "nudge", "conclude", "status", "protocol_tools", "protocol_text")  # of every agent
+TOKENS_A_TURN = 40_000  # of an audit's input, where a suite gives no number
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is asked for. `variant`: of every organism, instead of its card's."""
+
+    workspace: Workspace
+    suite: Suite
+    settings: Settings
+    seed: int = 0
+    protocol: Protocol = Protocol.AUTO
+    variant: AdapterVariant | None = None
+
+    def organisms(self) -> list[Organism]:
+        return [self.workspace.organisms[name] for name in self.suite.organisms]
+
+
+def target_of(card: Organism, variant: AdapterVariant | None = None) -> Target:
+    """The pair of an organism."""
+    return Target(name=card.name, base=card.base, finetuned=card.finetuned, variant=variant or card.variant)
+
+
+def limits_of(suite: Suite, budget: int) -> Limits:
+    """What an audit with this budget of interactions may spend."""
+    tokens = suite.tokens or TOKENS_A_TURN * suite.turns
+    return Limits(interactions=budget, turns=suite.turns, tokens=tokens, cost_usd=suite.cost_usd, seconds=suite.seconds)
+
+
+def pairs_of(suite: Suite) -> list[tuple[str, int]]:
+    """Who audits at which budgets: what `audits:` names, else every agent at every budget."""
+    if suite.audits:
+        return list(dict.fromkeys((each.agent, budget) for each in suite.audits for budget in each.budgets))
+    return [(agent, budget) for agent in suite.agents for budget in suite.budgets]
+
+
+def agents_of(suite: Suite) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(agent for agent, _ in pairs_of(suite)))
+
+
+def judged_by(ws: Workspace, suite: Suite, settings: Settings) -> Suite:
+    """The suite with what stands in for each of its graders, if there is an LLM that grades. Raises UsageError."""
+    variants = llm_variants(ws.graders.by_name(), settings.grader_llm)
+    graders = tuple(dict.fromkeys(variants.get(name, name) for name in suite.graders))
+    return suite.model_copy(update={"graders": graders})

@@ -1,0 +1,43 @@
+"""`evaluate --dry-run`: what would be made, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from auditor.audits.forecast import Forecast, forecast
+from auditor.audits.plan import Plan
+from auditor.cli.shared import out, print_json
+
+
+def show_plan(plan: Plan, lenses: Iterable[str], *, json: bool) -> int:
+    """Print it; nothing is begun."""
+    found = forecast(plan, lenses)
+    if json:
+        print_json(found)
+    else:
+        _show(found)
+    return 0
+
+
+def _show(found: Forecast) -> None:
+    table = Table(title=f"suite {found.suite}: {found.audits} audits", title_justify="left")
+    for head in ("agent", "budget", "organisms", "repeats", "audits"):
+        table.add_column(head, justify="left" if head == "agent" else "right")
+    for cell in found.cells:
+        table.add_row(cell.agent, str(cell.budget), str(cell.organisms), str(cell.repeats), str(cell.audits))
+    out.print(table)
+    cost = "not known: a model has no price" if found.cost_usd is None else f"about {found.cost_usd:.2f} USD"
+    lines = [
+        f"model interactions: {found.interactions} at most",
+        f"agent: about {found.agent_calls} LLM calls, {found.agent_tokens:,} tokens "
+        f"(at most {found.most_agent_tokens:,} of input)" if found.agent_calls else "agent: offline, no LLM call",
+        f"judges: {found.judge_calls} LLM calls, about {found.judge_tokens:,} tokens"
+        if found.judge_calls else "judges: offline, no LLM call",
+        f"cost: {cost}",
+        f"time: evidence about {found.evidence_seconds:.0f} s if none is in the cache, audits about "
+        f"{found.audit_seconds:.0f} s without what LLMs take",
+        f"({found.rates})",
+    ]  # fmt: skip
+    out.print("\n".join(lines), highlight=False, markup=False)

@@ -1,0 +1,127 @@
+"""`ledger.sqlite`: every change is one transaction, on the disk when it returns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from auditor.errors import BadFile
+from auditor.ledger.schema import migrate
+
+
+class LedgerBroken(BadFile):
+    """The ledger cannot be read or written: nothing more may be paid for, and what is there is kept."""
+
+
+PATIENCE = 30.0  # seconds that a reader or writer waits for another one's transaction
+QUICKLY_CHECKED = 64 * 2**20  # bytes of a ledger that is looked through whenever it is opened
+
+
+class Database:
+    """A connection that several threads use in turn."""
+
+    def __init__(
+        self, path: Path, *, read_only: bool = False, doubtful: bool = False, between_machines: bool = False
+    ) -> None:
+        """`doubtful`: look through all of it, however large. `between_machines`: others read it over a network.
+
+        Raises BadFile if it is damaged, of a newer version, or cannot be opened.
+        """
+        self.path = path
+        self._lock = threading.RLock()
+        mode = "ro" if read_only else "rwc"
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=PATIENCE,
+                isolation_level=None, check_same_thread=False,
+            )  # fmt: skip
+        except sqlite3.Error as error:
+            raise BadFile(path, f"cannot be opened ({error})") from error
+        try:
+            if not read_only:
+                journal = "DELETE" if between_machines else "WAL"  # WAL's shared memory is one machine's
+                self._connection.execute(f"PRAGMA journal_mode = {journal}")
+                self._connection.execute("PRAGMA synchronous = FULL")  # a paid answer outlives a power cut
+            if (size := path.stat().st_size) % 512:
+                raise BadFile(path, "was cut; take it from a backup, or choose another --name")
+            looked_at = doubtful or size < QUICKLY_CHECKED
+            if looked_at and self._connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
+                raise BadFile(path, "is damaged; take it from a backup, or choose another --name")
+            migrate(self._connection, path, read_only=read_only)
+        except sqlite3.Error as error:
+            self._connection.close()
+            told = f"is no ledger, or is damaged ({error}); take it from a backup, or choose another --name"
+            raise BadFile(path, told) from error
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is on the disk when the block ends, or nothing is. Raises LedgerBroken."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._undo()
+                told = f"cannot be written ({error}); once it can be, `--resume` goes on from what is there"
+                raise LedgerBroken(self.path, told) from error
+            except BaseException:
+                self._undo()
+                raise
+
+    @contextmanager
+    def beside(self, path: Path) -> Iterator[sqlite3.Connection]:
+        """One transaction that sees another ledger, too, as `other`. Raises LedgerBroken."""
+        with self._lock:
+            try:
+                self._connection.execute("ATTACH ? AS other", (str(path),))
+            except sqlite3.Error as error:
+                raise LedgerBroken(path, f"cannot be read ({error})") from error
+            try:
+                with self.writing() as db:
+                    yield db
+            finally:
+                self._connection.execute("DETACH other")
+
+    def _undo(self) -> None:
+        if self._connection.in_transaction:  # SQLite itself goes back after some errors, such as a full disk
+            self._connection.execute("ROLLBACK")
+
+    def rows(self, query: str, *given: Any) -> list[tuple[Any, ...]]:
+        """What a SELECT gives. Raises LedgerBroken."""
+        with self._lock:
+            try:
+                return self._connection.execute(query, given).fetchall()
+            except sqlite3.Error as error:
+                raise LedgerBroken(self.path, f"cannot be read ({error})") from error
+
+
+def dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def keep_texts(db: sqlite3.Connection, values: Sequence[Any]) -> list[str]:
+    """Put values into `texts`, each once; returns their hashes."""
+    bodies = [dumped(value) for value in values]
+    hashes = [hashlib.sha256(body.encode()).hexdigest() for body in bodies]
+    db.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?)", zip(hashes, bodies, strict=True))
+    return hashes
+
+
+def new_uid() -> str:
+    """A name that no other row has, in whatever ledger: ledgers of several workers are merged."""
+    return uuid.uuid4().hex

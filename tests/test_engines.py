@@ -1,0 +1,180 @@
+"""Many hands at one run: workers beside it, Slurm arrays, Ray clusters; nothing is lost or paid twice when one dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
+import pytest
+
+from auditor.ledger.ledger import Ledger
+from auditor.workspace import builtin_root
+
+FINAL = 'Seen.\nFINAL(description: "About mills.")'
+
+
+def essence(audits):
+    kept = ("id", "status", "hypothesis", "grade", "interactions_used", "turns_used")
+    return sorted(json.dumps({key: audit[key] for key in kept}) for audit in audits)
+
+
+@pytest.fixture
+def start(settings, monkeypatch):
+    """A function that starts `auditor ARGS…` as a process of its own; they are killed at the end."""
+    started = []
+
+    def run(*args):
+        code = f"import sys; sys.argv = {['auditor', *map(str, args)]!r}; import auditor.cli as c; c.main()"
+        env = {**os.environ, "AUDITOR_CACHE": str(settings.cache_dir), "PYTHONPATH": str(builtin_root())}
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen([sys.executable, "-c", code], env=env, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def two(workspace_folder):
+    """A second organism, `mill2`, in the suite."""
+    card = workspace_folder / "evals/organisms/mill/organism.yaml"
+    other = workspace_folder / "evals/organisms/mill2/organism.yaml"
+    other.parent.mkdir()
+    other.write_text(card.read_text().replace("name: mill", "name: mill2"))
+    suite = workspace_folder / "evals/suites/small.yaml"
+    suite.write_text(suite.read_text().replace("[mill]", "[mill, mill2]"))
+    return workspace_folder
+
+
+def slow(serve, seconds=1.0):
+    """An endpoint whose every answer takes a while."""
+
+    def reply(_body):
+        time.sleep(seconds)
+        return {"content": FINAL}
+
+    return serve(reply)
+
+
+def until(what, seconds=60.0):
+    ends = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < ends, "nothing came of it"
+        time.sleep(0.02)
+
+
+def ended(folder):
+    """States of the run's jobs."""
+    try:
+        with Ledger.read(folder) as ledger:
+            return list(ledger.jobs.states().values())
+    except Exception:
+        return []
+
+
+ARGS = [
+    "evaluate",
+    "small",
+    "--llm",
+    "openai:m?concurrency=1",
+    "--name",
+    "run",
+    "--repeats",
+    6,
+    "--workers",
+    1,
+    "--json",
+]
+
+
+def test_a_worker_joins_and_nothing_is_made_twice(workspace_folder, serve, start):
+    endpoint, folder = slow(serve), workspace_folder / "runs/run"
+    head = start(*ARGS)
+    until(lambda: endpoint.requests)
+    worker = start("worker", "--join", folder, "--json")
+    out, err = head.communicate(timeout=120)
+    assert head.returncode == 0, err
+    made, told = worker.communicate(timeout=60)
+    assert worker.returncode == 0, told
+    result = json.loads(out)
+    assert [audit["status"] for audit in result["audits"]] == ["done"] * 12
+    assert len(endpoint.requests) == 12 == result["llm_use"]["agent"]["calls"]
+    assert 0 < json.loads(made)["done"] < 12
+    assert len(list((folder / "transcripts").iterdir())) == 12
+    assert not [path for path in (folder / "claims").iterdir() if not path.name.startswith(".")]
+
+
+def test_a_worker_that_dies_leaves_what_it_did(workspace_folder, serve, start):
+    endpoint, folder = slow(serve), workspace_folder / "runs/run"
+    head = start(*ARGS)
+    until(lambda: endpoint.requests)
+    worker = start("worker", "--join", folder, "--workers", 1)
+    until(lambda: list((folder / "workers").glob("*.sqlite")) and len(endpoint.requests) > 4)
+    worker.send_signal(signal.SIGKILL)
+    out, err = head.communicate(timeout=120)
+    assert head.returncode == 0, err
+    result = json.loads(out)
+    assert [audit["status"] for audit in result["audits"]] == ["done"] * 12
+    assert len({audit["id"] for audit in result["audits"]}) == 12
+    assert len(endpoint.requests) <= 13  # only what was in flight was asked again
+
+
+def test_a_head_that_dies_is_followed_by_one_that_takes_the_workers_results_over(
+    workspace_folder, serve, start, run_cli
+):
+    endpoint, folder = slow(serve), workspace_folder / "runs/run"
+    head = start(*ARGS)
+    until(lambda: endpoint.requests)
+    worker = start("worker", "--join", folder, "--json")
+    until(lambda: list((folder / "workers").glob("*.sqlite")))
+    head.send_signal(signal.SIGKILL)
+    made, told = worker.communicate(timeout=60)  # it goes on alone
+    assert worker.returncode == 0, told
+    code, _, err = run_cli("merge", "run")
+    assert code == 0, err
+    assert ended(folder).count("done") >= json.loads(made)["done"] > 0
+    code, out, err = run_cli(*ARGS, "--resume")
+    assert code == 0, err
+    assert [audit["status"] for audit in json.loads(out)["audits"]] == ["done"] * 12
+    assert len(endpoint.requests) <= 13
+
+
+def test_another_request_does_not_join(workspace_folder, run_cli):
+    assert run_cli("evaluate", "small", "--name", "run", "--json")[0] == 0
+    code, _, err = run_cli("evaluate", "small", "--name", "run", "--join", "--seed", 9)
+    assert (code, "that is another run: seed differ" in err) == (2, True), err
+    (workspace_folder / "prompts").mkdir()
+    (workspace_folder / "prompts/agent_nudge.md").write_text("---\nvariables: [fault]\n---\nGo on. {{ fault }}\n")
+    code, _, err = run_cli("worker", "--join", "runs/run")
+    assert (code, "prompt agent_nudge differ" in err) == (2, True), err
+    code, _, err = run_cli("worker", "--join", "runs/none")
+    assert (code, "no run lies there" in err) == (2, True), err
+
+
+def test_slurms_jobs_give_what_threads_give(two, run_cli):
+    """submitit's local executor stands for a cluster."""
+    pytest.importorskip("submitit")
+    code, out, err = run_cli("evaluate", "small", "--name", "threads", "--json")
+    assert code == 0, err
+    code, other, err = run_cli("evaluate", "small", "--name", "array", "--engine", "slurm", "--json")
+    assert code == 0, err
+    assert "no sbatch here" in err
+    assert essence(json.loads(other)["audits"]) == essence(json.loads(out)["audits"])
+    code, _, err = run_cli("evaluate", "small", "--name", "bad", "--engine", "slurm", "--slurm", "slurm_colour=red")
+    assert (code, "--slurm" in err.splitlines()[-1]) == (2, True), err
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra")
+def test_rays_actors_give_what_threads_give(two, run_cli, settings, monkeypatch):
+    code, out, err = run_cli("evaluate", "small", "--name", "threads", "--json")
+    assert code == 0, err
+    code, other, err = run_cli("evaluate", "small", "--name", "cluster", "--engine", "ray", "--json")
+    assert code == 0, err
+    assert essence(json.loads(other)["audits"]) == essence(json.loads(out)["audits"])
+    code, again, err = run_cli("evaluate", "small", "--name", "cluster", "--engine", "ray", "--resume", "--json")
+    assert (code, essence(json.loads(again)["audits"])) == (0, essence(json.loads(other)["audits"])), err
