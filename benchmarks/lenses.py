@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from auditor.audits.bench import Bench
 from auditor.runtime import tune_process
 
 tune_process()
@@ -30,6 +29,7 @@ tune_process()
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
+from auditor.audits.bench import Bench  # noqa: E402
 from auditor.config import load_settings  # noqa: E402
 from auditor.evidence.compute import evidence_for  # noqa: E402
 from auditor.models.generate import Side  # noqa: E402

@@ -31,12 +31,22 @@ class Trial:
         first, last = self.shop.seconds[self.cold]
         for number in range(times):
             process = self.shop.start(self.workers, self.cache, *["--resume"] * (number > 0))
-            process.wait(rng.uniform(0.0 if rng.random() < 0.15 else first, last))
+            if rng.random() < 0.3:
+                self.aimed(process, rng.randint(1, 12))
+            else:
+                process.wait(rng.uniform(0.0 if rng.random() < 0.15 else first, last))
             if process.returncode is None and process.kill():
                 self.cut(self.shop.moment())
             else:
                 self.expect(process.returncode == 0, f"ended with {process.returncode}: {self.shop.told()[-600:]}")
         return self
+
+    def aimed(self, process, changes):
+        """Wait until its checkpoints have changed that many times: between two of them lie milliseconds."""
+        path, seen = self.shop.run / "checkpoints.sqlite-wal", 0
+        while changes and not process.wait(0.0005):
+            size = path.stat().st_size if path.exists() else 0
+            changes, seen = changes - (size != seen), size
 
     def filled(self, limit):
         """Run it where there is room for `limit` bytes and no more, and once more before any is made."""
@@ -116,24 +126,28 @@ def differing(one, other):
 def campaign(shop, kills, fills, say=print):
     """`kills` and then `fills` trials; returns what went wrong."""
     rng, outcomes, wrong = random.Random(0), Counter(), []
-    for number in range(kills + fills):
-        trial = Trial(shop, (1, 4)[number % 2], cold=number < kills and rng.random() < 0.25)
-        if number < kills:
-            trial.killed(rng, rng.choice((1, 1, 1, 2, 3)))
-        else:
-            trial.filled(int(2 ** rng.uniform(13, log2(shop.size))))
-        found = trial.finished()
-        told = f"{'wrong' if found else 'right'}, workers {trial.workers}"
-        outcomes.update(f"{place}: {told}" for place in [cut.place for cut in trial.cuts] or ["not cut off"])
-        outcomes[f"trials: {told}"] += 1
-        wrong += [f"trial {number} ({', '.join(cut.place for cut in trial.cuts)}; {told}): {each}" for each in found]
-        for line in trial.said:
-            say(f"       room for {line}")
-        if found:
-            say("\n".join(wrong[-len(found) :]))
-            shutil.copytree(shop.run, shop.folder / f"wrong-{number}")
-    for kind, count in sorted(outcomes.items()):
-        say(f"{count:5d}  {kind}")
+    try:
+        for number in range(kills + fills):
+            trial = Trial(shop, (1, 4)[number % 2], cold=number < kills and rng.random() < 0.25)
+            if number < kills:
+                trial.killed(rng, rng.choice((1, 1, 1, 2, 3)))
+            else:
+                trial.filled(int(2 ** rng.uniform(13, log2(shop.size))))
+            found = trial.finished()
+            told = f"{'wrong' if found else 'right'}, workers {trial.workers}"
+            outcomes.update(f"{place}: {told}" for place in [cut.place for cut in trial.cuts] or ["not cut off"])
+            outcomes[f"trials: {told}"] += 1
+            wrong += [
+                f"trial {number} ({', '.join(cut.place for cut in trial.cuts)}; {told}): {each}" for each in found
+            ]
+            for line in trial.said:
+                say(f"       room for {line}")
+            if found:
+                say("\n".join(wrong[-len(found) :]))
+                shutil.copytree(shop.run, shop.folder / f"wrong-{number}")
+    finally:  # of a campaign that is broken off, too
+        for kind, count in sorted(outcomes.items()):
+            say(f"{count:5d}  {kind}")
     return wrong
 
 

@@ -56,8 +56,8 @@ def _names(card: Organism, target: Target) -> Iterator[tuple[str, str]]:
             yield "the adapter", str(given)
     if card.train is not None and card.train.documents != "documents.jsonl":
         yield "the dataset", card.train.documents
-    if card.folder != Path():
-        yield "the folder", str(card.folder)
+    if len(folder := Path(target.finetuned).parent.parts) > 1:
+        yield "the folder", str(Path(*folder))
 
 
 def _is_ours(message: AnyMessage) -> bool:

@@ -51,7 +51,8 @@ def begin(plan: Plan, ledger: Ledger, sitting: Sitting) -> list[JobSpec]:
     """
     ledger.begin(request(plan), made_with(plan.settings), resume=sitting.resume)
     jobs = jobs_of(plan)
-    ledger.jobs.enter((job.id, job.name, job.model_dump_json()) for job in jobs)
+    if len(ledger.jobs.states()) != len(jobs):
+        ledger.jobs.enter((job.id, job.name, job.model_dump_json()) for job in jobs)
     ledger.jobs.requeue(("running", "failed") if sitting.retry_failed else ("running",))
     write_run(ledger)
     write_jobs(ledger)
@@ -71,7 +72,9 @@ def evaluate(plan: Plan, ledger: Ledger, sitting: Sitting, engine: Engine | None
             shop.absorb()
             mend(ledger)
         states = ledger.jobs.states()
-        todo, lacking = [job for job in jobs if states[job.name] not in ENDED], _ungraded(ledger, plan, jobs)
+        todo = [job for job in jobs if states[job.name] not in ENDED]
+        problems = ledger.jobs.done_with_problems()
+        lacking = [job for job in jobs if job.name in problems]
         ledger.events.tell("begun", jobs=len(jobs), todo=len(todo))
         if todo or lacking:
             reach(bench)
@@ -123,17 +126,6 @@ def _audit(jobs: Sequence[JobSpec], shop: Shop) -> None:
                 shop.finish(failed(job, str(error)), job)
     finally:
         gc.collect()  # models hold reference cycles: without it two organisms' weights lie in memory
-
-
-def _ungraded(ledger: Ledger, plan: Plan, jobs: Sequence[JobSpec]) -> list[JobSpec]:
-    """Jobs that were done and lack a grade that this run asks for."""
-    wanted = set(plan.suite.graders)
-    lacking = {
-        record.id
-        for record in ledger.jobs.records()
-        if record.status == "done" and not wanted <= {grade.grader for grade in record.grades}
-    }
-    return [job for job in jobs if job.name in lacking]
 
 
 def _grade(jobs: Sequence[JobSpec], shop: Shop) -> None:

@@ -61,7 +61,8 @@ def show_run(run: RunArgument, out_dir: In = RUNS, json: JsonFlag = False) -> No
 
     folder = find_run(run, out_dir)
     about, records = summary_of(folder), list(records_of(folder))
-    rows = summarize(records, about.graders)
+    given = (grade.grader for record in records for grade in record.grades)
+    rows = summarize(records, tuple(dict.fromkeys((*about.graders, *given))))
     if json:
         told = {"summary": [row.model_dump(mode="json") for row in rows], "request": request_of(folder)}
         print_json({**about.model_dump(mode="json"), **told})

@@ -48,7 +48,6 @@ class Database:
             if not read_only:
                 journal = "DELETE" if between_machines else "WAL"  # WAL's shared memory is one machine's
                 self._connection.execute(f"PRAGMA journal_mode = {journal}")
-                self._connection.execute("PRAGMA synchronous = FULL")  # a paid answer outlives a power cut
             if (size := path.stat().st_size) % 512:
                 raise BadFile(path, "was cut; take it from a backup, or choose another --name")
             looked_at = doubtful or size < QUICKLY_CHECKED
@@ -68,10 +67,14 @@ class Database:
             self._connection.close()
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it is on the disk when the block ends, or nothing is. Raises LedgerBroken."""
+    def writing(self, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction, all of it or nothing; no kill undoes it, and if it is `lasting`, no power cut either.
+
+        Raises LedgerBroken.
+        """
         with self._lock:
             try:
+                self._connection.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")

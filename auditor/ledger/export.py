@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 from auditor.errors import BadFile
-from auditor.files import write_atomically
+from auditor.files import replacing, write_atomically
 from auditor.ledger.ledger import Ledger
 from auditor.lines import add_line, read_lines
 from auditor.records.results import AuditRecord
@@ -50,26 +52,31 @@ def transcript(ledger: Ledger, name: str) -> dict[str, Any]:
 def mend(ledger: Ledger) -> None:
     """Make anew what of these files is missing, cut, or older than the ledger. Raises BadFile."""
     write_run(ledger)
-    records = {record.id: record.model_dump(mode="json") for record in ledger.jobs.records()}
-    try:
-        there = [line for _, line in read_lines(ledger.folder / AUDITS)]
-    except BadFile:
-        there = []
-    if there != list(records.values()) and not _same(there, records):
-        lines = "".join(record.model_dump_json() + "\n" for record in ledger.jobs.records())
-        write_atomically(ledger.folder / AUDITS, lines)
-    for name in records:
-        if not _is_whole(ledger, name):
+    if not _lines_are_right(ledger):
+        with replacing(ledger.folder / AUDITS) as part, part.open("w", encoding="utf-8") as stream:
+            stream.writelines(record + "\n" for _, record in ledger.jobs.raw_records())
+    for name, _ in ledger.jobs.raw_records():
+        if not _ends_well(ledger.folder / TRANSCRIPTS / f"{name}.json"):
             write_transcript(ledger, name)
 
 
-def _same(there: list[dict[str, Any]], records: dict[str, dict[str, Any]]) -> bool:
-    """Whether the lines are the records, in whatever order they ended."""
-    return len(there) == len(records) and all(records.get(str(line.get("id"))) == line for line in there)
-
-
-def _is_whole(ledger: Ledger, name: str) -> bool:
+def _lines_are_right(ledger: Ledger) -> bool:
+    """Whether `audits.jsonl` has each record, once, in whatever order they ended."""
     try:
-        return bool(json.loads((ledger.folder / TRANSCRIPTS / f"{name}.json").read_bytes())["id"] == name)
-    except (OSError, ValueError, KeyError, TypeError):
+        there = {str(line.get("id")): (number, line) for number, line in read_lines(ledger.folder / AUDITS)}
+    except BadFile:
+        return False
+    records = list(ledger.jobs.raw_records())
+    last = max((number for number, _ in there.values()), default=0)
+    right = all(there.get(name, (0, None))[1] == json.loads(record) for name, record in records)
+    return right and len(there) == len(records) == last
+
+
+def _ends_well(path: Path) -> bool:
+    """Whether a JSON file has its end: they are written whole or not at all, and cut only by somebody else."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(-1, os.SEEK_END)
+            return stream.read() == b"}"
+    except OSError:
         return False

@@ -39,7 +39,7 @@ class Events:
         self._db = database
 
     def tell(self, kind: str, job: str = "", **data: Any) -> None:
-        with self._db.writing() as db:
+        with self._db.writing(lasting=False) as db:
             _note(db, kind, job, data)
 
     def since(self, n: int = 0) -> list[Event]:
@@ -96,9 +96,19 @@ class Jobs:
             first = error.errors()[0]["msg"]
             raise LedgerBroken(self._db.path, f"is damaged: the record of {name} cannot be read ({first})") from error
 
+    def done_with_problems(self) -> set[str]:
+        """Jobs that are done and lack a grade."""
+        return {name for (name,) in self._db.rows("SELECT name FROM jobs WHERE state = 'done' AND reason != ''")}
+
+    def raw_records(self) -> Iterator[tuple[str, str]]:
+        """Names and records as JSON, in the run's order, one in memory at a time."""
+        for (name,) in self._db.rows("SELECT name FROM jobs WHERE record IS NOT NULL ORDER BY place"):
+            ((record,),) = self._db.rows("SELECT record FROM jobs WHERE name = ?", name)
+            yield name, record
+
     def take(self, name: str) -> None:
         """Work on a job begins."""
-        with self._db.writing() as db:
+        with self._db.writing(lasting=False) as db:
             db.execute(
                 "UPDATE jobs SET state = 'running', owner = ?, heartbeat = ?, attempts = attempts + 1 WHERE name = ?",
                 (self.owner, time.time(), name),
@@ -137,7 +147,7 @@ class Transcripts:
     def say(self, job: str, messages: Sequence[Mapping[str, Any]], about: Mapping[str, Any], **event: Any) -> None:
         """All messages as they stand, what is told beside them, and what of it is an event."""
         old = self._said.get(job, 0)
-        with self._db.writing() as db:
+        with self._db.writing(lasting=False) as db:
             hashes = keep_texts(db, messages[old:])
             if not old:  # what an earlier attempt said may not be what is said now
                 db.execute("DELETE FROM steps WHERE job = ?", (job,))

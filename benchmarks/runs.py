@@ -1,0 +1,164 @@
+"""What a run costs beside its models: the ledger, resuming a large run, and how much more several hands make.
+
+    python benchmarks/runs.py ledger [AUDITS]     # default: 10,000 finished audits
+    python benchmarks/runs.py workers             # 1 and 8 audits at once over one pair in this process
+    python benchmarks/runs.py ray                 # 16 short audits by one actor, and by two
+
+Each figure stands beside its floor: what the disk needs for a transaction, the audits of one worker, half of the time.
+Ratios hold within one call; the machine should have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MESSAGES, LETTERS = 12, 3_000  # of a transcript, and of a message that no other transcript has
+
+
+def auditor(folder: Path, *args: object, **environment: str) -> tuple[float, int, str]:
+    """Seconds, peak memory in MiB, and stdout of a command of its own."""
+    code = (
+        f"import sys; sys.argv = {['auditor', *map(str, args)]!r}; import auditor.cli as c, atexit, resource\n"
+        "atexit.register(lambda: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))\n"
+        "c.main()"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+    took = time.perf_counter() - begun
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    peak = next(int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("PEAK"))
+    return took, peak // 1024, done.stdout
+
+
+def workspace(folder: Path, repeats: int) -> None:
+    """A workspace with one suite: gold, the blackbox agent, many repeats."""
+    (folder / "auditor.toml").touch()
+    suite = folder / "evals/suites/many.yaml"
+    suite.parent.mkdir(parents=True)
+    suite.write_text(
+        f"name: many\nextends: quickstart\norganisms: [gold]\nagents: [blackbox]\nbudgets: [5]\nrepeats: {repeats}\n"
+    )
+
+
+def ledger(audits: int) -> None:
+    """A ledger with so many finished audits: what an event costs, and what resuming takes that has nothing to do."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        workspace(folder, audits)
+        fill(folder, audits)
+        size = (folder / "runs/full/ledger.sqlite").stat().st_size / 2**20
+        args = ("evaluate", "many", "--name", "full", "--resume", "--json")
+        first, *_ = auditor(folder, *args)
+        took, peak, out = auditor(folder, *args)
+        bare, least, _ = auditor(folder, "organisms", "list", "--json")
+        told = json.loads(out)
+        assert len(told["audits"]) == audits
+        print(f"{audits:,} audits, {size:.0f} MiB: --resume {took:.1f} s ({first:.1f} the first time), {peak} MiB;")
+        print(f"  the floor, importing and listing: {bare:.1f} s, {least} MiB")
+
+
+def fill(folder: Path, audits: int) -> None:
+    """Enter the jobs and end each with a record and a transcript; tells what each transaction took."""
+    os.chdir(folder)
+    from auditor.audits.audit import identity
+    from auditor.audits.plan import Plan
+    from auditor.audits.run import Sitting, begin
+    from auditor.config import load_settings
+    from auditor.ledger.export import mend
+    from auditor.ledger.ledger import Ledger
+    from auditor.records.findings import Grade
+    from auditor.records.results import AuditRecord
+    from auditor.workspace import load_workspace
+
+    ws, settings = load_workspace(folder), load_settings()
+    plan = Plan(ws, ws.suites["many"], settings)
+    grade = Grade(grader="rubric_offline", score=3, reasoning="x" * 300)
+    with Ledger.open(folder / "runs/full") as opened:
+        clock = time.perf_counter()
+        jobs = begin(plan, opened, Sitting())
+        print(f"{audits:,} jobs entered in {time.perf_counter() - clock:.1f} s")
+        clock, events = time.perf_counter(), 0
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for i, job in enumerate(jobs):
+            opened.jobs.take(job.name)
+            said = [{"type": "ai", "data": {"content": f"{i} {n} " + "y" * LETTERS}} for n in range(MESSAGES)]
+            for turn in (4, 8, MESSAGES):
+                opened.transcripts.say(job.name, said[:turn], {"spent": turn}, turns=turn, interactions=0)
+            opened.transcripts.ended(job.name)
+            record = AuditRecord(**identity(job), status="done", hypothesis="z" * 900, grades=(grade,), grade=3.0)
+            opened.jobs.finish(record)
+            events += 5
+        took = time.perf_counter() - clock
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        print(
+            f"{events:,} events with what they tell: {took / events * 1e3:.2f} ms each; memory grew by {grown:.0f} MiB"
+        )
+        print(f"  the floor, a transaction of nothing but a row: {floor(folder) * 1e3:.2f} ms")
+        clock = time.perf_counter()
+        mend(opened)
+        print(f"copies (audits.jsonl, {audits:,} transcripts) written in {time.perf_counter() - clock:.0f} s")
+
+
+def floor(folder: Path) -> float:
+    """Seconds of a transaction in WAL mode that is on the disk when it returns."""
+    import sqlite3
+
+    db = sqlite3.connect(folder / "floor.sqlite", isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("CREATE TABLE t (a)")
+    begun = time.perf_counter()
+    for i in range(300):
+        db.execute("INSERT INTO t VALUES (?)", (i,))
+    return (time.perf_counter() - begun) / 300
+
+
+def workers(repeats: int = 8) -> None:
+    """Audits a minute, one at a time and eight at once; every hypothesis is the same to the letter."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        workspace(folder, repeats)
+        common = ("evaluate", "many", "--agent", "adl", "--json")
+        auditor(folder, *common, "--repeats", 1, "--name", "warm")  # evidence into the cache
+        said, pace = {}, {}
+        for count in (1, 8):
+            _, _, out = auditor(folder, *common, "--workers", count, "--name", f"w{count}")
+            told = json.loads(out)
+            said[count] = {audit["id"]: audit["hypothesis"] for audit in told["audits"]}
+            pace[count] = len(said[count]) / told["seconds"]["agents"] * 60
+            print(f"{count} at once: {pace[count]:.1f} audits a minute ({told['seconds']})")
+        print(f"ratio {pace[8] / pace[1]:.2f}; the same hypotheses: {said[1] == said[8]}")
+
+
+def ray(repeats: int = 16) -> None:
+    """So many short audits by one local actor and by two; the ideal is half of the time."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        workspace(folder, repeats)
+        common = ("evaluate", "many", "--engine", "ray", "--json")
+        auditor(folder, *common, "--repeats", 1, "--name", "warm")
+        took = {}
+        for cpus in (1, 2):
+            _, _, out = auditor(folder, *common, "--name", f"r{cpus}", AUDITOR_RAY_CPUS=str(cpus), OMP_NUM_THREADS="1")
+            took[cpus] = json.loads(out)["seconds"]["total"]
+            print(f"{cpus} actors: {took[cpus]:.1f} s")
+        print(f"ratio {took[2] / took[1]:.2f} (ideal 0.5)")
+
+
+if __name__ == "__main__":
+    given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given.add_argument("what", choices=("ledger", "workers", "ray"))
+    given.add_argument("audits", nargs="?", type=int, default=10_000)
+    asked = given.parse_args()
+    ledger(asked.audits) if asked.what == "ledger" else workers() if asked.what == "workers" else ray()
