@@ -29,6 +29,10 @@ class UsageError(AuditorError):
     """The request was wrong, and the message says how to mend it (exit code 2)."""
 
 
+class InternalError(UsageError):
+    """A bug of this program: whatever is under way stops, and what is there is kept."""
+
+
 class UnknownName(UsageError):
     """No `kind` is called `name`."""
 

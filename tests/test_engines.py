@@ -8,8 +8,10 @@ import sys
 import time
 from importlib.util import find_spec
 
+import psutil
 import pytest
 
+from auditor.ledger.claims import LENT
 from auditor.ledger.ledger import Ledger
 from auditor.workspace import builtin_root
 
@@ -170,11 +172,42 @@ def test_slurms_jobs_give_what_threads_give(two, run_cli):
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra")
-def test_rays_actors_give_what_threads_give(two, run_cli, settings, monkeypatch):
-    code, out, err = run_cli("evaluate", "small", "--name", "threads", "--json")
+def test_rays_actors_give_what_threads_give(workspace_folder, run_cli):
+    args = ("evaluate", "small", "--json", "--name")
+    code, out, err = run_cli(*args, "threads")
     assert code == 0, err
-    code, other, err = run_cli("evaluate", "small", "--name", "cluster", "--engine", "ray", "--json")
+    code, other, err = run_cli(*args, "cluster", "--engine", "ray")
     assert code == 0, err
     assert essence(json.loads(other)["audits"]) == essence(json.loads(out)["audits"])
-    code, again, err = run_cli("evaluate", "small", "--name", "cluster", "--engine", "ray", "--resume", "--json")
-    assert (code, essence(json.loads(again)["audits"])) == (0, essence(json.loads(other)["audits"])), err
+
+
+def pids(name):
+    """Processes of this machine that are called so."""
+    return [
+        process.pid for process in psutil.process_iter(["cmdline"]) if name in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra")
+def test_an_actor_that_dies_is_replaced_and_nothing_is_paid_twice(workspace_folder, serve, start):
+    endpoint = slow(serve)
+    head = start(*ARGS, "--agent", "blackbox", "--engine", "ray")
+    until(lambda: len(endpoint.requests) > 2, 200)
+    os.kill(pids("ray::PairActor")[0], signal.SIGKILL)
+    out, err = head.communicate(timeout=250)
+    assert (head.returncode, out[:1]) == (0, "{"), out + err
+    assert [audit["status"] for audit in json.loads(out)["audits"]] == ["done"] * 6
+    assert 6 <= len(endpoint.requests) <= 8  # what the dead one had in flight
+
+
+def test_a_job_of_the_array_that_dies_is_submitted_again(workspace_folder, serve, start):
+    pytest.importorskip("submitit")
+    endpoint, folder = slow(serve), workspace_folder / "runs/run"
+    head = start(*ARGS, "--agent", "blackbox", "--engine", "slurm")
+    until(lambda: len(endpoint.requests) > 2, 200)
+    (worker,) = (path for path in (folder / "workers").glob("*.sqlite") if path.stem != LENT)
+    os.kill(int(worker.stem.split("-")[-2]), signal.SIGKILL)
+    out, err = head.communicate(timeout=250)
+    assert head.returncode == 0, err
+    assert [audit["status"] for audit in json.loads(out)["audits"]] == ["done"] * 6
+    assert 6 <= len(endpoint.requests) <= 7

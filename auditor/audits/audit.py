@@ -101,11 +101,13 @@ def _walk(made: Investigation, job: JobSpec, desk: Desk) -> tuple[AuditState, st
     """The last state, and what ended the walk before its end, if something did."""
     graph = build_graph(made, desk.saver)
     config: RunnableConfig = {"configurable": {"thread_id": job.id}, "recursion_limit": 40 * made.limits.turns}
-    kept = graph.get_state(config)
-    state: AuditState = kept.values if kept.values else fresh_state([])  # type: ignore[assignment]
+    state = fresh_state([])
     try:
+        kept = graph.get_state(config)
+        state = {**state, **kept.values}  # type: ignore[typeddict-item]
         if state["hypothesis"] is None:
-            given = None if kept.next else fresh_state(made.opening())
+            # Any checkpoint is gone on from, also where all that is left are writes that no checkpoint has yet.
+            given = fresh_state(made.opening()) if kept.created_at is None else None
             for step in graph.stream(given, config, stream_mode="values", durability="sync"):
                 state = step  # type: ignore[assignment]
                 _say(desk, job, state, {})

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ def engine(root: Path | None) -> Engine:
         raise UsageError("--engine ray needs Ray: pip install 'auditor-adl[ray]'") from error
 
     def run(jobs: Sequence[JobSpec], shop: Shop) -> None:
-        with _cluster(ray), _served(ray, shop) as post:
+        # Ray says on stdout what befalls its workers; that is the result's alone.
+        with redirect_stdout(sys.stderr), _cluster(ray), _served(ray, shop) as post:
             groups = [list(group) for _, group in groupby(jobs, key=lambda job: job.target)]
             slots, gpus = _slots(ray)
             replicas = max(1, slots // len(groups))

@@ -19,7 +19,7 @@ from auditor.audits.request import made_with, request
 from auditor.audits.shop import Shop, checkpoints
 from auditor.audits.stats import summarize
 from auditor.audits.threads import audit_pair
-from auditor.errors import AuditorError, UsageError
+from auditor.errors import AuditorError, InternalError, UsageError
 from auditor.ledger.claims import Claim, Claims
 from auditor.ledger.database import LedgerBroken
 from auditor.ledger.export import mend, write_jobs, write_run
@@ -55,7 +55,6 @@ def begin(plan: Plan, ledger: Ledger, sitting: Sitting) -> list[JobSpec]:
         ledger.jobs.enter((job.id, job.name, job.model_dump_json()) for job in jobs)
     ledger.jobs.requeue(("running", "failed") if sitting.retry_failed else ("running",))
     write_run(ledger)
-    write_jobs(ledger)
     return jobs
 
 
@@ -66,13 +65,13 @@ def evaluate(plan: Plan, ledger: Ledger, sitting: Sitting, engine: Engine | None
     bench = Bench(plan.workspace, plan.settings, ledger.calls)
     meter = Meter(sitting.limit, ledger.calls)
     with checkpoints(ledger.folder / CHECKPOINTS, ledger) as saver, Claims(ledger.folder) as claims:
-        claims.reopen()
         shop = Shop(bench, ledger, saver, meter, claims, sitting.workers)
         if sitting.resume:
             shop.absorb()
             mend(ledger)
         states = ledger.jobs.states()
         todo = [job for job in jobs if states[job.name] not in ENDED]
+        _open(todo, shop)
         problems = ledger.jobs.done_with_problems()
         lacking = [job for job in jobs if job.name in problems]
         ledger.events.tell("begun", jobs=len(jobs), todo=len(todo))
@@ -83,6 +82,13 @@ def evaluate(plan: Plan, ledger: Ledger, sitting: Sitting, engine: Engine | None
     if gone := meter.gone():
         ledger.events.tell("limit", limit=gone)
     return result(plan, ledger, {**shop.seconds, "total": time.perf_counter() - begun})
+
+
+def _open(jobs: Sequence[JobSpec], shop: Shop) -> None:
+    """Let workers of any machine see what is left, and what is known of it."""
+    shop.claims.reopen(job.name for job in jobs)
+    write_jobs(shop.ledger)
+    shop.ledger.lend(shop.claims.lent)
 
 
 def _until_all_ended(jobs: Sequence[JobSpec], shop: Shop, engine: Engine) -> None:
@@ -115,7 +121,7 @@ def _audit(jobs: Sequence[JobSpec], shop: Shop) -> None:
     made = [state for state in shop.ledger.jobs.states().values() if state in ENDED and state != "failed"]
     try:
         audit_pair(jobs, shop, begun_any=bool(made))
-    except LedgerBroken:
+    except (LedgerBroken, InternalError):
         raise
     except AuditorError as error:  # such as a judge of the lens without a verdict: the others go on
         states = shop.ledger.jobs.states()

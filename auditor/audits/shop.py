@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from auditor.audits.audit import Desk
 from auditor.audits.bench import Bench
 from auditor.audits.jobs import JobSpec
 from auditor.audits.limits import Meter
+from auditor.errors import BadFile
 from auditor.ledger.claims import Claim, Claims
+from auditor.ledger.database import LedgerBroken, is_damage
 from auditor.ledger.export import write_audit
 from auditor.ledger.jobs import ENDED
 from auditor.ledger.ledger import Ledger
@@ -48,34 +50,45 @@ class Shop:
     def begin(self, job: JobSpec) -> bool:
         """Claim a job; False if another worker makes it, or made it."""
         claim = self.claims.take(job.name)
-        if claim is Claim.ORPHANED and self.head:
+        if claim is not Claim.OTHERS and not self.head:
+            self.ledger.jobs.enter([(job.id, job.name, job.model_dump_json())])
+        if claim is Claim.ORPHANED:
             self.absorb()  # what its worker paid for is not paid for again, and it may be done
             if self.ledger.jobs.state(job.name) in ENDED:
                 return False
             claim = self.claims.take(job.name, orphans=True)
         if claim is not Claim.OURS:
             return False
-        if not self.head:
-            self.ledger.jobs.enter([(job.id, job.name, job.model_dump_json())])
         self.ledger.jobs.take(job.name)
         return True
 
     def finish(self, record: AuditRecord, job: JobSpec) -> None:
         """An audit has ended: first the ledger knows, then its copies are made, and its checkpoints go."""
+        if self.head:
+            self.claims.done(job.name)
         self.ledger.jobs.finish(record)
         if self.head:
-            write_audit(self.ledger, record)
+            self._copy(record)
         if record.status == "done":
-            self.saver.delete_thread(job.id)
+            with suppress(sqlite3.Error):  # they are in nobody's way
+                self.saver.delete_thread(job.id)
+
+    def _copy(self, record: AuditRecord) -> None:
+        try:
+            write_audit(self.ledger, record)
+        except BadFile as error:  # the run's disk: the other audits could not be kept either
+            raise LedgerBroken(error.path, error.reason) from error
 
     def absorb(self) -> None:
         """Take over what workers beside this one have done so far."""
-        for path in self.claims.ledgers():
-            before = {name for name, state in self.ledger.jobs.states().items() if state in ENDED}
+        paths = list(self.claims.ledgers())
+        before = self.ledger.jobs.states() if paths else {}
+        for path in paths:
             self.ledger.absorb(path)
-            for name, state in self.ledger.jobs.states().items():
-                if state in ENDED and name not in before and (record := self.ledger.jobs.record(name)):
-                    write_audit(self.ledger, record)
+        for name, state in self.ledger.jobs.states().items() if paths and self.head else ():
+            if state in ENDED and before.get(name) not in ENDED and (record := self.ledger.jobs.record(name)):
+                self.claims.done(name)
+                self._copy(record)
 
 
 @contextmanager
@@ -95,5 +108,7 @@ def _is_sound(database: Path) -> bool:
     try:
         with closing(sqlite3.connect(database)) as connection:
             return bool(connection.execute("PRAGMA quick_check").fetchone() == ("ok",))
-    except sqlite3.DatabaseError:
-        return False
+    except sqlite3.Error as error:
+        if is_damage(error):
+            return False
+        raise LedgerBroken(database, f"cannot be opened ({error}); once it can be, nothing is lost") from error

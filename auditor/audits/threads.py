@@ -12,7 +12,7 @@ from auditor.audits.audit import audit, failed
 from auditor.audits.grade import graded
 from auditor.audits.jobs import JobSpec
 from auditor.audits.shop import Shop
-from auditor.errors import UsageError
+from auditor.errors import InternalError, UsageError
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import named_by
 from auditor.ledger.database import LedgerBroken
@@ -89,7 +89,7 @@ def _at_once(jobs: Sequence[JobSpec], shop: Shop, run: Callable[[JobSpec], Audit
         except UsageError as error:
             problems.append(error)
         except BaseException as error:  # a bug of ours: shown as one by whoever waits
-            problems.append(UsageError(f"internal error: {error!r}\n{traceback.format_exc()}"))
+            problems.append(InternalError(f"internal error: {error!r}\n{traceback.format_exc()}"))
 
     threads = [threading.Thread(target=guarded, daemon=True) for _ in range(min(shop.workers, len(jobs)))]
     for thread in threads:

@@ -50,13 +50,13 @@ def work(
     wanted = None if targets is None else set(targets)
     jobs = [job for job in _jobs_in(folder) if wanted is None or job.target.name in wanted]
     _demand_same(jobs, workspace, settings)
-    with Claims(folder) as claims, Ledger.beside(folder, claims.worker) as ledger:
+    with Claims(folder, head=False) as claims, Ledger.beside(folder, claims.worker) as ledger:
         ledger.begin(request_in(folder), made_with(settings), resume=True)
         own = folder / WORKERS / f"{claims.worker}.checkpoints"
         with checkpoints(own, ledger) as saver:
             bench = Bench(workspace, settings, ledger.calls)
             shop = Shop(bench, ledger, saver, Meter(sitting.limit, ledger.calls), claims, sitting.workers, head=False)
-            by_pairs([job for job in jobs if claims.whose(job.name) is Claim.OURS], shop)
+            by_pairs([job for job in jobs if claims.whose(job.name) is not Claim.OTHERS], shop)
         ended = list(ledger.jobs.states().values())
     return {state: ended.count(state) for state in dict.fromkeys(ended)}
 

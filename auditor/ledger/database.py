@@ -24,6 +24,12 @@ PATIENCE = 30.0  # seconds that a reader or writer waits for another one's trans
 QUICKLY_CHECKED = 64 * 2**20  # bytes of a ledger that is looked through whenever it is opened
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is at fault, and not the disk, its room, or somebody who holds it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
 class Database:
     """A connection that several threads use in turn."""
 
@@ -56,8 +62,10 @@ class Database:
             migrate(self._connection, path, read_only=read_only)
         except sqlite3.Error as error:
             self._connection.close()
-            told = f"is no ledger, or is damaged ({error}); take it from a backup, or choose another --name"
-            raise BadFile(path, told) from error
+            if is_damage(error):
+                told = f"is no ledger, or is damaged ({error}); take it from a backup, or choose another --name"
+                raise BadFile(path, told) from error
+            raise LedgerBroken(path, f"cannot be opened ({error}); once it can be, nothing is lost") from error
         except BaseException:
             self._connection.close()
             raise

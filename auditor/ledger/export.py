@@ -25,10 +25,9 @@ def write_run(ledger: Ledger) -> None:
 
 
 def write_jobs(ledger: Ledger) -> None:
-    """`jobs.jsonl`: what is to be made, for workers on other machines: no two of them may open one ledger."""
-    path, specs = ledger.folder / JOBS, ledger.jobs.specs()
-    if not path.is_file() or path.read_bytes().count(b"\n") != len(specs):
-        write_atomically(path, "".join(spec + "\n" for spec in specs))
+    """`jobs.jsonl`: what is left to be made, for workers on other machines: no two of them may open one ledger."""
+    with replacing(ledger.folder / JOBS) as part, part.open("w", encoding="utf-8") as stream:
+        stream.writelines(spec + "\n" for spec in ledger.jobs.open_specs())
 
 
 def write_audit(ledger: Ledger, record: AuditRecord) -> None:

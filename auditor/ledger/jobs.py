@@ -76,6 +76,11 @@ class Jobs:
         found = self._db.rows("SELECT state FROM jobs WHERE name = ?", name)
         return str(found[0][0]) if found else ""
 
+    def open_specs(self) -> list[str]:
+        """Those that have not ended."""
+        query = "SELECT spec FROM jobs WHERE state IN ('queued', 'running') ORDER BY place"
+        return [spec for (spec,) in self._db.rows(query)]
+
     def specs(self) -> list[str]:
         """All jobs as they were entered, in order."""
         return [spec for (spec,) in self._db.rows("SELECT spec FROM jobs ORDER BY place")]

@@ -15,7 +15,7 @@ from auditor.ledger.calls import Calls
 from auditor.ledger.claims import WORKERS
 from auditor.ledger.database import Database
 from auditor.ledger.jobs import Events, Jobs, Transcripts
-from auditor.ledger.merge import absorb
+from auditor.ledger.merge import absorb, lend
 from auditor.ledger.spends import ModelAnswers, Spends
 
 LEDGER, OWNER, CHECKPOINTS = "ledger.sqlite", "owner.json", "checkpoints.sqlite"
@@ -86,6 +86,10 @@ class Ledger:
     def absorb(self, path: Path) -> None:
         """Take over what another ledger of the same run holds. Raises BadFile."""
         absorb(self._db, path)
+
+    def lend(self, path: Path) -> None:
+        """Write what is known of jobs that have not ended to a ledger that workers read. Raises BadFile."""
+        lend(self._db, path)
 
     def request(self) -> dict[str, Any] | None:
         """What the run was asked for; None in a ledger that no run has begun."""

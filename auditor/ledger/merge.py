@@ -28,6 +28,16 @@ UPDATE jobs SET (state, owner, heartbeat, attempts, reason, about, record) =
 """
 
 
+def lend(ours: Database, path: Path) -> None:
+    """Write to `path` what is known of jobs that have not ended: their calls, charges and answers. Raises BadFile."""
+    path.unlink(missing_ok=True)
+    Database(path, between_machines=True).close()
+    with ours.beside(path) as db:
+        for table in ("calls", "spends", "model_calls"):
+            open_jobs = f"SELECT name FROM jobs WHERE state NOT IN {_ENDED}"
+            db.execute(f"INSERT INTO other.{table} SELECT * FROM {table} WHERE job IN ({open_jobs})")
+
+
 def absorb(ours: Database, path: Path) -> None:
     """Take over what the ledger at `path` holds; doing so twice changes nothing. Raises BadFile.
 

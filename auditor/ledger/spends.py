@@ -23,7 +23,8 @@ class Spends:
         with self._db.writing() as db:
             known = db.execute("SELECT state FROM spends WHERE job = ? AND key = ?", (job, key)).fetchone()
             if known is not None and known[0] != "given back":
-                db.execute("UPDATE spends SET times = times + 1 WHERE job = ? AND key = ?", (job, key))
+                again = "UPDATE spends SET times = times + 1 WHERE job = ? AND key = ? AND state = 'in flight'"
+                db.execute(again, (job, key))
                 return Charge.AGAIN
             (spent,) = db.execute(
                 "SELECT COALESCE(SUM(interactions), 0) FROM spends WHERE job = ? AND state != 'given back'", (job,)
