@@ -181,6 +181,20 @@ def test_rays_actors_give_what_threads_give(workspace_folder, run_cli):
     assert essence(json.loads(other)["audits"]) == essence(json.loads(out)["audits"])
 
 
+@pytest.mark.parametrize(("engine", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_an_extra_that_is_not_installed_is_named(engine, package, workspace_folder, run_cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, _, err = run_cli("evaluate", "small", "--engine", engine)
+    assert (code, f"pip install 'auditor-adl[{engine}]'" in err.splitlines()[-1]) == (2, True), err
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra")
+def test_a_cluster_that_cannot_be_had_is_told_in_one_line(workspace_folder, run_cli, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    code, _, err = run_cli("evaluate", "small", "--engine", "ray")
+    assert (code, "nobody answers at RAY_ADDRESS 127.0.0.1:9" in err.splitlines()[-1]) == (2, True), err
+
+
 def pids(name):
     """Processes of this machine that are called so."""
     return [

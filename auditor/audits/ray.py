@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 from collections import Counter, deque
@@ -22,6 +23,7 @@ from auditor.errors import AuditorError, UsageError
 from auditor.ledger.database import LedgerBroken
 from auditor.records.results import AuditRecord
 
+REACH = 10.0  # seconds that a cluster may take to answer
 DEATHS = 3  # of actors that had a job in hand, before it is the job that is to blame
 
 
@@ -53,6 +55,8 @@ def engine(root: Path | None) -> Engine:
 @contextmanager
 def _cluster(ray: Any) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _demand_reachable(address)
     try:
         ray.init(
             address=address or "local", log_to_driver=False, logging_level="ERROR", include_dashboard=False,
@@ -66,6 +70,17 @@ def _cluster(ray: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _demand_reachable(address: str) -> None:
+    """Raises UsageError if nobody listens there: Ray itself would wait for minutes."""
+    host, colon, port = address.rpartition("://")[2].partition(":")
+    if not colon or not port.isdigit():  # `auto`, say
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH).close()
+    except OSError as error:
+        raise UsageError(f"--engine ray: nobody answers at RAY_ADDRESS {address} ({error})") from error
 
 
 @contextmanager
