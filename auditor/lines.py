@@ -45,7 +45,7 @@ def add_line(path: Path, line: str) -> None:
     try:
         with path.open("ab+") as stream:
             _end_well(stream)
-            stream.write(_sealed(line.encode()) + b"\n")
+            stream.write(seal(line.encode()) + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
@@ -75,10 +75,10 @@ def _object(line: bytes) -> dict[str, Any] | None:
         return None
     if value.pop(CHECK, None) is not None:  # lines of older runs have none
         plain, _, _ = line.rpartition(f',"{CHECK}":'.encode())
-        return value if line.strip() == _sealed(plain + b"}") else None
+        return value if line.strip() == seal(plain + b"}") else None
     return value
 
 
-def _sealed(line: bytes) -> bytes:
-    """A line that lost a piece may still be JSON, and tell something else."""
+def seal(line: bytes) -> bytes:
+    """An object's JSON with its checksum: a line that lost a piece may still be JSON, and tell something else."""
     return line[:-1] + f',"{CHECK}":"{zlib.crc32(line):08x}"}}'.encode()

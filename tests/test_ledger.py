@@ -29,7 +29,7 @@ TEXTS = ["one\u2028line", "next\x85line", "ligne d'été", "é" * 9, "\x1c\x0b\x
 def begun(folder, *jobs, request=REQUEST, resume=False):
     ledger = Ledger.open(folder)
     try:
-        ledger.begin(request, {}, resume=resume)
+        ledger.begin(request, dict, resume=resume)
     except BaseException:
         ledger.close()
         raise

@@ -47,12 +47,13 @@ def jobs_of(plan: Plan) -> list[JobSpec]:
     content = {agent: content_of(ws, suite.evidence, settings, ws.agents[agent]) for agent in agents_of(suite)}
     jobs = []
     for card in plan.organisms():
+        target = target_of(card, plan.variant)
         for agent, budget in pairs_of(suite):
             for repeat in range(suite.repeats):
                 name = f"{card.name}-{agent}-b{budget}-r{repeat}"
                 jobs.append(
                     JobSpec(
-                        name=name, target=target_of(card, plan.variant), card=card, agent=ws.agents[agent],
+                        name=name, target=target, card=card, agent=ws.agents[agent],
                         budget=budget, repeat=repeat, limits=limits_of(suite, budget), ask=suite.ask,
                         evidence=suite.evidence, graders=suite.graders, llm=settings.llm,
                         grader_llm=settings.grader_llm, protocol=plan.protocol,

@@ -37,8 +37,8 @@ def summarize(audits: Sequence[AuditRecord], graders: Sequence[str], seed: int =
 
 def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean."""
-    rng = np.random.default_rng(seed)
-    means = rng.choice(values, (RESAMPLES, len(values))).mean(1)
+    rng, (levels, counts) = np.random.default_rng(seed), np.unique(values, return_counts=True)
+    means = rng.multinomial(len(values), counts / len(values), RESAMPLES) @ levels / len(values)
     low, high = np.percentile(means, [2.5, 97.5])
     return round(float(low), 3), round(float(high), 3)
 

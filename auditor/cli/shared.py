@@ -211,13 +211,12 @@ def run_folder(out_dir: Path, name: str | None, default: str, *, resume: bool) -
 
 def print_json(value: Any) -> None:
     """One document on stdout."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    text = json.dumps(value, ensure_ascii=False, indent=1)
+    told = isinstance(value, BaseModel)
+    text = value.model_dump_json(indent=1) if told else json.dumps(value, ensure_ascii=False, indent=1)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # JSON has escapes of its own
-        text = json.dumps(value, indent=1)
+        text = json.dumps(json.loads(text), indent=1)
     sys.stdout.write(text + "\n")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from auditor.errors import BadFile
 from auditor.files import replacing, write_atomically
 from auditor.ledger.ledger import Ledger
-from auditor.lines import add_line, read_lines
+from auditor.lines import add_line, read_lines, seal
 from auditor.records.results import AuditRecord
 
 RUN, JOBS, AUDITS, TRANSCRIPTS, CALLS = "run.json", "jobs.jsonl", "audits.jsonl", "transcripts", "calls.jsonl"
@@ -52,8 +52,8 @@ def mend(ledger: Ledger) -> None:
     """Make anew what of these files is missing, cut, or older than the ledger. Raises BadFile."""
     write_run(ledger)
     if not _lines_are_right(ledger):
-        with replacing(ledger.folder / AUDITS) as part, part.open("w", encoding="utf-8") as stream:
-            stream.writelines(record + "\n" for _, record in ledger.jobs.raw_records())
+        with replacing(ledger.folder / AUDITS) as part, part.open("wb") as stream:
+            stream.writelines(seal(record.encode()) + b"\n" for _, record in ledger.jobs.raw_records())
     for name, _ in ledger.jobs.raw_records():
         if not _ends_well(ledger.folder / TRANSCRIPTS / f"{name}.json"):
             write_transcript(ledger, name)
@@ -61,8 +61,12 @@ def mend(ledger: Ledger) -> None:
 
 def _lines_are_right(ledger: Ledger) -> bool:
     """Whether `audits.jsonl` has each record, once, in whatever order they ended."""
+    path, count, size = ledger.folder / AUDITS, *ledger.jobs.size_of_records()
+    sealed = count * (len(seal(b"{}")) - len(b"{}") + 1)  # what each line has more than its record
+    if path.is_file() and path.stat().st_size == size + sealed:
+        return True
     try:
-        there = {str(line.get("id")): (number, line) for number, line in read_lines(ledger.folder / AUDITS)}
+        there = {str(line.get("id")): (number, line) for number, line in read_lines(path)}
     except BadFile:
         return False
     records = list(ledger.jobs.raw_records())

@@ -111,6 +111,12 @@ class Jobs:
             ((record,),) = self._db.rows("SELECT record FROM jobs WHERE name = ?", name)
             yield name, record
 
+    def size_of_records(self) -> tuple[int, int]:
+        """How many there are, and how many bytes of JSON."""
+        query = "SELECT COUNT(record), COALESCE(SUM(LENGTH(CAST(record AS BLOB))), 0) FROM jobs"
+        ((count, size),) = self._db.rows(query)
+        return int(count), int(size)
+
     def take(self, name: str) -> None:
         """Work on a job begins."""
         with self._db.writing(lasting=False) as db:

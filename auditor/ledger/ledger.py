@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +105,15 @@ class Ledger:
         """When it was begun, in seconds since 1970."""
         return float(self._db.rows("SELECT begun FROM run")[0][0])
 
-    def begin(self, request: Mapping[str, Any], made_with: Mapping[str, Any], *, resume: bool) -> None:
-        """Note what is asked for, or see that it is what was asked for before.
+    def begin(self, request: Mapping[str, Any], made_with: Callable[[], Mapping[str, Any]], *, resume: bool) -> None:
+        """Note what is asked for, and in a new run what it is made with, or see that the same was asked for before.
 
         Raises UsageError if there is a run already and `resume` is off, or naming all that differs.
         """
         now, before = json.loads(json.dumps(request)), self.request()
         if before is None:
             with self._db.writing() as db:
-                row = (time.time(), json.dumps(now), json.dumps(made_with, default=str))
+                row = (time.time(), json.dumps(now), json.dumps(made_with(), default=str))
                 db.execute("INSERT INTO run VALUES (1, ?, ?, ?)", row)
             return
         if not resume:
