@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markdown import Markdown
@@ -32,6 +32,7 @@ from auditor.cli.shared import (
     announce,
     announce_agent,
     demand_no_base,
+    limits_of,
     out,
     print_json,
     run_folder,
@@ -42,15 +43,16 @@ from auditor.cli.shared import (
 from auditor.errors import UsageError
 from auditor.files import write_atomically
 from auditor.records.cards import Protocol
+from auditor.records.results import VetReport
+
+if TYPE_CHECKING:
+    from auditor.audits.run import Sitting
+    from auditor.audits.vet import Vetting
+    from auditor.config import Settings
 
 
 def audit(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="The finetune: PEFT adapter or whole model; hub id or folder. With --server: its name there."
-        ),
-    ],
+    model: Annotated[str, typer.Argument(help="PEFT adapter or whole model: hub id, folder, or its name on --server.")],
     base: Annotated[str | None, typer.Option(help="Its base; an adapter's own config names it.")] = None,
     no_base: NoBaseFlag = False,
     agent: Annotated[
@@ -81,47 +83,61 @@ def audit(
     ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
     announce_agent(conf)
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
-    agent = agent or ("no-base" if no_base else "adl")
     if no_base:
         demand_no_base(conf, {"--base": base, "--adapter-scale or --adapter-rank": variant}, reference)
-        model = alone(model, conf)
-    elif conf.server:
-        from auditor.models.remote import base_on
+    model, base = pair_of(model, base, conf, no_base=no_base)
+    most, _ = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
 
-        if base is not None:
-            raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
-        base = base_on(conf.server, model)
-    if base is None and not no_base:
-        from auditor.models.weights import base_of
-
-        base = base_of(model, "give --base, or --no-base if nobody knows it")
-
-    from auditor.audits.limits import demand_prices, read_limits
     from auditor.audits.plan import Plan, judged_by
     from auditor.audits.run import Sitting
-    from auditor.audits.vet import Vetting, vet
+    from auditor.audits.vet import Vetting
     from auditor.audits.vet_report import to_markdown
-    from auditor.cli.progress import Board
     from auditor.evidence.recipe import held_against, named_by
-    from auditor.ledger.ledger import Ledger
     from auditor.records.results import Target
 
-    most, _ = read_limits(max_cost or (), max_tokens or (), max_time or ())
-    demand_prices(conf, most, allowed=allow_unpriced)
-    chosen, lenses = judged_by(ws, ws.suites[suite], conf), named_by(ws, [ws.agents[agent]])
+    auditing = ws.agents[agent or ("no-base" if no_base else "adl")]
+    chosen = judged_by(ws, ws.suites[suite], conf)
     if reference is not None:
-        chosen = chosen.model_copy(update={"evidence": held_against(ws, chosen.evidence, lenses, reference)})
+        evidence = held_against(ws, chosen.evidence, named_by(ws, [auditing]), reference)
+        chosen = chosen.model_copy(update={"evidence": evidence})
     target = Target(name=model if conf.server else "audited", base=base, finetuned=model, variant=variant)
-    job = Vetting(Plan(ws, chosen, conf, seed, protocol, variant), target, ws.agents[agent].name, budget)
-    with Ledger.open(folder) as ledger, Board(ledger):
-        announce(chosen.evidence, lenses, conf)
-        report = vet(job, ledger, Sitting(workers=1, limit=most, resume=resume))
-        page = to_markdown(report)
-        write_atomically(folder / "report.md", page)
-        write_atomically(folder / "report.json", report.model_dump_json(indent=1))
+    job = Vetting(Plan(ws, chosen, conf, seed, protocol, variant), target, auditing.name, budget)
+    report = reported(job, folder, Sitting(workers=1, limit=most, resume=resume))
     if json:
         print_json(report)
     else:
-        out.print(Markdown(page))
+        out.print(Markdown(to_markdown(report)))
         out.print(f"\n{escape(str(folder / 'report.md'))}", style="dim", highlight=False)
     return 1 if report.error else 0
+
+
+def pair_of(model: str, base: str | None, conf: Settings, *, no_base: bool) -> tuple[str, str | None]:
+    """What to load, and its base, if one is known or may be. Raises UsageError, BadModel."""
+    from auditor.models.remote import base_on
+    from auditor.models.weights import base_of
+
+    if no_base:
+        return alone(model, conf), None
+    if conf.server:
+        if base is not None:
+            raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
+        return model, base_on(conf.server, model)
+    return model, base or base_of(model, "give --base, or --no-base if nobody knows it")
+
+
+def reported(job: Vetting, folder: Path, sitting: Sitting) -> VetReport:
+    """The audit, its report beside its ledger."""
+    from auditor.audits.vet import vet
+    from auditor.audits.vet_report import to_markdown
+    from auditor.cli.progress import Board
+    from auditor.evidence.recipe import named_by
+    from auditor.ledger.ledger import Ledger
+
+    plan = job.plan
+    with Ledger.open(folder) as ledger, Board(ledger):
+        lenses = named_by(plan.workspace, [plan.workspace.agents[job.agent]])
+        announce(plan.suite.evidence, lenses, plan.settings)
+        report = vet(job, ledger, sitting)
+        write_atomically(folder / "report.md", to_markdown(report))
+        write_atomically(folder / "report.json", report.model_dump_json(indent=1))
+    return report

@@ -31,6 +31,7 @@ from auditor.cli.shared import (
     UnpricedFlag,
     announce,
     announce_agent,
+    limits_of,
     out,
     print_json,
     run_folder,
@@ -40,13 +41,14 @@ from auditor.cli.shared import (
     workspace,
 )
 from auditor.errors import UsageError
-from auditor.records.cards import Protocol, Suite
+from auditor.records.cards import AdapterVariant, Protocol, Suite
 from auditor.records.results import AuditRecord, LlmUse, RunResult, SummaryRow
 
 if TYPE_CHECKING:
     from auditor.audits.limits import Most
     from auditor.audits.plan import Plan
     from auditor.audits.run import Engine, Sitting
+    from auditor.config import Settings
 
 WORKERS = 8
 
@@ -57,6 +59,12 @@ class EngineName(StrEnum):
     LOCAL = "local"
     RAY = "ray"
     SLURM = "slurm"
+
+
+EngineOption = Annotated[EngineName, typer.Option(help="Threads here, a Ray cluster, or a Slurm array.")]
+SlurmOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="submitit's parameters, such as slurm_partition=gpu.")
+]
 
 
 def evaluate(
@@ -71,12 +79,8 @@ def evaluate(
     grader_repeats: Annotated[int | None, typer.Option(min=1, help="Verdicts of an LLM judge on each one.")] = None,
     protocol: ProtocolOption = Protocol.AUTO,
     server: ServerOption = None,
-    engine: Annotated[
-        EngineName, typer.Option(help="Threads here, a Ray cluster, or a Slurm array.")
-    ] = EngineName.LOCAL,
-    slurm: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="submitit's parameters, such as slurm_partition=gpu.")
-    ] = None,
+    engine: EngineOption = EngineName.LOCAL,
+    slurm: SlurmOption = None,
     workers: Annotated[int, typer.Option(help="Audits at once; they share the models' batches.")] = WORKERS,
     out_dir: OutOption = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The run's name; default: suite and time.")] = None,
@@ -98,48 +102,63 @@ def evaluate(
     begun = time.perf_counter()
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
-    resume = resume or retry_failed
     if join and name is None:
         raise UsageError("--join needs the --name of the run that is under way")
+    resume = resume or retry_failed
     folder = run_folder(out_dir, name, f"{suite}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
-    ws = workspace()
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats, server=server)
-
-    from auditor.audits.check import check
-    from auditor.audits.limits import demand_prices, read_limits
-    from auditor.audits.plan import Plan, agents_of, judged_by
-    from auditor.audits.run import Sitting
-    from auditor.audits.run import evaluate as run_all
-    from auditor.cli.progress import Board
-    from auditor.evidence.recipe import held_against, named_by
-    from auditor.ledger.ledger import Ledger
-
-    of_run, of_audit = read_limits(max_cost or (), max_tokens or (), max_time or ())
-    demand_prices(conf, of_run, of_audit, allowed=allow_unpriced)
-    chosen = limited(judged_by(ws, adapted(ws.suites[suite], budget, agent, organism, repeats), conf), of_audit)
+    of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
+    asked = limited(adapted(workspace().suites[suite], budget, agent, organism, repeats), of_audit)
     announce_agent(conf)
-    plan = Plan(ws, chosen, conf, seed, protocol, variant_of(adapter_scale, adapter_rank, server=conf.server))
-    check(plan)
-    lenses = named_by(ws, [ws.agents[name] for name in agents_of(chosen)])
-    if reference is not None:
-        chosen = chosen.model_copy(update={"evidence": held_against(ws, chosen.evidence, lenses, reference)})
-        plan = replace(plan, suite=chosen)
+    variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
+    plan, lenses = planned(asked, conf, seed, protocol, variant, reference)
     if dry_run:
         from auditor.cli.forecast import show_plan
 
         return show_plan(plan, lenses, json=json)
-    announce(chosen.evidence, lenses, conf)
+    announce(plan.suite.evidence, lenses, conf)
+    from auditor.audits.run import Sitting
+
     sitting = Sitting(workers, of_run, resume, retry_failed)
     if join:
         return join_run(plan, folder, sitting, json=json)
-    with Ledger.open(folder) as ledger, Board(ledger):
-        result = run_all(plan, ledger, sitting, engine_of(engine, slurm or [], sitting))
+    result = made(plan, folder, sitting, engine_of(engine, slurm or [], sitting))
     result = result.model_copy(update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}})
-    if json:
-        print_json(result)
-    else:
-        show(result)
-    return 0 if all(whole(audit, chosen) for audit in result.audits) and not result.open else 1
+    print_json(result) if json else show(result)
+    return 0 if all(whole(audit, plan.suite) for audit in result.audits) and not result.open else 1
+
+
+def planned(
+    suite: Suite,
+    conf: Settings,
+    seed: int,
+    protocol: Protocol,
+    variant: AdapterVariant | None,
+    reference: str | None,
+) -> tuple[Plan, tuple[str, ...]]:
+    """What is to be made, and the lenses that are read for it. Raises UsageError for what would fail later."""
+    from auditor.audits.check import check
+    from auditor.audits.plan import Plan, agents_of, judged_by
+    from auditor.evidence.recipe import held_against, named_by
+
+    ws = workspace()
+    plan = Plan(ws, judged_by(ws, suite, conf), conf, seed, protocol, variant)
+    check(plan)
+    lenses = named_by(ws, [ws.agents[name] for name in agents_of(suite)])
+    if reference is not None:
+        evidence = held_against(ws, suite.evidence, lenses, reference)
+        plan = replace(plan, suite=plan.suite.model_copy(update={"evidence": evidence}))
+    return plan, lenses
+
+
+def made(plan: Plan, folder: Path, sitting: Sitting, engine: Engine | None) -> RunResult:
+    """All of it, its progress on stderr."""
+    from auditor.audits.run import evaluate as run_all
+    from auditor.cli.progress import Board
+    from auditor.ledger.ledger import Ledger
+
+    with Ledger.open(folder) as ledger, Board(ledger):
+        return run_all(plan, ledger, sitting, engine)
 
 
 def engine_of(name: EngineName, slurm: list[str], sitting: Sitting) -> Engine | None:

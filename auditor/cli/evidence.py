@@ -63,13 +63,11 @@ def evidence(
     json: JsonFlag = False,
 ) -> int:
     """What lenses read in one pair; each is computed once, then cached."""
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}")
-    if html is not None and html.is_dir():
-        raise UsageError(f"--html {html}: that is a folder; give a file in it")
+    if html is not None:
+        demand_writable(html)
     ws, conf = workspace(), settings(lens_llm=lens_llm, server=server)
-    own = ws.organisms[organism].variant if organism in ws.organisms.items else None
-    variant = variant_of(adapter_scale, adapter_rank, own, conf.server)
+    known = ws.organisms[organism].variant if organism in ws.organisms.items else None
+    variant = variant_of(adapter_scale, adapter_rank, known, conf.server)
     if no_base:
         given = {"--base": base, "--adapter-base": adapter_base, "--adapter-scale or --adapter-rank": variant}
         demand_no_base(conf, given, reference)
@@ -86,19 +84,29 @@ def evidence(
     chosen = ws.suites[suite].evidence.model_copy(update={k: v for k, v in changed.items() if v is not None})
     if reference is not None:
         chosen = held_against(ws, chosen, names, reference)
-    bench = Bench(ws, conf)
-    pair = bench.pair(
-        Target(name=organism or "", base=base, finetuned=model, adapter_base=adapter_base, variant=variant)
-    )
+    bench, called = Bench(ws, conf), organism or ""
+    pair = bench.pair(Target(name=called, base=base, finetuned=model, adapter_base=adapter_base, variant=variant))
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     diffs = {"positions": positions, "layers": layers_of(layers, pair.n_layers) if layers is not None else None}
-    chosen = chosen.over(
-        {"differences": {k: v for k, v in diffs.items() if v is not None}} | (fast_over(chosen) if fast else {})
-    )
+    own = {"differences": {key: value for key, value in diffs.items() if value is not None}}
+    chosen = chosen.over(own | (fast_over(chosen) if fast else {}))
     announce(chosen, names, conf)
     with stages("evidence") as tell:
         found = bench.evidence(pair, chosen, names, tell)
+    return told(found, html, json=json)
+
+
+def demand_writable(html: Path) -> None:
+    """Raises UsageError if the page cannot be written there, before anything is read."""
+    if not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}")
+    if html.is_dir():
+        raise UsageError(f"--html {html}: that is a folder; give a file in it")
+
+
+def told(found: Evidence, html: Path | None, *, json: bool) -> int:
+    """Print what was read, and write the page. Returns the exit code."""
     if html is not None:
         from auditor.views.whole import page_of
 

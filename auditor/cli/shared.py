@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import BaseModel
@@ -24,6 +24,9 @@ from auditor.llm.spec import OFFLINE
 from auditor.records.cards import AdapterVariant, EvidenceSettings, Protocol
 from auditor.runtime import quiet_libraries, show_libraries
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
+
+if TYPE_CHECKING:
+    from auditor.audits.limits import Most
 
 
 class _Console(Console):
@@ -165,6 +168,19 @@ def alone(name: str, conf: Settings) -> str:
     return model
 
 
+def limits_of(
+    conf: Settings, cost: list[str] | None, tokens: list[str] | None, seconds: list[str] | None, *, allowed: bool
+) -> tuple[Most, Most]:
+    """What a run may take, and each of its audits. Raises UsageError, also for a price that is not known, or `allowed`
+    not to be.
+    """
+    from auditor.audits.limits import demand_prices, read_limits
+
+    found = read_limits(cost or (), tokens or (), seconds or ())
+    demand_prices(conf, *found, allowed=allowed)
+    return found
+
+
 @contextmanager
 def stages(first: str) -> Iterator[Callable[[str], None]]:
     """A function that is told every stage: one moving line on a terminal, else a line on stderr for each."""
@@ -218,9 +234,3 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:  # JSON has escapes of its own
         text = json.dumps(json.loads(text), indent=1)
     sys.stdout.write(text + "\n")
-
-
-def tell_notes(notes: list[str]) -> None:
-    """What is not as it should be, and does not stop anything."""
-    for note in notes:
-        err.print(f"[yellow]warning:[/] {escape(note)}", highlight=False, soft_wrap=True)

@@ -48,6 +48,7 @@ def create_app(serving: Serving, key: str | None = None) -> Guard:
     app.router.route_class = BodyRoute
     _handle_errors(app, serving.metrics)
     _status_routes(app, serving)
+    _chat_routes(app, serving)
     _text_routes(app, serving)
     reading_routes(app, serving)
     pair_routes(app, serving)
@@ -95,7 +96,7 @@ def _status_routes(app: FastAPI, serving: Serving) -> None:
         return {"id": f"{organism}/{side}", "object": "model", "created": 0, "owned_by": "auditor"}
 
 
-def _text_routes(app: FastAPI, serving: Serving) -> None:
+def _chat_routes(app: FastAPI, serving: Serving) -> None:
     @app.post("/v1/chat/completions")
     async def completions(asked: ChatRequest, http: Request) -> Response:
         """OpenAI's chat completions of ORGANISM/base or ORGANISM/finetuned; `steering` and `amplify` are extensions."""
@@ -121,6 +122,8 @@ def _text_routes(app: FastAPI, serving: Serving) -> None:
             await ended(made.rows, http)
             return JSONResponse(await in_thread(made.answer))
 
+
+def _text_routes(app: FastAPI, serving: Serving) -> None:
     @app.post("/v1/ask")
     async def ask(asked: BothAsked, http: Request) -> Answers:
         """Each prompt's answer by the base, by the finetuned model and, if asked for, amplified; all of one seed."""

@@ -26,6 +26,13 @@ BINARY = "application/octet-stream"
 
 
 def pair_routes(app: FastAPI, serving: Serving) -> None:
+    """What `RemotePair` asks for, a route for each of a pair's methods."""
+    _text_routes(app, serving)
+    _tensor_routes(app, serving)
+    _run_routes(app, serving)
+
+
+def _text_routes(app: FastAPI, serving: Serving) -> None:
     @app.get("/v1/pairs")
     async def pairs() -> wire.Pairs:
         """The pairs that are served, and what they are made of."""
@@ -70,6 +77,8 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
 
             return await computed(http, found)
 
+
+def _tensor_routes(app: FastAPI, serving: Serving) -> None:
     @app.post("/v1/pairs/{name}/residuals")
     async def residuals(name: str, asked: wire.Residuals, http: Request) -> Response:
         """Residual streams after blocks: (n, k, d_model) for each layer, in a frame of safetensors."""
@@ -96,6 +105,27 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
                 return _framed({"logits": pair.unembed(asked.side, asked.vectors.tensor())})
 
             return await computed(http, found)
+
+    @app.post("/v1/pairs/{name}/swapped")
+    async def swapped(name: str, asked: wire.Swapped, http: Request) -> Response:
+        """Losses with δ's component swapped between the models: `sums` (n, 1 + m) and `counts` (n,)."""
+        async with serving.pair(name) as pair:
+
+            def found() -> Response:
+                _fits(pair, asked.layer, asked.vectors, rows=True)
+                if list(map(len, asked.rows)) != list(map(len, asked.learned)):
+                    raise UsageError("learned: each row needs a flag for each of its tokens")
+                for side in Side:
+                    _readable(pair, side, asked.rows)
+                vectors = asked.vectors.tensor()
+                sums, counts = pair.swapped_nll(asked.host, asked.rows, asked.learned, asked.layer, vectors)
+                return _framed({"sums": sums, "counts": counts})
+
+            return await computed(http, found)
+
+
+def _run_routes(app: FastAPI, serving: Serving) -> None:
+    """Those that answer in parts, one for each run of the models."""
 
     @app.post("/v1/pairs/{name}/patched")
     async def patched(name: str, asked: wire.Patched, http: Request) -> Response:
@@ -133,23 +163,6 @@ def pair_routes(app: FastAPI, serving: Serving) -> None:
             first, more = await computed(http, begun)
             named = ({"logits": logits} for logits in chain([first], more))
             return Streamed(_frames(named), held.pop_all(), BINARY)
-
-    @app.post("/v1/pairs/{name}/swapped")
-    async def swapped(name: str, asked: wire.Swapped, http: Request) -> Response:
-        """Losses with δ's component swapped between the models: `sums` (n, 1 + m) and `counts` (n,)."""
-        async with serving.pair(name) as pair:
-
-            def found() -> Response:
-                _fits(pair, asked.layer, asked.vectors, rows=True)
-                if list(map(len, asked.rows)) != list(map(len, asked.learned)):
-                    raise UsageError("learned: each row needs a flag for each of its tokens")
-                for side in Side:
-                    _readable(pair, side, asked.rows)
-                vectors = asked.vectors.tensor()
-                sums, counts = pair.swapped_nll(asked.host, asked.rows, asked.learned, asked.layer, vectors)
-                return _framed({"sums": sums, "counts": counts})
-
-            return await computed(http, found)
 
 
 def _rows(pair: LocalPair, asked: wire.Generate) -> list[Row]:
