@@ -7,20 +7,57 @@ import inspect
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import ValidationError
 
 from auditor.errors import AuditorError, GraderFailed, UsageError
 from auditor.llm.spec import OFFLINE
-from auditor.records.evidence import ScaleChoice
+from auditor.records.cards import Organism, Rubric
+from auditor.records.evidence import ScaleChoice, TokenSet
 from auditor.records.findings import Grade
+from auditor.records.results import AuditRecord
 
 if TYPE_CHECKING:
-    from auditor.plugins import Grader
+    from auditor.plugins import Grader, GraderContext
 
 GraderKind = Literal["hypothesis", "coherence", "patchscope_scale", "token_relevance"]
+
+
+class JudgesHypotheses(Protocol):
+    """A grader of kind `hypothesis`."""
+
+    def __call__(self, audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: GraderContext, /) -> Grade: ...
+
+
+class JudgesCoherence(Protocol):
+    """Of kind `coherence`: which of `texts` hang together, `reference` being unsteered answers."""
+
+    def __call__(self, texts: Sequence[str], reference: Sequence[str], ctx: GraderContext, /) -> list[bool]: ...
+
+
+class JudgesScales(Protocol):
+    """Of kind `patchscope_scale`: the scale whose tokens hang together best."""
+
+    def __call__(self, candidates: Sequence[TokenSet], ctx: GraderContext, /) -> ScaleChoice: ...
+
+
+class JudgesRelevance(Protocol):
+    """Of kind `token_relevance`: which tokens belong to the finetune, `frequent` being words of its training data."""
+
+    def __call__(
+        self, tokens: Sequence[str], organism: Organism, frequent: Sequence[str], ctx: GraderContext, /
+    ) -> list[bool]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all graders of a kind have in common."""
+
+    takes: tuple[int, ...]  # numbers of arguments, the context among them where it is wanted
+    problem: Callable[[Any, Sequence[Any]], str]  # of a verdict on these arguments; empty if there is none
 
 
 def guarded(run: Callable[..., Any], name: str, kind: GraderKind, count: int) -> Callable[..., Any]:
@@ -35,7 +72,7 @@ def guarded(run: Callable[..., Any], name: str, kind: GraderKind, count: int) ->
         except (Exception, SystemExit) as error:
             told = " ".join(str(error).split())[:300]
             raise GraderFailed(f"grader {name} raised {type(error).__name__}: {told}{_place(run, error)}") from error
-        if problem := _problem(kind, found, given):
+        if problem := KINDS[kind].problem(found, given):
             raise GraderFailed(f"grader {name}: {problem}")
         return found
 
@@ -56,23 +93,7 @@ def llm_variants(graders: Mapping[str, Grader], llm: str) -> dict[str, str]:
     return found
 
 
-def _problem(kind: GraderKind, found: Any, given: Sequence[Any]) -> str:
-    """What is wrong with a verdict; empty if nothing is."""
-    if kind == "hypothesis":
-        return _grade_problem(found)
-    if kind == "patchscope_scale":
-        if not isinstance(found, ScaleChoice):
-            return f"it gave {type(found).__name__}, not a ScaleChoice"
-        if found.scale not in {candidate.scale for candidate in given[0]} or not math.isfinite(found.cohesion):
-            return f"it chose the scale {found.scale:g} with cohesion {found.cohesion:g}, which was not to be had"
-        return ""
-    wanted = len(given[0])
-    if not isinstance(found, (list, tuple)) or not all(isinstance(value, bool) for value in found):
-        return f"it gave {type(found).__name__}, not a list of True and False"
-    return "" if len(found) == wanted else f"it gave {len(found)} verdicts on {wanted}"
-
-
-def _grade_problem(found: Any) -> str:
+def _no_grade(found: Any, _given: Sequence[Any]) -> str:
     if not isinstance(found, Grade):
         return f"it gave {type(found).__name__}, not a Grade"
     try:
@@ -81,6 +102,27 @@ def _grade_problem(found: Any) -> str:
         first = error.errors()[0]
         return f"its {'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}"
     return ""
+
+
+def _no_scale(found: Any, given: Sequence[Any]) -> str:
+    if not isinstance(found, ScaleChoice):
+        return f"it gave {type(found).__name__}, not a ScaleChoice"
+    if found.scale not in {candidate.scale for candidate in given[0]} or not math.isfinite(found.cohesion):
+        return f"it chose the scale {found.scale:g} with cohesion {found.cohesion:g}, which was not to be had"
+    return ""
+
+
+def _no_flags(found: Any, given: Sequence[Any]) -> str:
+    wanted = len(given[0])
+    if not isinstance(found, (list, tuple)) or not all(isinstance(value, bool) for value in found):
+        return f"it gave {type(found).__name__}, not a list of True and False"
+    return "" if len(found) == wanted else f"it gave {len(found)} verdicts on {wanted}"
+
+
+KINDS: Mapping[GraderKind, Kind] = {
+    "hypothesis": Kind((3, 4), _no_grade), "coherence": Kind((3,), _no_flags),
+    "patchscope_scale": Kind((2,), _no_scale), "token_relevance": Kind((4,), _no_flags),
+}  # fmt: skip
 
 
 def _place(run: Callable[..., Any], error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from auditor.errors import Refused, UsageError
-from auditor.grading import GraderKind, guarded
+from auditor.grading import KINDS, GraderKind, guarded
 from auditor.records.cards import AskSettings, Organism, Rubric
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `auditor --help` needs none of it
@@ -213,12 +213,6 @@ def as_price(cost: object) -> int:
     return cost
 
 
-# How many arguments a grader of each kind takes.
-_TAKES: Mapping[GraderKind, tuple[int, ...]] = {
-    "hypothesis": (3, 4), "coherence": (3,), "patchscope_scale": (2,), "token_relevance": (4,),
-}  # fmt: skip
-
-
 @overload
 def grader(run: Callable[..., Any], /) -> Grader: ...
 @overload
@@ -249,8 +243,8 @@ def grader(
     `fits`: raises UsageError for an organism or a rubric that it cannot judge by. `llm`: it asks `ctx.judge(…)`, and
     is refused in a run without an LLM that judges. `instead_of`: the grader whose place it takes where there is one.
     """
-    if kind not in _TAKES:
-        raise TypeError(f"there is no kind {kind!r}; use {', '.join(_TAKES)}")
+    if kind not in KINDS:
+        raise TypeError(f"there is no kind {kind!r}; use {', '.join(KINDS)}")
     if run is None:
         return lambda function: _grader(function, kind, fits, llm or bool(instead_of), instead_of)
     return _grader(run, kind, fits, llm or bool(instead_of), instead_of)
@@ -262,7 +256,7 @@ def _grader(run: Callable[..., Any], kind: GraderKind, fits: Fits | None, llm: b
     if not doc:
         raise TypeError(f"grader {run.__name__} needs a docstring: it is its description")
     count = len(inspect.signature(target).parameters)
-    if count not in _TAKES[kind]:
-        wanted = " or ".join(map(str, _TAKES[kind]))
+    if count not in KINDS[kind].takes:
+        wanted = " or ".join(map(str, KINDS[kind].takes))
         raise TypeError(f"grader {run.__name__} of kind {kind} must take {wanted} arguments, not {count}")
     return Grader(run.__name__, doc, kind, guarded(target, run.__name__, kind, count), fits, llm, instead_of)

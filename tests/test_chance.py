@@ -7,7 +7,7 @@ import torch
 
 from auditor.errors import BadFile
 from auditor.methods.broad import unaccounted
-from auditor.methods.chance import _noise, against_noise, beside_broad
+from auditor.methods.chance import _noise, against_noise, beside_broad, verdict
 from auditor.methods.corpus import Corpus
 from auditor.methods.diff import GROUPS, Difference, differences
 from auditor.methods.nulls import Nulls, prediction, read_nulls, write_nulls
@@ -108,7 +108,7 @@ def test_few_texts_tell_nothing():
         sizes[:texts] = 1
         found = judged(sampled(sizes, torch.full((WIDTH,), 9.0), 0), sizes=sizes)
         assert found.norm_p >= 2.0 ** (1 - texts)
-        assert found.verdict == "too few texts to tell a trace from chance"
+        assert verdict(found) == "too few texts to tell a trace from chance"
 
 
 def test_positions_that_few_texts_reach_do_not_speak_for_the_others():
@@ -125,7 +125,7 @@ def test_the_same_text_many_times_is_one_text(tiny):
     found = differences(tiny, corpus, 3, [3], grouped=[3])[3]
     assert (found.sizes[:, 0] > 0).sum() == 1
     judged = against_noise(tiny, found, range(3), likes_the_third, 0)
-    assert judged.verdict == "too few texts to tell a trace from chance"
+    assert verdict(judged) == "too few texts to tell a trace from chance"
 
 
 def test_a_common_shift_stands_out_and_noise_does_not():
@@ -137,7 +137,7 @@ def test_a_common_shift_stands_out_and_noise_does_not():
     assert shifted.halves > 0.8
     assert shifted.tokens[0] == THIRD
     assert still.norm_p > 0.05
-    assert still.verdict == "no difference above chance"
+    assert verdict(still) == "no difference above chance"
 
 
 def test_p_values_of_noise_are_spread_over_the_unit_interval():

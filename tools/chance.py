@@ -7,7 +7,7 @@ from torch import Tensor
 
 from auditor import Figures, LensContext, ModelPair, RankedTokens, Reading, Record, lens
 from auditor.methods.broad import Cohesion
-from auditor.methods.chance import against_noise, beside_broad, told
+from auditor.methods.chance import against_noise, beside_broad, p_of_trace, told, verdict
 from auditor.methods.found import Differences
 from auditor.methods.nulls import Nulls
 from auditor.methods.words import gauge_for
@@ -26,11 +26,11 @@ class Chance(Reading):
 
     @property
     def verdict(self) -> str:
-        return self.test.verdict
+        return verdict(self.test)
 
     @property
     def p(self) -> float | None:
-        return self.test.p_of_trace
+        return p_of_trace(self.test)
 
     @property
     def trace(self) -> Mapping[str, Tensor]:

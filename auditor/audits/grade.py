@@ -9,11 +9,11 @@ from types import MappingProxyType
 from auditor.audits.bench import Bench
 from auditor.audits.jobs import JobSpec
 from auditor.errors import AuditorError, GraderFailed
+from auditor.grading import JudgesHypotheses
 from auditor.ledger.calls import Calls
 from auditor.ledger.database import LedgerBroken
 from auditor.ledger.ledger import Ledger
 from auditor.models.pair import ModelPair
-from auditor.records.findings import Grade
 from auditor.records.results import AuditRecord
 
 
@@ -62,7 +62,8 @@ def graded(
         if label in found:
             continue
         try:
-            verdict: Grade = bench.workspace.graders[name].run(record, job.card, rubric, context)
+            judge: JudgesHypotheses = bench.workspace.graders[name].run
+            verdict = judge(record, job.card, rubric, context)
         except LedgerBroken:
             raise
         except AuditorError as error:  # told, never guessed; the agent was paid, and the grade can be had later

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -31,6 +32,7 @@ from auditor.cli.shared import (
     UnpricedFlag,
     announce,
     announce_agent,
+    err,
     limits_of,
     out,
     print_json,
@@ -117,6 +119,7 @@ def evaluate(
 
         return show_plan(plan, lenses, json=json)
     announce(plan.suite.evidence, lenses, conf)
+    announce_size(plan, lenses)
     from auditor.audits.run import Sitting
 
     sitting = Sitting(workers, of_run, resume, retry_failed)
@@ -149,6 +152,18 @@ def planned(
         evidence = held_against(ws, suite.evidence, lenses, reference)
         plan = replace(plan, suite=plan.suite.model_copy(update={"evidence": evidence}))
     return plan, lenses
+
+
+def announce_size(plan: Plan, lenses: Iterable[str]) -> None:
+    """Say how much is asked for."""
+    from auditor.audits.forecast import forecast
+
+    found = forecast(plan, lenses)
+    llm = found.agent_calls + found.judge_calls
+    parts = [f"{found.audits} audits of {len(plan.suite.organisms)} organisms"]
+    parts += [f"at most {found.interactions} model interactions", *([f"about {llm} LLM calls"] if llm else [])]
+    parts += [f"{found.cost_usd:.2f} USD"] if found.cost_usd else []
+    err.print(f"{', '.join(parts)} (--dry-run tells more)", style="dim", highlight=False)
 
 
 def made(plan: Plan, folder: Path, sitting: Sitting, engine: Engine | None) -> RunResult:

@@ -23,11 +23,30 @@ from auditor.methods.diff import Difference
 from auditor.methods.nulls import ENOUGH_PAIRS
 from auditor.models.generate import Side
 from auditor.models.pair import ModelPair
+from auditor.readings import told_p
 from auditor.records.evidence import ChanceTest
 
+FEWEST_GROUPS = 6  # of fewer texts no p-value is below 0.05
+LEVEL = 0.05
 DRAWS = 199  # sign draws: p-values down to 0.005
 AT_ONCE = 64  # vectors whose distributions over the vocabulary are in memory together
 ENOUGH_GROUPS = 8  # of texts, at a position: their signs can be drawn in 128 ways
+
+
+def p_of_trace(test: ChanceTest) -> float | None:
+    """Of a difference whose words are readable, against broad finetunes where there are some, else against noise; None
+    if there are too few texts to tell.
+    """
+    words = test.noise_p if test.against is None else test.against.p
+    return None if test.groups < FEWEST_GROUPS else max(test.norm_p, words)
+
+
+def verdict(test: ChanceTest) -> str:
+    """The line that stands first."""
+    p = p_of_trace(test)
+    if p is None:
+        return "too few texts to tell a trace from chance"
+    return "no difference above chance" if test.norm_p >= LEVEL else told_p(p)
 
 
 def against_noise(

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from auditor.readings import told_p
 from auditor.records.record import Record
 
 
@@ -70,9 +69,6 @@ class PatchscopeReading(Record):
     tokens: tuple[ScoredToken, ...]
 
 
-FEWEST_GROUPS = 6  # of fewer texts no p-value is below 0.05
-
-
 class AgainstBroad(Record):
     """How what one finetune promotes stands against what broad finetunes of the same base do."""
 
@@ -99,22 +95,3 @@ class ChanceTest(Record):
     noise_95: float = Field(description="95th percentile of noise's cohesion")
     noise_p: float
     against: AgainstBroad | None = Field(None, description="beside broad finetunes of the same base, if some are known")
-
-    @property
-    def p(self) -> float:
-        """Of readable tokens: against broad finetunes where there are some, else against noise."""
-        return self.noise_p if self.against is None else self.against.p
-
-    @property
-    def p_of_trace(self) -> float | None:
-        """Of a difference whose tokens are readable; None if there are too few texts to tell."""
-        return None if self.groups < FEWEST_GROUPS else max(self.norm_p, self.p)
-
-    @property
-    def verdict(self) -> str:
-        """The line that stands first."""
-        if self.groups < FEWEST_GROUPS:
-            return "too few texts to tell a trace from chance"
-        if self.norm_p >= 0.05:
-            return "no difference above chance"
-        return told_p(self.p)
