@@ -62,6 +62,7 @@ def vet(vetting: Vetting, ledger: Ledger, sitting: Sitting) -> VetReport:
     mend(ledger)
     record = ledger.jobs.record(job.name)
     meter = Meter(sitting.limit, ledger.calls)
+    ledger.events.tell("begun", jobs=1, todo=int(record is None or record.status != "done"))
     with checkpoints(ledger.folder / CHECKPOINTS, ledger) as saver, Claims(ledger.folder) as claims:
         shop = Shop(Bench(plan.workspace, plan.settings, ledger.calls), ledger, saver, meter, claims, 1)
         pair, evidence = material([job], shop)

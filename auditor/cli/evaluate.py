@@ -160,7 +160,8 @@ def announce_size(plan: Plan, lenses: Iterable[str]) -> None:
 
     found = forecast(plan, lenses)
     llm = found.agent_calls + found.judge_calls
-    parts = [f"{found.audits} audits of {len(plan.suite.organisms)} organisms"]
+    organisms = len(plan.suite.organisms)
+    parts = [f"{found.audits} audits of {organisms} organism{'s' if organisms > 1 else ''}"]
     parts += [f"at most {found.interactions} model interactions", *([f"about {llm} LLM calls"] if llm else [])]
     parts += [f"{found.cost_usd:.2f} USD"] if found.cost_usd else []
     err.print(f"{', '.join(parts)} (--dry-run tells more)", style="dim", highlight=False)

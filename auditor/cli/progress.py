@@ -80,13 +80,15 @@ class Board:
 
     def _shown(self) -> RenderableType:
         p, now = self._progress, time.time()
+        if not p.begun:
+            return Text("…", style="dim")
         head = Table.grid(padding=(0, 1))
         left = p.seconds_left(now)
         rest = "" if left is None else f"about {_span(left)} left"
         bar = ProgressBar(total=max(1, p.todo), completed=p.made, width=24)
         head.add_row(bar, f"{p.made} of {p.todo} audits", f"[dim]{_span(now - p.begun)}[/]", f"[dim]{rest}[/]")
-        stage = Text.from_markup(f"[bold]{escape(p.target)}[/] {escape(p.stage)} [dim]{_span(now - p.stage_since)}[/]")
-        parts: list[RenderableType] = [head, stage]
+        since = f"[dim]{_span(now - p.stage_since)}[/]" if p.stage else ""
+        parts: list[RenderableType] = [head, Text.from_markup(f"[bold]{escape(p.target)}[/] {escape(p.stage)} {since}")]
         running = Table.grid(padding=(0, 2))
         for name, walk in list(p.running.items())[:SHOWN]:
             running.add_row(
