@@ -169,7 +169,7 @@ def conclude(job: Investigation) -> Node:
     """One last message without tools; whatever it says is the hypothesis."""
 
     def node(state: AuditState) -> dict[str, Any]:
-        limit = reached(state, job.limits, job.allowance()) or "tokens"  # others may have given back since
+        limit = reached(state, job.limits, job.allowance()) or "share of the run"  # others may have ended since
         lacking = limit if limit == "turns" else f"{limit.replace('cost', 'money')} for another turn and a conclusion"
         ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {lacking} left."))
         turn = job.wire.ask([*job.told(state), ask], last=True)
