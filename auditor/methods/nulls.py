@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from scipy import stats
+from scipy.special import stdtr  # scipy.stats takes a second to import
 from torch import Tensor
 
 from auditor.errors import BadFile
@@ -78,7 +78,7 @@ def prediction(own: float, others: Sequence[float]) -> float:
     """
     values = np.asarray(others, float)
     spread = max(float(values.std(ddof=1)) * math.sqrt(1 + 1 / len(values)), 1e-6)
-    return float(stats.t.sf((own - float(values.mean())) / spread, len(values) - 1))
+    return float(stdtr(len(values) - 1, -(own - float(values.mean())) / spread))
 
 
 def write_nulls(path: Path, nulls: Nulls) -> None:
