@@ -109,7 +109,7 @@ def _walk(made: Investigation, job: JobSpec, desk: Desk) -> tuple[AuditState, st
             # Any checkpoint is gone on from, also where all that is left are writes that no checkpoint has yet.
             given = fresh_state(made.opening()) if kept.created_at is None else None
             for step in graph.stream(given, config, stream_mode="values", durability="sync"):
-                state = step  # type: ignore[assignment]
+                state = {**state, **step}  # type: ignore[typeddict-item]  # the first step of a resumed walk may lack parts
                 _say(desk, job, state, {})
     except UsageError:
         raise
