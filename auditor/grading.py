@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from auditor.errors import AuditorError, GraderFailed, UsageError
 from auditor.llm.spec import OFFLINE
 from auditor.records.cards import Organism, Rubric
-from auditor.records.evidence import ScaleChoice, TokenSet
+from auditor.records.evidence import ScaleChoice
 from auditor.records.findings import Grade
 from auditor.records.results import AuditRecord
 
@@ -30,26 +30,6 @@ class JudgesHypotheses(Protocol):
     """A grader of kind `hypothesis`."""
 
     def __call__(self, audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: GraderContext, /) -> Grade: ...
-
-
-class JudgesCoherence(Protocol):
-    """Of kind `coherence`: which of `texts` hang together, `reference` being unsteered answers."""
-
-    def __call__(self, texts: Sequence[str], reference: Sequence[str], ctx: GraderContext, /) -> list[bool]: ...
-
-
-class JudgesScales(Protocol):
-    """Of kind `patchscope_scale`: the scale whose tokens hang together best."""
-
-    def __call__(self, candidates: Sequence[TokenSet], ctx: GraderContext, /) -> ScaleChoice: ...
-
-
-class JudgesRelevance(Protocol):
-    """Of kind `token_relevance`: which tokens belong to the finetune, `frequent` being words of its training data."""
-
-    def __call__(
-        self, tokens: Sequence[str], organism: Organism, frequent: Sequence[str], ctx: GraderContext, /
-    ) -> list[bool]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,5 +193,7 @@ def test_a_job_of_the_array_that_dies_is_submitted_again(workspace_folder, serve
 
 def test_submitits_parameters_are_checked(workspace_folder, run_cli):
     pytest.importorskip("submitit")
+    code, _, err = run_cli("evaluate", "small", "--engine", "slurm", "--max-tokens", 9)
+    assert (code, "give N/audit" in err.splitlines()[-1]) == (2, True), err
     code, _, err = run_cli("evaluate", "small", "--name", "bad", "--engine", "slurm", "--slurm", "slurm_colour=red")
     assert (code, "--slurm" in err.splitlines()[-1]) == (2, True), err

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from auditor.audits.jobs import JobSpec
+from auditor.audits.limits import Most
 from auditor.audits.run import WAIT, Engine, Sitting
 from auditor.audits.shop import Shop
 from auditor.errors import UsageError
@@ -20,12 +21,15 @@ ROUNDS = 3  # that a pair's jobs are submitted, if their process dies before the
 def engine(parameters: Mapping[str, Any], sitting: Sitting, root: Path | None) -> Engine:
     """An engine that submits to Slurm, or runs processes on this machine where there is no `sbatch`.
 
-    `parameters`: submitit's, such as `slurm_partition`. Raises UsageError if submitit is missing, or takes them not.
+    `parameters`: submitit's, such as `slurm_partition`. Raises UsageError if submitit is missing or takes them not, and
+    for a limit of the run: each job knows only what it took itself.
     """
     try:
         import submitit
     except ImportError as error:
         raise UsageError("--engine slurm needs submitit: pip install 'auditor-adl[slurm]'") from error
+    if sitting.limit != Most():
+        raise UsageError("--engine slurm: a limit of the run cannot be held over an array's jobs; give N/audit")
     cluster = "slurm" if shutil.which("sbatch") else "local"
 
     def run(jobs: Sequence[JobSpec], shop: Shop) -> None:
@@ -39,9 +43,8 @@ def engine(parameters: Mapping[str, Any], sitting: Sitting, root: Path | None) -
             raise UsageError(f"--slurm: {' '.join(str(error).split())[:200]}") from error
         left = list(dict.fromkeys(job.target.name for job in jobs))
         for _ in range(ROUNDS):
-            given = [
-                (str(shop.ledger.folder), root, shop.bench.settings.model_dump(), sitting, [name]) for name in left
-            ]
+            folder, settings = str(shop.ledger.folder.resolve()), shop.bench.settings.model_dump()
+            given = [(folder, root, settings, sitting, [name]) for name in left]
             tasks = executor.map_array(worker, *zip(*given, strict=True))
             problems = _wait(dict(zip(left, tasks, strict=True)), shop)
             states = shop.ledger.jobs.states()
