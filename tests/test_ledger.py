@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
 from auditor.agent.purse import Charge
+from auditor.audits.shop import Shop
 from auditor.errors import BadFile, UsageError
 from auditor.ledger import schema
+from auditor.ledger.claims import Claims
 from auditor.ledger.database import Database, LedgerBroken
 from auditor.ledger.ledger import LEDGER, Ledger
 from auditor.lines import add_line, read_lines
@@ -203,6 +206,49 @@ def test_a_budget_is_never_overspent(tmp_path_factory, calls, budget, cut, worke
 
 def _rows(folder):
     return Database(folder / LEDGER).rows("SELECT key, interactions FROM spends")
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6), st.integers(0, 3), st.booleans()), max_size=40)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, budget=st.integers(0, 8))
+def test_a_budget_is_kept_by_processes_that_follow_each_other(tmp_path_factory, steps, budget):
+    """A head and two workers, any of which dies between two charges: whoever takes the audit over knows of them."""
+    folder = tmp_path_factory.mktemp("run") / "r"
+    job = SimpleNamespace(name="a", id="id of a", model_dump_json=lambda: "{}")
+    begun(folder, "a").close()
+    shops, admitted = {}, {}
+
+    def opened(who):
+        claims = Claims(folder, head=not who)
+        ledger = Ledger.beside(folder, claims.worker) if who else begun(folder, resume=True)
+        shop = Shop(None, ledger, None, None, claims, workers=1, head=not who)
+        if not who:  # as `evaluate --resume` begins
+            shop.absorb()
+            ledger.lend(claims.lent)
+        return shop
+
+    for who, key, price, dies in steps:
+        shop = shops.get(who) or shops.setdefault(who, opened(who))
+        if shop.begin(job):
+            known = shop.ledger.spends.spent("a")
+            assert known == sum(admitted.values())
+            charge = shop.ledger.spends.charge("a", str(key), price, budget)
+            assert charge is (Charge.AGAIN if key in admitted else
+                              Charge.NEW if known + price <= budget else Charge.REFUSED)  # fmt: skip
+            if charge is Charge.NEW:
+                admitted[key] = price
+        if dies:
+            shops.pop(who)
+            shop.claims._alive.release()  # as the system does for a process that is killed
+            shop.ledger.close()
+    for shop in shops.values():
+        shop.claims._alive.release()
+        shop.ledger.close()
+    last = opened(0)
+    assert last.ledger.spends.spent("a") == sum(admitted.values()) <= budget
+    last.ledger.close()
 
 
 def test_five_are_admitted_exactly(tmp_path):

@@ -64,7 +64,8 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
         return f"Refused: {refusal}. Nothing was charged.", 0, None
     except Exception as error:  # of the plugin's own price
         return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0, None
-    return _charged(job, tool, call, state, args, cost)
+    seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
+    return _charged(replace(job, context=replace(job.context, seed=seed)), tool, call, state, args, cost)
 
 
 def _charged(
@@ -75,10 +76,9 @@ def _charged(
     key, remaining = _key(call, state), left(state, job.limits)["interactions_left"]
     if cost > remaining or (cost and spends.charge(audit, key, cost, job.limits.interactions) is Charge.REFUSED):
         return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0, None
-    seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
     value: Any = None
     try:
-        value = fitting(tool.returns.dump_python(tool.run(replace(job.context, seed=seed), args), mode="json"))
+        value = fitting(tool.returns.dump_python(tool.run(job.context, args), mode="json"))
         text, came = _shown(value), True
     except Refused as refusal:
         text, came = f"Refused: {refusal}.", False

@@ -33,6 +33,7 @@ from auditor.models.blind import BlindPair
 from auditor.models.kept import Kept
 from auditor.models.pair import ModelPair
 from auditor.plugins import Context
+from auditor.records.cards import Agent
 from auditor.records.findings import ClaimCheck, Hypothesis
 from auditor.records.results import AuditRecord, TokenUse
 
@@ -46,13 +47,27 @@ class Desk:
     allowance: Callable[[], Allowance] = Allowance
 
 
-def audit(job: JobSpec, bench: Bench, pair: ModelPair, evidence: Evidence, desk: Desk) -> AuditRecord:
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What an agent has of a pair: the readings of the lenses that it names, and why it cannot be judged by them."""
+
+    evidence: Evidence
+    lost: str = ""
+
+
+def material_for(agent: Agent, bench: Bench, evidence: Evidence) -> Material:
+    """What `agent` has of `evidence`: nothing that only other agents name."""
+    evidence = evidence.only(named_by(bench.workspace, [agent]))
+    return Material(evidence, lost(agent, evidence))
+
+
+def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk: Desk) -> AuditRecord:
     """Walk the graph to a hypothesis, going on from where an earlier walk was cut off.
 
     Raises UsageError if the endpoint cannot be used at all; whatever else ends the audit is told in the record.
     """
-    evidence = evidence.only(named_by(bench.workspace, [job.agent]))
-    made = investigation(job, bench, pair, evidence, desk)
+    evidence = material.evidence
+    made = investigation(job, bench, pair, material, desk)
     begun = time.perf_counter()
     state, error = _walk(made, job, desk)
     if error is None and state["hypothesis"] is None:
@@ -78,7 +93,7 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, evidence: Evidence, desk:
     )
 
 
-def investigation(job: JobSpec, bench: Bench, pair: ModelPair, evidence: Evidence, desk: Desk) -> Investigation:
+def investigation(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk: Desk) -> Investigation:
     """An audit's fixed parts, with nothing of any organism's truth among them."""
     ws = bench.workspace
     prompts = {part: ws.prompts[f"agent_{part}"] for part in PROMPTS}
@@ -89,11 +104,11 @@ def investigation(job: JobSpec, bench: Bench, pair: ModelPair, evidence: Evidenc
         tools=tools,
         prompts={"system": ws.prompts[job.agent.prompt], **prompts},
         limits=job.limits,
-        context=Context(BlindPair(pair, kept), blinded([evidence]), job.ask, job.seed, bench.embed),
+        context=Context(BlindPair(pair, kept), blinded([material.evidence]), job.ask, job.seed, bench.embed),
         wire=Wire(bench.caller(job.llm), tools, prompts, job.protocol, job.name),
         purse=Purse(desk.ledger.spends, kept),
         allowance=desk.allowance,
-        lost=lost(job.agent, evidence),
+        lost=material.lost,
     )
 
 

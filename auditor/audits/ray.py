@@ -142,7 +142,7 @@ class PairActor:
         self._shop = Shop(bench, ledger, InMemorySaver(), meter, claims=None, workers=1, head=False)  # type: ignore[arg-type]
         self._problem = ""
         try:
-            self._about = material([JobSpec.model_validate_json(spec) for spec in specs], self._shop)
+            self._pair, self._materials = material([JobSpec.model_validate_json(spec) for spec in specs], self._shop)
         except AuditorError as error:
             self._problem = str(error)
 
@@ -153,7 +153,8 @@ class PairActor:
         if self._problem:
             return "", self._problem
         try:
-            return make(JobSpec.model_validate_json(spec), *self._about, self._shop).model_dump_json(), ""
+            job = JobSpec.model_validate_json(spec)
+            return make(job, self._pair, self._materials[job.agent.name], self._shop).model_dump_json(), ""
         except UsageError as error:
             return "", str(error)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import auditor
+from auditor import models
 from auditor.audits.plan import PROMPTS, Plan, agents_of
 from auditor.config import Settings
 from auditor.evidence.recipe import closure, judges_of, named_by
 from auditor.evidence.sources import source_hash
 from auditor.llm.spec import OFFLINE, parse_spec
-from auditor.models import local
 from auditor.records.cards import Agent, EvidenceSettings
 from auditor.shelves import Shelf
 from auditor.workspace import Workspace
@@ -94,7 +94,7 @@ def made_with(settings: Settings) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
         },
-        "code": {"auditor": _own_code(), "evidence": source_hash(Path(local.__file__))},
+        "code": {"auditor": _own_code(), "evidence": source_hash(Path(models.__path__[0]) / "local.py")},
     }
 
 

@@ -8,12 +8,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from auditor.audits.audit import audit, failed
+from auditor.audits.audit import Material, audit, failed, material_for
 from auditor.audits.grade import graded
 from auditor.audits.jobs import JobSpec
 from auditor.audits.shop import Shop
 from auditor.errors import InternalError, UsageError
-from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import named_by
 from auditor.ledger.database import LedgerBroken
 from auditor.models.pair import ModelPair
@@ -26,15 +25,15 @@ def audit_pair(jobs: Sequence[JobSpec], shop: Shop, *, begun_any: bool) -> None:
     Raises UsageError if what is wrong will be wrong in every audit; once any audit was made (`begun_any`), only those
     concerned fail. Jobs that a limit keeps from being begun stay in the queue.
     """
-    pair, evidence = material(jobs, shop)
+    pair, materials = material(jobs, shop)
     clock = perf_counter()
     shop.tell(jobs[0].target.name, "agents")
-    _at_once(jobs, shop, lambda job: make(job, pair, evidence, shop), begun_any=begun_any)
+    _at_once(jobs, shop, lambda job: make(job, pair, materials[job.agent.name], shop), begun_any=begun_any)
     shop.seconds["agents"] += perf_counter() - clock
 
 
-def material(jobs: Sequence[JobSpec], shop: Shop) -> tuple[ModelPair, Evidence]:
-    """What all of `jobs`, of one pair, need: its models, and what the lenses of their agents read."""
+def material(jobs: Sequence[JobSpec], shop: Shop) -> tuple[ModelPair, dict[str, Material]]:
+    """What `jobs`, all of one pair, need: its models, and by agent's name what the agent's lenses read."""
     clock, bench, first = perf_counter(), shop.bench, jobs[0]
     shop.tell(first.target.name, "loading the models")
     pair = bench.pair(first.target)
@@ -44,13 +43,13 @@ def material(jobs: Sequence[JobSpec], shop: Shop) -> tuple[ModelPair, Evidence]:
     for line in found.notes:
         shop.ledger.events.tell("note", target=first.target.name, text=line)
     shop.seconds["evidence"] += perf_counter() - clock
-    return pair, found
+    return pair, {name: material_for(agent, bench, found) for name, agent in agents.items()}
 
 
-def make(job: JobSpec, pair: ModelPair, evidence: Evidence, shop: Shop) -> AuditRecord:
+def make(job: JobSpec, pair: ModelPair, material: Material, shop: Shop) -> AuditRecord:
     """One audit, graded. Raises UsageError for what will be wrong in every audit."""
     with shop.meter:
-        record = audit(job, shop.bench, pair, evidence, shop.desk)
+        record = audit(job, shop.bench, pair, material, shop.desk)
     clock = perf_counter()
     record = graded(job, record, job.graders, job.grader_llm, shop.bench, shop.ledger.calls, pair)
     shop.seconds["grading"] += perf_counter() - clock

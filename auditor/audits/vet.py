@@ -65,13 +65,14 @@ def vet(vetting: Vetting, ledger: Ledger, sitting: Sitting) -> VetReport:
     ledger.events.tell("begun", jobs=1, todo=int(record is None or record.status != "done"))
     with checkpoints(ledger.folder / CHECKPOINTS, ledger) as saver, Claims(ledger.folder) as claims:
         shop = Shop(Bench(plan.workspace, plan.settings, ledger.calls), ledger, saver, meter, claims, 1)
-        pair, evidence = material([job], shop)
+        pair, materials = material([job], shop)
+        given = materials[job.agent.name]
         if record is None or record.status != "done":
             shop.tell(job.target.name, "agent")
             ledger.jobs.take(job.name)
-            record = make(job, pair, evidence, shop)
+            record = make(job, pair, given, shop)
             shop.finish(record, job)
-    return reported(vetting, record, evidence, ledger, shop.seconds["evidence"])
+    return reported(vetting, record, given.evidence, ledger, shop.seconds["evidence"])
 
 
 def reported(vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: Ledger, seconds: float) -> VetReport:

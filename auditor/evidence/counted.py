@@ -9,7 +9,6 @@ from torch import Tensor
 
 from auditor.models.asked import Prompts
 from auditor.models.generate import Amplified, Request, Side, going_on
-from auditor.models.local import LocalPair
 from auditor.models.pair import NLL_TOKENS, ModelPair
 from auditor.models.tokens import all_plain_ids
 
@@ -22,6 +21,8 @@ class Counted:
     """
 
     def __init__(self, pair: ModelPair) -> None:
+        from auditor.models.local import LocalPair  # slow to import, as all that loads models
+
         self.pair, self.tokens = pair, Counter[Side]()
         self.name, self.fingerprint, self.base_sources = pair.name, pair.fingerprint, pair.base_sources
         self.has_base, self.dtype, self.note, self.tokenizer = pair.has_base, pair.dtype, pair.note, pair.tokenizer

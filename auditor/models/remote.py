@@ -20,7 +20,6 @@ from auditor.files import flaw, seal, take_place
 from auditor.models import wire
 from auditor.models.generate import Amplified, Request, Side, demand_amplified
 from auditor.models.http import Client, Unusable
-from auditor.models.load import load_alone, load_pair
 from auditor.models.pair import ModelPair
 from auditor.records.cards import AdapterVariant, EvidenceSettings
 
@@ -170,6 +169,8 @@ def open_pair(
     """
     if settings.server is not None:
         return connect(settings.server, name, settings)
+    from auditor.models.load import load_alone, load_pair  # slow to import, as all that loads models
+
     if base is None:
         return load_alone(finetuned, settings, name=name)
     return load_pair(base, finetuned, settings, name=name, adapter_base=adapter_base, variant=variant)
