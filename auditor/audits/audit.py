@@ -88,6 +88,7 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
             "error": reason or error,
             "pair": pair.fingerprint,
             "evidence": dict(evidence.kept_under),
+            "lens_seconds": round(sum(evidence.costs[lens].seconds for lens in evidence if lens in evidence.costs), 2),
             "seconds": {"agent": round(time.perf_counter() - begun, 2)},
         }
     )
@@ -202,6 +203,7 @@ def identity(job: JobSpec) -> dict[str, Any]:
         "id": job.name,
         "organism": job.target.name,
         "family": card.family if card else "",
+        "base": (job.target.base or "").rstrip("/").rpartition("/")[2],
         "rubric": card.grading if card else "",
         "agent": job.agent.name,
         "budget": job.budget,

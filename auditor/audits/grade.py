@@ -69,7 +69,8 @@ def graded(
         except AuditorError as error:  # told, never guessed; the agent was paid, and the grade can be had later
             problems.append(str(error) if isinstance(error, GraderFailed) else f"{name}: {error}")
             continue
-        found[label] = verdict.model_copy(update={"grader": label})
+        judge_llm = llm if bench.workspace.graders[name].llm else ""
+        found[label] = verdict.model_copy(update={"grader": label, "judge": judge_llm})
     grades = tuple(found.values())
     took = record.seconds.get("grading", 0.0) + time.perf_counter() - begun
     return record.model_copy(

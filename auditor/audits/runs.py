@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
+from auditor.comparison.scores import Run
 from auditor.errors import BadFile, UnknownName, UsageError
 from auditor.ledger.export import AUDITS, RUN, TRANSCRIPTS
 from auditor.ledger.ledger import Ledger, is_run
@@ -102,6 +103,18 @@ def records_of(folder: Path) -> Iterator[AuditRecord]:
             raise BadFile(path, f"not an audit: {'.'.join(map(str, first['loc']))}: {first['msg']}", number) from error
         found[record.id] = record  # the last line for an id counts
     yield from found.values()
+
+
+def compared(run: Path, folder: Path) -> Run:
+    """A run, given as `find_run` takes it, with all that a comparison needs of it. Raises UsageError, BadFile."""
+    found = find_run(run, folder)
+    if not is_run(found):
+        with suppress(BadFile):  # without its request nothing tells that it is not comparable
+            return Run(found.name, request_of(found), tuple(records_of(found)))
+        return Run(found.name, {}, tuple(records_of(found)))
+    with Ledger.read(found) as ledger:
+        states = Counter(ledger.jobs.states().values())
+        return Run(found.name, ledger.request() or {}, tuple(ledger.jobs.records()), states)
 
 
 def transcript_of(folder: Path, name: str) -> dict[str, Any]:

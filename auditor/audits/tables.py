@@ -32,7 +32,7 @@ def write(run: Path, to: Path, form: str) -> list[Path]:
     written = []
     for name, rows in tables.items():
         path = to / f"{name}.{form}"
-        (_write_csv if form == "csv" else _write_parquet)(path, list(rows))
+        (write_csv if form == "csv" else write_parquet)(path, list(rows))
         written.append(path)
     return written
 
@@ -91,7 +91,7 @@ def _write_lines(run: Path, to: Path) -> list[Path]:
     return [to / AUDITS, to / CALLS, to / TRANSCRIPTS]
 
 
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [])
     writer.writeheader()
@@ -99,7 +99,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     write_atomically(path, text.getvalue())
 
 
-def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+def write_parquet(path: Path, rows: Sequence[Row]) -> None:
     try:
         import pyarrow
         from pyarrow import parquet

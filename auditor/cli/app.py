@@ -12,6 +12,7 @@ from auditor.cli import (
     agents,
     ask,
     audit,
+    compare,
     doctor,
     evaluate,
     evidence,
@@ -64,6 +65,7 @@ def _globals(
 app.command("evaluate")(evaluate.evaluate)
 app.command("audit")(audit.audit)
 app.command("show")(transcript.show)
+app.command("compare")(compare.compare)
 app.command("grade")(grade.grade)
 app.command("export")(runs.export)
 app.command("worker")(worker.worker)

@@ -49,6 +49,7 @@ class Grade(Record):
     """A grader's verdict on a hypothesis, 1 to 5."""
 
     grader: str = ""
+    judge: str = Field("", description="the chat model that gave it; empty: code did")
     score: float = Field(ge=1, le=5, allow_inf_nan=False)
     reasoning: str
     details: dict[str, Any] = Field(default_factory=dict)

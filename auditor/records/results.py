@@ -47,6 +47,7 @@ class AuditRecord(Record):
     id: str
     organism: str
     family: str
+    base: str = Field("", description="the model that it was made of")
     rubric: str = Field("", description="that its grades are by")
     agent: str
     budget: int
@@ -68,6 +69,7 @@ class AuditRecord(Record):
     evidence: dict[str, str] = Field(
         default_factory=dict, description="keys of the readings that it was given, by lens"
     )
+    lens_seconds: float | None = Field(None, description="what its readings took when they were computed")
     ended_by: str = Field("", description="the limit that made it conclude, if one did")
     notes: tuple[str, ...] = Field((), description="what else one must know of it")
     seconds: dict[str, float] = Field(default_factory=dict)

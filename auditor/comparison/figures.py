@@ -1,0 +1,289 @@
+"""Charts of a comparison, as SVG or PNG: every organism a point, spread, budgets, costs, stated confidence."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from auditor.comparison.costs import MEASURES
+from auditor.comparison.judged import RIGHT
+from auditor.records.comparison import Cell, Comparison, Standing
+from auditor.text import visible
+
+COLOURS = ("#2f81d0", "#d9730d", "#2e9960", "#a259c4", "#c9485b", "#7d8590", "#a08400", "#1599a8")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK, FAINT = "#24292f", "#8c959f"
+THEMED = {INK: "var(--ink)", FAINT: "var(--faint)"}  # on a page, colours follow its light or dark
+WIDE, NARROW = 7.6, 3.9  # inches, at 100 units each
+LABELS = {"tokens": "tokens an audit", "cost_usd": "USD an audit", "interactions": "model interactions an audit",
+          "lens_seconds": "seconds of reading lenses"}  # fmt: skip
+MOST_ROWS = 60  # of the spread's organisms
+
+Draw = Callable[[Any, Comparison, str, float, "Tips"], None]
+
+
+class Tips:
+    """What a point says when it is pointed at: matplotlib's ids become SVG titles."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._texts = name, dict[str, str]()
+
+    def on(self, artist: Any, text: str) -> None:
+        key = f"{self._name}-{len(self._texts)}"
+        artist.set_gid(key)
+        self._texts[key] = text
+
+    def placed(self, svg: str) -> str:
+        def titled(match: re.Match[str]) -> str:
+            return (
+                f"{match[0]}<title>{escape(visible(self._texts[match[1]]))}</title>"
+                if match[1] in self._texts
+                else match[0]
+            )
+
+        return re.sub(r'<g id="([^"]+)">', titled, svg)
+
+
+def charts(comparison: Comparison, grader: str) -> dict[str, Draw]:
+    """Those that there is something to show in, by title."""
+    standings = [each for each in comparison.standings if each.grader == grader and each.mean is not None]
+    cells = [cell for cell in comparison.cells if cell.grader == grader]
+    found: dict[str, Draw] = {}
+    if cells:
+        found["Every organism a point"] = _points
+    if any(len(cell.scores) > 1 for cell in cells):
+        found["Spread over repeats"] = _spread
+    if any(len(of) > 1 for of in _by_agent(standings).values()):
+        found["Grade against budget"] = _budgets
+    if any(_known(standings, measure) for measure in MEASURES):
+        found["Grade against what it took"] = _costs
+    if any(each.grader == grader and each.n > 1 for each in comparison.confidence):
+        found["Stated confidence against what was right"] = _confidence
+    return found
+
+
+def save(comparison: Comparison, path: Path) -> None:
+    """The first grader's chart of all organisms, with the spread, in a file of its own. Raises BadFile, UsageError."""
+    from auditor.errors import UsageError
+    from auditor.files import replacing
+
+    kind = path.suffix.lower()
+    if kind not in (".svg", ".png", ".pdf"):
+        raise UsageError(f"--plot {path}: its name must end with .svg, .png or .pdf")
+    grader = comparison.graders[0] if comparison.graders else ""
+    drawn = list(charts(comparison, grader).items())[:2]
+    if not drawn:
+        raise UsageError("there is nothing to plot: no audit has a grade")
+    heights = [_height(draw, comparison, grader) for _, draw in drawn]
+    figure = _figure(WIDE, sum(heights))
+    parts = figure.subfigures(len(drawn), 1, height_ratios=heights, squeeze=False)
+    for (title, draw), part in zip(drawn, parts[:, 0], strict=True):
+        part.suptitle(title, color=INK, fontsize=11)
+        draw(part, comparison, grader, WIDE, Tips("plot"))
+    with replacing(path) as written:
+        figure.savefig(written, format=kind[1:], dpi=150)
+
+
+def svg(draw: Draw, comparison: Comparison, grader: str, width: float, name: str) -> str:
+    """One chart for a page: its text is text, its ink follows the page. `name`: no two on a page alike."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 9}):
+        tips, figure, stream = Tips(name), _figure(width, _height(draw, comparison, grader)), io.StringIO()
+        draw(figure, comparison, grader, width, tips)
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    for colour, variable in THEMED.items():
+        text = text.replace(colour, variable)
+    text = re.sub(r"font: [\d.]+px [^;\"]+", lambda m: re.sub(r"px .*", "px system-ui, sans-serif", m[0]), text)
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text, count=1)
+    return tips.placed(text)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _height(draw: Draw, comparison: Comparison, grader: str) -> float:
+    contenders = sum(each.grader == grader and each.mean is not None for each in comparison.standings)
+    organisms = len({cell.organism for cell in comparison.cells if cell.grader == grader})
+    if draw is _points:
+        return 1.1 + 0.42 * max(2, contenders)
+    if draw is _spread:
+        return 1.1 + min(organisms, MOST_ROWS) * max(0.28, 0.13 * contenders)
+    return 2.9
+
+
+def _axes(figure: Any, **labels: str) -> Any:
+    axes = figure.subplots()
+    _plain(axes, **labels)
+    return axes
+
+
+def _plain(axes: Any, **labels: str) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, which="both", length=3)
+    axes.set(**labels)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+
+
+def _legend(axes: Any, width: float, **more: Any) -> None:
+    columns = 2 if width < 5 else 4
+    told = axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=8,
+                       labelcolor=INK, borderaxespad=0.2, handletextpad=0.4, columnspacing=1.0, **more)  # fmt: skip
+    del told
+
+
+def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
+    """One row a contender: organisms by family, the mean and its interval (paper, figure 3)."""
+    cells = [cell for cell in comparison.cells if cell.grader == grader]
+    ranked = sorted(
+        (s for s in comparison.standings if s.grader == grader and s.mean is not None), key=lambda s: s.mean or 0
+    )
+    rows = {each.contender: i for i, each in enumerate(ranked)}
+    families, bases = _places(cell.family for cell in cells), _places(cell.base for cell in cells)
+    axes = _axes(figure, xlabel="grade")
+    seen: set[tuple[str, str]] = set()
+    for cell in cells:
+        label = _label(cell, len(bases) > 1)
+        at = rows[cell.contender] + _offset(cell.organism)
+        dots = axes.scatter(cell.mean, at, s=26, marker=MARKERS[bases[cell.base] % len(MARKERS)], alpha=0.75, lw=0,
+                            color=COLOURS[families[cell.family] % len(COLOURS)],
+                            label=label if (cell.family, cell.base) not in seen else None)  # fmt: skip
+        seen.add((cell.family, cell.base))
+        told = ", ".join(f"{score:g}" for score in cell.scores[:12])
+        tips.on(dots, f"{cell.organism}: {cell.mean:.2f} ({told}{', …' if len(cell.scores) > 12 else ''})")
+    for each in ranked:
+        at, mean = rows[each.contender] - 0.32, each.mean or 0
+        if each.ci95:
+            axes.plot(each.ci95, (at, at), color=INK, lw=1.6, solid_capstyle="butt")
+        mark = axes.scatter(mean, at, marker="|", s=110, color=INK, lw=2.4, zorder=3)
+        tips.on(mark, f"{each.contender}: {mean:.2f}, {_interval(each)}")
+        axes.annotate(f"{mean:.2f}", (mean, at), xytext=(4, 3), textcoords="offset points", fontsize=8, color=INK)
+    axes.set_yticks(range(len(ranked)), [each.contender for each in ranked])
+    axes.set(xlim=(0.8, 5.2), ylim=(-0.7, len(ranked) - 0.4), xticks=range(1, 6))
+    axes.grid(axis="x", color=FAINT, alpha=0.25, lw=0.6)
+    _legend(axes, width)
+
+
+def _spread(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
+    """One row an organism: each contender's audits, their mean, and how far they lie apart (paper, figure 15)."""
+    cells = [cell for cell in comparison.cells if cell.grader == grader]
+    contenders = _places(cell.contender for cell in cells)
+    widest = sorted({c.organism for c in cells}, key=lambda name: -max(_range(c) for c in cells if c.organism == name))
+    rows = {name: i for i, name in enumerate(sorted(widest[:MOST_ROWS], reverse=True))}
+    axes = _axes(figure, xlabel="grade of each repeat")
+    for cell in (cell for cell in cells if cell.organism in rows):
+        place = contenders[cell.contender]
+        at = rows[cell.organism] + (place - (len(contenders) - 1) / 2) * 0.7 / len(contenders)
+        colour = COLOURS[place % len(COLOURS)]
+        axes.plot((min(cell.scores), max(cell.scores)), (at, at), color=colour, lw=2, alpha=0.6)
+        dot = axes.scatter(cell.mean, at, s=20, color=colour, lw=0, zorder=3)
+        tips.on(dot, f"{cell.organism}, {cell.contender}: {min(cell.scores):g} to {max(cell.scores):g}")
+    for name, place in contenders.items():
+        axes.scatter([], [], color=COLOURS[place % len(COLOURS)], s=20, label=name)
+    axes.set_yticks(list(rows.values()), list(rows))
+    axes.set(xlim=(0.8, 5.2), ylim=(-0.6, len(rows) - 0.4), xticks=range(1, 6))
+    axes.grid(axis="x", color=FAINT, alpha=0.25, lw=0.6)
+    _legend(axes, width)
+
+
+def _budgets(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
+    """Mean grade and interval against the budget of model interactions."""
+    axes = _axes(figure, xlabel="budget of model interactions", ylabel="mean grade")
+    standings = [each for each in comparison.standings if each.grader == grader and each.mean is not None]
+    for i, (agent, of) in enumerate(_by_agent(standings).items()):
+        of = sorted(of, key=lambda each: each.budget)
+        _line(axes, [each.budget for each in of], of, agent, COLOURS[i % len(COLOURS)], tips)
+    axes.set_xscale("symlog", linthresh=1, base=2)
+    ticks = sorted({each.budget for each in standings})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+    axes.minorticks_off()
+    axes.set(ylim=(0.9, 5.1), yticks=range(1, 6))
+    _legend(axes, width)
+
+
+def _costs(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
+    """Mean grade against each thing that audits take."""
+    standings = [each for each in comparison.standings if each.grader == grader and each.mean is not None]
+    measures = [measure for measure in MEASURES if _known(standings, measure)][: 4 if width > 5 else 2]
+    several = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axes, measure in zip(several, measures, strict=True):
+        _plain(axes, xlabel=LABELS[measure])
+        axes.xaxis.label.set_fontsize(8)
+        for i, (agent, of) in enumerate(_by_agent(standings).items()):
+            known = sorted((each for each in of if getattr(each.costs, measure) is not None),
+                           key=lambda each: getattr(each.costs, measure))  # fmt: skip
+            xs = [getattr(each.costs, measure) for each in known]
+            _line(axes, xs, known, agent, COLOURS[i % len(COLOURS)], tips)
+        axes.set(ylim=(0.9, 5.1), yticks=range(1, 6))
+        axes.margins(x=0.1)
+        axes.locator_params(axis="x", nbins=4)
+    several[0].set_ylabel("mean grade", color=INK)
+    _legend(several[0], width)
+
+
+def _confidence(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
+    """Share of audits graded 4 or more against the confidence that they state."""
+    axes = _axes(figure, xlabel="stated confidence", ylabel=f"share graded {RIGHT} or more")
+    axes.plot((0, 1), (0, 1), color=FAINT, lw=0.8, ls=":")
+    for i, each in enumerate(of for of in comparison.confidence if of.grader == grader):
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot([b.stated for b in each.curve], [b.right for b in each.curve], color=colour, lw=1, label=each.agent)
+        for point in each.curve:
+            dot = axes.scatter(point.stated, point.right, s=10 + 90 * point.n / each.n, color=colour, lw=0, alpha=0.8)
+            tips.on(dot, f"{each.agent}: states {point.stated:.2f}, right {point.right:.0%} of {point.n}")
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
+    _legend(axes, width)
+
+
+def _line(axes: Any, xs: Sequence[float], of: Sequence[Standing], name: str, colour: str, tips: Tips) -> None:
+    axes.plot(xs, [each.mean for each in of], color=colour, lw=1.4, label=name)
+    for x, each in zip(xs, of, strict=True):
+        if each.ci95:
+            axes.plot((x, x), each.ci95, color=colour, lw=1, alpha=0.6)
+        dot = axes.scatter(x, each.mean, s=22, color=colour, lw=0, zorder=3)
+        tips.on(dot, f"{each.contender}: {each.mean:.2f}, {_interval(each)}")
+
+
+def _by_agent(standings: Sequence[Standing]) -> dict[str, list[Standing]]:
+    found: dict[str, list[Standing]] = defaultdict(list)
+    for each in standings:
+        found[" · ".join(filter(None, (each.agent, each.llm, each.run)))].append(each)
+    return found
+
+
+def _known(standings: Sequence[Standing], measure: str) -> bool:
+    """Whether there are two values to compare."""
+    return len({getattr(each.costs, measure) for each in standings if each.costs} - {None}) > 1
+
+
+def _label(cell: Cell, several: bool) -> str:
+    return f"{cell.family}, {cell.base}" if several and cell.base else cell.family or "organisms"
+
+
+def _interval(each: Standing) -> str:
+    return f"95 %: {each.ci95[0]:.2f} to {each.ci95[1]:.2f}" if each.ci95 else "no interval"
+
+
+def _range(cell: Cell) -> float:
+    return max(cell.scores) - min(cell.scores)
+
+
+def _places(values: Any) -> dict[str, int]:
+    return {value: i for i, value in enumerate(dict.fromkeys(values))}
+
+
+def _offset(name: str) -> float:
+    """Up or down a little, the same for an organism in every row."""
+    return (sum(ord(c) * (i + 1) for i, c in enumerate(name)) % 17 - 8) / 40 + 0.08
