@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,23 @@ def compared(run: Path, folder: Path) -> Run:
     with Ledger.read(found) as ledger:
         states = Counter(ledger.jobs.states().values())
         return Run(found.name, ledger.request() or {}, tuple(ledger.jobs.records()), states)
+
+
+@contextmanager
+def transcripts_of(folder: Path) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """By an audit's name its messages and what is told beside them; one that is missing has none."""
+    if is_run(folder):
+        with Ledger.read(folder) as ledger:
+            yield lambda name: {"messages": ledger.transcripts.messages(name)}
+        return
+
+    def old(name: str) -> dict[str, Any]:
+        try:
+            return transcript_of(folder, name)
+        except (UnknownName, BadFile):
+            return {"messages": []}
+
+    yield old
 
 
 def transcript_of(folder: Path, name: str) -> dict[str, Any]:

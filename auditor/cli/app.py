@@ -20,6 +20,7 @@ from auditor.cli import (
     graders,
     lenses,
     organisms,
+    report,
     runs,
     scaffold,
     serve,
@@ -66,6 +67,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("audit")(audit.audit)
 app.command("show")(transcript.show)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("view")(report.view)
 app.command("grade")(grade.grade)
 app.command("export")(runs.export)
 app.command("worker")(worker.worker)

@@ -84,7 +84,7 @@ def _named(label: str, name: str) -> bool:
 
 def show(comparison: Comparison) -> None:
     """The headline, then each grader's table, then what it rests on."""
-    out.print(f"[bold]{escape(comparison.headline)}[/]", highlight=False)
+    out.print(f"[bold]{escape(comparison.headline)}.[/] {escape(comparison.certainty)}", highlight=False)
     for grader in comparison.graders:
         out.print(standings_table(comparison, grader))
         if trust := comparison.judges.get(grader):
@@ -112,17 +112,18 @@ def standings_table(comparison: Comparison, grader: str) -> Table:
     for each in sorted(rows, key=lambda row: -(row.mean or 0)):
         audits = f"{each.n} ({left_out(each)})" if each.failed else str(each.n)
         table.add_row(
-            escape(each.contender), number(each.mean), interval(each), share(each.share_ge_2), share(each.share_ge_4), str(each.organisms), audits, share(each.claims_held),
+            escape(each.contender), number(each.mean), interval(each), share(each.share_ge_2), share(each.share_ge_4),
+            str(each.organisms), audits, share(each.claims_held),
         )  # fmt: skip
     return table
 
 
 def difference_line(each: Difference) -> str:
     """Seen from the better side."""
-    from auditor.comparison.headline import turned
+    from auditor.comparison.headline import signed, turned
 
     one = each if each.mean >= 0 else turned(each)
-    over = f" (95 %: {one.ci95[0]:+.2f} to {one.ci95[1]:+.2f})" if one.ci95 else ""
+    over = f" (95 %: {signed(one.ci95[0])} to {signed(one.ci95[1])})" if one.ci95 else ""
     told = f"{one.first} − {one.second}: {one.mean:+.2f}{over}, p {one.p:.2g}, Holm {one.p_holm:.2g}"
     told += f"; better on {one.better}, alike on {one.alike}, worse on {one.worse}"
     if one.detectable is not None and abs(one.mean) < one.detectable <= SCALE:

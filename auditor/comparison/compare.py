@@ -31,8 +31,10 @@ def compare(runs: Sequence[Run], graders: Sequence[str] = (), judges: Mapping[st
     standings = [each for grader in cells for each in standings_of(grader, cells[grader], scores)]
     differences = [each for grader in cells for each in differences_of(grader, cells[grader])]
     between, missing = agreement(scores.by_grader)
+    said, sure = headline(standings, differences)
     return Comparison(
-        headline=headline(standings, differences),
+        headline=said,
+        certainty=sure,
         runs=tuple(noted(run) for run in runs),
         graders=tuple(scores.by_grader),
         judges={grader: told for grader, told in (judges or {}).items() if grader in scores.by_grader},
@@ -84,7 +86,7 @@ def _standing(
     interval, how = mean_interval(means, least=LOWEST, most=HIGHEST) if means else (None, "")
     n, two, four = len(means), sum(m >= 2 for m in means), sum(m >= 4 for m in means)
     checks = [check for score in graded for check in score.record.checks]
-    verdicts = [(score.organism, score.record.id, value) for score in graded for value in verdicts_of(score.grade)]
+    verdicts = [(score.organism, verdicts_of(score.grade)) for score in graded]
     return Standing(
         grader=grader, contender=contender.name, agent=contender.agent, budget=contender.budget, llm=contender.llm,
         run=contender.run, n=len(each), failed=sum(left_out.values()), left_out=left_out, organisms=n,

@@ -28,25 +28,21 @@ Draw = Callable[[Any, Comparison, str, float, "Tips"], None]
 
 
 class Tips:
-    """What a point says when it is pointed at: matplotlib's ids become SVG titles."""
+    """What a point says when it is pointed at: matplotlib's links around points become SVG titles."""
 
-    def __init__(self, name: str) -> None:
-        self._name, self._texts = name, dict[str, str]()
+    def __init__(self) -> None:
+        self._texts = list[str]()
 
-    def on(self, artist: Any, text: str) -> None:
-        key = f"{self._name}-{len(self._texts)}"
-        artist.set_gid(key)
-        self._texts[key] = text
+    def on(self, points: Any, texts: Sequence[str]) -> None:
+        """One text a point."""
+        points.set_urls([f"tip:{len(self._texts) + i}" for i in range(len(texts))])
+        self._texts += texts
 
     def placed(self, svg: str) -> str:
         def titled(match: re.Match[str]) -> str:
-            return (
-                f"{match[0]}<title>{escape(visible(self._texts[match[1]]))}</title>"
-                if match[1] in self._texts
-                else match[0]
-            )
+            return f"<g><title>{escape(visible(self._texts[int(match[1])]))}</title>{match[2]}</g>"
 
-        return re.sub(r'<g id="([^"]+)">', titled, svg)
+        return re.sub(r'<a xlink:href="tip:(\d+)">(.*?)</a>', titled, svg, flags=re.S)
 
 
 def charts(comparison: Comparison, grader: str) -> dict[str, Draw]:
@@ -84,7 +80,7 @@ def save(comparison: Comparison, path: Path) -> None:
     parts = figure.subfigures(len(drawn), 1, height_ratios=heights, squeeze=False)
     for (title, draw), part in zip(drawn, parts[:, 0], strict=True):
         part.suptitle(title, color=INK, fontsize=11)
-        draw(part, comparison, grader, WIDE, Tips("plot"))
+        draw(part, comparison, grader, WIDE, Tips())
     with replacing(path) as written:
         figure.savefig(written, format=kind[1:], dpi=150)
 
@@ -94,7 +90,7 @@ def svg(draw: Draw, comparison: Comparison, grader: str, width: float, name: str
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 9}):
-        tips, figure, stream = Tips(name), _figure(width, _height(draw, comparison, grader)), io.StringIO()
+        tips, figure, stream = Tips(), _figure(width, _height(draw, comparison, grader)), io.StringIO()
         draw(figure, comparison, grader, width, tips)
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
@@ -139,63 +135,68 @@ def _plain(axes: Any, **labels: str) -> None:
 
 def _legend(axes: Any, width: float, **more: Any) -> None:
     columns = 2 if width < 5 else 4
-    told = axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=8,
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=8,
                        labelcolor=INK, borderaxespad=0.2, handletextpad=0.4, columnspacing=1.0, **more)  # fmt: skip
-    del told
 
 
 def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
     """One row a contender: organisms by family, the mean and its interval (paper, figure 3)."""
     cells = [cell for cell in comparison.cells if cell.grader == grader]
-    ranked = sorted(
-        (s for s in comparison.standings if s.grader == grader and s.mean is not None), key=lambda s: s.mean or 0
-    )
+    graded = [each for each in comparison.standings if each.grader == grader and each.mean is not None]
+    ranked = sorted(graded, key=lambda each: each.mean or 0.0)
     rows = {each.contender: i for i, each in enumerate(ranked)}
     families, bases = _places(cell.family for cell in cells), _places(cell.base for cell in cells)
     axes = _axes(figure, xlabel="grade")
-    seen: set[tuple[str, str]] = set()
+    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        label = _label(cell, len(bases) > 1)
-        at = rows[cell.contender] + _offset(cell.organism)
-        dots = axes.scatter(cell.mean, at, s=26, marker=MARKERS[bases[cell.base] % len(MARKERS)], alpha=0.75, lw=0,
-                            color=COLOURS[families[cell.family] % len(COLOURS)],
-                            label=label if (cell.family, cell.base) not in seen else None)  # fmt: skip
-        seen.add((cell.family, cell.base))
-        told = ", ".join(f"{score:g}" for score in cell.scores[:12])
-        tips.on(dots, f"{cell.organism}: {cell.mean:.2f} ({told}{', …' if len(cell.scores) > 12 else ''})")
-    for each in ranked:
-        at, mean = rows[each.contender] - 0.32, each.mean or 0
+        groups[cell.family, cell.base].append(cell)
+    for (family, base), of in groups.items():
+        dots = axes.scatter(
+            [cell.mean for cell in of], [rows[cell.contender] + _offset(cell.organism) for cell in of], s=26, lw=0,
+            marker=MARKERS[bases[base] % len(MARKERS)], color=COLOURS[families[family] % len(COLOURS)], alpha=0.75,
+            label=f"{family}, {base}" if len(bases) > 1 and base else family or "organisms",
+        )  # fmt: skip
+        tips.on(dots, [f"{cell.organism}: {cell.mean:.2f} ({_listed(cell.scores)})" for cell in of])
+    means = [each.mean or 0.0 for each in ranked]
+    places = [rows[each.contender] - 0.32 for each in ranked]
+    for each, at in zip(ranked, places, strict=True):
         if each.ci95:
             axes.plot(each.ci95, (at, at), color=INK, lw=1.6, solid_capstyle="butt")
-        mark = axes.scatter(mean, at, marker="|", s=110, color=INK, lw=2.4, zorder=3)
-        tips.on(mark, f"{each.contender}: {mean:.2f}, {_interval(each)}")
-        axes.annotate(f"{mean:.2f}", (mean, at), xytext=(4, 3), textcoords="offset points", fontsize=8, color=INK)
+        said = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8, "color": INK}
+        axes.annotate(f"{each.mean:.2f}", (each.mean, at), **said)
+    marks = axes.scatter(means, places, marker="|", s=110, color=INK, lw=2.4, zorder=3)
+    tips.on(marks, [f"{each.contender}: {each.mean:.2f}, {_interval(each)}" for each in ranked])
     axes.set_yticks(range(len(ranked)), [each.contender for each in ranked])
-    axes.set(xlim=(0.8, 5.2), ylim=(-0.7, len(ranked) - 0.4), xticks=range(1, 6))
-    axes.grid(axis="x", color=FAINT, alpha=0.25, lw=0.6)
+    _grades(axes, len(ranked))
     _legend(axes, width)
 
 
 def _spread(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
     """One row an organism: each contender's audits, their mean, and how far they lie apart (paper, figure 15)."""
     cells = [cell for cell in comparison.cells if cell.grader == grader]
-    contenders = _places(cell.contender for cell in cells)
-    widest = sorted({c.organism for c in cells}, key=lambda name: -max(_range(c) for c in cells if c.organism == name))
-    rows = {name: i for i, name in enumerate(sorted(widest[:MOST_ROWS], reverse=True))}
+    widest = {
+        name: max(_range(c) for c in cells if c.organism == name) for name in dict.fromkeys(c.organism for c in cells)
+    }
+    shown = sorted(sorted(widest, key=lambda name: -widest[name])[:MOST_ROWS], reverse=True)
+    rows = {name: i for i, name in enumerate(shown)}
     axes = _axes(figure, xlabel="grade of each repeat")
-    for cell in (cell for cell in cells if cell.organism in rows):
-        place = contenders[cell.contender]
-        at = rows[cell.organism] + (place - (len(contenders) - 1) / 2) * 0.7 / len(contenders)
-        colour = COLOURS[place % len(COLOURS)]
-        axes.plot((min(cell.scores), max(cell.scores)), (at, at), color=colour, lw=2, alpha=0.6)
-        dot = axes.scatter(cell.mean, at, s=20, color=colour, lw=0, zorder=3)
-        tips.on(dot, f"{cell.organism}, {cell.contender}: {min(cell.scores):g} to {max(cell.scores):g}")
+    contenders = _places(cell.contender for cell in cells)
     for name, place in contenders.items():
-        axes.scatter([], [], color=COLOURS[place % len(COLOURS)], s=20, label=name)
+        of = [cell for cell in cells if cell.contender == name and cell.organism in rows]
+        shift, colour = (place - (len(contenders) - 1) / 2) * 0.7 / len(contenders), COLOURS[place % len(COLOURS)]
+        places = [rows[cell.organism] + shift for cell in of]
+        least, most = [min(cell.scores) for cell in of], [max(cell.scores) for cell in of]
+        axes.hlines(places, least, most, color=colour, lw=2, alpha=0.6)
+        dots = axes.scatter([cell.mean for cell in of], places, s=18, color=colour, lw=0, zorder=3, label=name)
+        tips.on(dots, [f"{cell.organism}, {name}: {_listed(cell.scores)}" for cell in of])
     axes.set_yticks(list(rows.values()), list(rows))
-    axes.set(xlim=(0.8, 5.2), ylim=(-0.6, len(rows) - 0.4), xticks=range(1, 6))
-    axes.grid(axis="x", color=FAINT, alpha=0.25, lw=0.6)
+    _grades(axes, len(rows))
     _legend(axes, width)
+
+
+def _grades(axes: Any, rows: int) -> None:
+    axes.set(xlim=(0.8, 5.2), ylim=(-0.7, rows - 0.4), xticks=range(1, 6))
+    axes.grid(axis="x", color=FAINT, alpha=0.25, lw=0.6)
 
 
 def _budgets(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
@@ -240,9 +241,10 @@ def _confidence(figure: Any, comparison: Comparison, grader: str, width: float, 
     for i, each in enumerate(of for of in comparison.confidence if of.grader == grader):
         colour = COLOURS[i % len(COLOURS)]
         axes.plot([b.stated for b in each.curve], [b.right for b in each.curve], color=colour, lw=1, label=each.agent)
-        for point in each.curve:
-            dot = axes.scatter(point.stated, point.right, s=10 + 90 * point.n / each.n, color=colour, lw=0, alpha=0.8)
-            tips.on(dot, f"{each.agent}: states {point.stated:.2f}, right {point.right:.0%} of {point.n}")
+        stated, right = [point.stated for point in each.curve], [point.right for point in each.curve]
+        sizes = [10 + 90 * point.n / each.n for point in each.curve]
+        dots = axes.scatter(stated, right, s=sizes, color=colour, lw=0, alpha=0.8)
+        tips.on(dots, [f"{each.agent}: states {p.stated:.2f}, right {p.right:.0%} of {p.n}" for p in each.curve])
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
     _legend(axes, width)
 
@@ -252,8 +254,8 @@ def _line(axes: Any, xs: Sequence[float], of: Sequence[Standing], name: str, col
     for x, each in zip(xs, of, strict=True):
         if each.ci95:
             axes.plot((x, x), each.ci95, color=colour, lw=1, alpha=0.6)
-        dot = axes.scatter(x, each.mean, s=22, color=colour, lw=0, zorder=3)
-        tips.on(dot, f"{each.contender}: {each.mean:.2f}, {_interval(each)}")
+    dots = axes.scatter(xs, [each.mean for each in of], s=22, color=colour, lw=0, zorder=3)
+    tips.on(dots, [f"{each.contender}: {each.mean:.2f}, {_interval(each)}" for each in of])
 
 
 def _by_agent(standings: Sequence[Standing]) -> dict[str, list[Standing]]:
@@ -268,8 +270,8 @@ def _known(standings: Sequence[Standing], measure: str) -> bool:
     return len({getattr(each.costs, measure) for each in standings if each.costs} - {None}) > 1
 
 
-def _label(cell: Cell, several: bool) -> str:
-    return f"{cell.family}, {cell.base}" if several and cell.base else cell.family or "organisms"
+def _listed(scores: Sequence[float]) -> str:
+    return ", ".join(f"{score:.3g}" for score in scores[:12]) + (", …" if len(scores) > 12 else "")
 
 
 def _interval(each: Standing) -> str:

@@ -9,37 +9,51 @@ from auditor.records.comparison import Difference, Standing
 SURE = 0.05
 
 
-def headline(standings: Sequence[Standing], differences: Sequence[Difference]) -> str:
-    """The best contender against the best one of another agent, by the first grader."""
+def headline(standings: Sequence[Standing], differences: Sequence[Difference]) -> tuple[str, str]:
+    """The best contender against the best one of another agent, by the first grader; and how sure that is."""
     ranked = sorted(
         (each for each in standings if each.grader == standings[0].grader and each.mean is not None),
         key=lambda each: -(each.mean or 0.0),
     )
     if not ranked:
-        return "Nothing is graded yet."
+        return "Nothing is graded yet", ""
     best = ranked[0]
     rival = next((each for each in ranked if _agent(each) != _agent(best)), None) or next(iter(ranked[1:]), None)
     if rival is None:
-        return (
-            f"{best.contender} is graded {best.mean:.2f} of 5 on average{_of(best)}; there is nobody to compare with."
-        )
+        return f"{best.contender} is graded {best.mean:.2f} of 5 on average", f"{_over(best)}; nobody to compare with."
     found = next((d for d in differences if d.grader == best.grader and {d.first, d.second}
                   == {best.contender, rival.contender}), None)  # fmt: skip
     if found is None:
-        return f"{best.contender} ({best.mean:.2f}) and {rival.contender} ({rival.mean:.2f}) share no organism."
-    if found.first != best.contender:
-        found = turned(found)
-    if found.p <= SURE and found.mean > 0:
-        said = f"{best.contender} is better than {rival.contender}: {found.mean:+.2f} grades{_interval(found)}"
-        return f"{said}, p = {_p(found.p)} on {found.organisms} organisms."
-    said = f"{best.contender} is ahead of {rival.contender} by {found.mean:.2f} grades{_interval(found)}"
+        grades = f"{best.contender} ({best.mean:.2f}) and {rival.contender} ({rival.mean:.2f})"
+        return f"{grades} cannot be compared", "They share no organism."
+    found = found if found.first == best.contender else turned(found)
+    return _said(found), _sure(found)
+
+
+def _said(found: Difference) -> str:
     if abs(found.mean) < 0.005:
-        said = f"{best.contender} and {rival.contender} are alike{_interval(found)}"
+        return f"{found.first} and {found.second} are alike"
+    ahead, behind = (found.first, found.second) if found.mean > 0 else (found.second, found.first)
+    verb = "is better than" if found.p <= SURE else "is ahead of"
+    tail = "" if found.p <= SURE else ", which may be chance"
+    return f"{ahead} {verb} {behind} by {abs(found.mean):.2f} on the scale of 1 to 5{tail}"
+
+
+def _sure(found: Difference) -> str:
+    interval = f"95 %: {signed(found.ci95[0])} to {signed(found.ci95[1])}; " if found.ci95 else ""
     if found.organisms == 1:
-        return f"{said}, on one organism: nothing tells how it would be on another."
-    if found.p_least > SURE:
-        return f"{said}, but {found.organisms} organisms cannot show more than p = {_p(found.p_least)}: add organisms."
-    return f"{said}, which may be chance: p = {_p(found.p)} on {found.organisms} organisms."
+        return "On one organism: nothing tells how it would be on another."
+    told = f"{interval}p = {_p(found.p)} on {found.organisms} organisms"
+    if found.p > SURE and found.p_least > SURE:
+        return f"{told}, which cannot show less than p = {_p(found.p_least)}: add organisms."
+    if found.p > SURE and found.needed:
+        return f"{told}; about {found.needed} would show a difference of this size four times in five."
+    return f"{told}."
+
+
+def signed(value: float) -> str:
+    """With a minus sign, not a hyphen."""
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def turned(found: Difference) -> Difference:
@@ -60,13 +74,9 @@ def _agent(standing: Standing) -> tuple[str, str, str]:
     return standing.agent, standing.llm, standing.run
 
 
-def _of(standing: Standing) -> str:
-    interval = f" (95 %: {standing.ci95[0]:.2f} to {standing.ci95[1]:.2f})" if standing.ci95 else ""
-    return f"{interval} on {standing.organisms} organism{'s' if standing.organisms != 1 else ''}"
-
-
-def _interval(found: Difference) -> str:
-    return f" (95 %: {found.ci95[0]:+.2f} to {found.ci95[1]:+.2f})" if found.ci95 else ""
+def _over(standing: Standing) -> str:
+    interval = f"95 %: {standing.ci95[0]:.2f} to {standing.ci95[1]:.2f}, on " if standing.ci95 else "On "
+    return f"{interval}{standing.organisms} organism{'s' if standing.organisms != 1 else ''}"
 
 
 def _p(p: float) -> str:

@@ -60,7 +60,7 @@ def paired_p(differences: Sequence[float]) -> tuple[float, float]:
 
     values = np.asarray(differences, float)
     least = 2.0 ** (1 - len(values))
-    if not np.any(np.abs(values) > 1e-9):
+    if len(values) < 2 or not np.any(np.abs(values) > 1e-9):
         return 1.0, min(1.0, least)
     found = stats.permutation_test(
         (values,), np.mean, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES,
@@ -98,33 +98,33 @@ def detectable(differences: Sequence[float]) -> tuple[float | None, int | None]:
     )
 
 
-def spread_of(grades: Sequence[tuple[str, str, float]]) -> Spread | None:
+def spread_of(verdicts: Sequence[tuple[str, Sequence[float]]]) -> Spread | None:
     """Where grades differ: between organisms, audits of one organism, and verdicts on one audit.
 
-    `grades`: organism, audit and grade of each verdict. None where there are no two organisms with repeats.
+    `verdicts`: an organism, and the verdicts on one audit of it. Restricted maximum likelihood over the audits' means;
+    what verdicts make of their spread is taken off. None where there are no two organisms with repeats.
     """
     import pandas as pd
     from statsmodels.regression.mixed_linear_model import MixedLM
 
-    frame = pd.DataFrame(grades, columns=["organism", "audit", "grade"])
-    audits, several = frame["audit"].nunique(), len(frame) > frame["audit"].nunique()
-    if frame["organism"].nunique() < 2 or (audits == frame["organism"].nunique() and not several):
+    frame = pd.DataFrame(
+        [(organism, float(np.mean(of))) for organism, of in verdicts], columns=["organism", "grade"]
+    )  # fmt: skip
+    organisms, several = frame["organism"].nunique(), [of for _, of in verdicts if len(of) > 1]
+    if organisms < 2 or len(frame) == organisms:
         return None
-    if frame["grade"].nunique() == 1:
-        return Spread(organisms=0.0, repeats=0.0, verdicts=0.0 if several else None)
-    within = {"audit": "0 + C(audit)"} if several else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a component of nought lies on the boundary, which is told every time
-        try:
-            fit = MixedLM.from_formula("grade ~ 1", frame, groups="organism", re_formula="1", vc_formula=within).fit()
-        except np.linalg.LinAlgError:  # no spread within organisms
-            return None
-    between, rest = math.sqrt(float(fit.cov_re.iloc[0, 0])), math.sqrt(float(fit.scale))
-    if not several:
-        return Spread(organisms=round(between, 3), repeats=round(rest, 3), verdicts=None)
-    return Spread(
-        organisms=round(between, 3), repeats=round(math.sqrt(float(fit.vcomp[0])), 3), verdicts=round(rest, 3)
-    )
+    within = float(np.mean([np.var(of, ddof=1) for of in several])) if several else None
+    if frame.groupby("organism")["grade"].nunique().max() == 1:  # a likelihood without noise has no maximum
+        between, rest = float(np.var(frame.groupby("organism")["grade"].mean(), ddof=1)), 0.0
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a component of nought lies on the boundary, which is told every time
+            fit = MixedLM.from_formula("grade ~ 1", frame, groups="organism").fit()
+        between, rest = float(fit.cov_re.iloc[0, 0]), float(fit.scale)
+    each = float(np.mean([len(of) for _, of in verdicts]))
+    repeats = max(0.0, rest - within / each) if within is not None else rest
+    sds = [None if value is None else round(math.sqrt(value), 3) for value in (between, repeats, within)]
+    return Spread(organisms=sds[0] or 0.0, repeats=sds[1] or 0.0, verdicts=sds[2])
 
 
 def alpha(ratings: Sequence[Sequence[float | None]]) -> float | None:

@@ -157,7 +157,8 @@ class RunNote(Record):
 class Comparison(Record):
     """What `compare --json` prints."""
 
-    headline: str
+    headline: str = Field(description="who is better, by how much")
+    certainty: str = Field(description="how sure that is")
     runs: tuple[RunNote, ...]
     graders: tuple[str, ...] = Field(description="the first is what the headline rests on")
     judges: dict[str, str] = Field(default_factory=dict, description="how far each grader was found to be right")

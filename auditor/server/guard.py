@@ -58,7 +58,7 @@ class Guard:
             await send(message)
 
         try:
-            if self._key is None and not _is_local(headers.get(b"host", b"")):
+            if self._key is None and not is_local(headers.get(b"host", b"")):
                 await _refuse(telling, 403, "without a key only loopback is served", "not_loopback")
             elif not self._may_enter(scope["path"], headers):
                 await _refuse(telling, 401, "an API key is needed: Authorization: Bearer KEY", "invalid_api_key")
@@ -88,7 +88,7 @@ class Guard:
         return hmac.compare_digest(given.strip(), self._key) and scheme.lower() == b"bearer"
 
 
-def _is_local(host: bytes) -> bool:
+def is_local(host: bytes) -> bool:
     """Whether a browser's page that calls itself something else (DNS rebinding) is kept out."""
     try:
         return urlsplit(f"//{host.decode('latin-1')}").hostname in LOOPBACK

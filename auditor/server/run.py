@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from auditor.models.http import LOOPBACK
 from auditor.server.app import create_app
 from auditor.server.guard import JsonLines
 from auditor.server.library import Library
+from auditor.server.listen import listen
 from auditor.server.metrics import Metrics
 from auditor.server.serving import Serving
 
@@ -47,18 +47,6 @@ def read_key(file: Path | None, environment: str | None, host: str) -> str | Non
     if key is None and host not in LOOPBACK:
         raise UsageError(f"--host {host}: others could reach the server; give --api-key-file or AUDITOR_API_KEY")
     return key
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises UsageError if the address cannot be used."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        advice = {
-            errno.EADDRINUSE: "another program listens there, perhaps a second server; give another --port",
-            errno.EACCES: "not allowed to this user; give a --port of 1024 or more",
-        }.get(error.errno or 0, f"{error.strerror}; give an address of this machine as --host")
-        raise UsageError(f"cannot listen at {host}, port {port}: {advice}") from error
 
 
 class _Server(uvicorn.Server):

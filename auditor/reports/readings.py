@@ -1,0 +1,38 @@
+"""What lenses read in a run's organisms, from the cache where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from auditor.comparison.scores import Run
+from auditor.evidence import cache
+from auditor.readings import Section
+from auditor.workspace import Workspace
+
+Readings = Callable[[str], tuple[Sequence[Section], Sequence[str]]]
+"""By an organism's name: the sections of its readings, and what is missing of them."""
+
+
+def kept_readings(run: Run, workspace: Workspace, root: Path) -> Readings:
+    """Those that the run's agents were given. They are shown as they were kept, before any test against chance."""
+
+    def readings(organism: str) -> tuple[Sequence[Section], Sequence[str]]:
+        keys: dict[str, str] = {}
+        for record in run.records:
+            if record.organism == organism:
+                keys |= record.evidence
+        sections: list[Section] = []
+        missing = []
+        for lens, key in keys.items():
+            known = workspace.lenses.items.get(lens)
+            found = cache.kept(root, known.value, key) if known is not None else None
+            if found is None:
+                missing.append(lens)
+            else:
+                sections += found[0].show()
+        notes = ["Tests against chance are in the transcripts, as the agents were told of them."] if sections else []
+        notes += [f"No longer in the cache: {', '.join(missing)}."] if missing else []
+        return sections, notes
+
+    return readings
