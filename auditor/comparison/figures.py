@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ THEMED = {INK: "var(--ink)", FAINT: "var(--faint)"}  # on a page, colours follow
 WIDE, NARROW = 7.6, 3.9  # inches, at 100 units each
 LABELS = {"tokens": "tokens an audit", "cost_usd": "USD an audit", "interactions": "model interactions an audit",
           "lens_seconds": "seconds of reading lenses"}  # fmt: skip
+PLAIN = {"text.parse_math": False, "font.family": "sans-serif", "font.size": 9}  # names are no formulas
+NAME = 36  # characters of a label, half of them on a narrow chart
+LEGEND = 10  # entries of a legend
 MOST_ROWS = 60  # of the spread's organisms
 
 Draw = Callable[[Any, Comparison, str, float, "Tips"], None]
@@ -42,7 +47,7 @@ class Tips:
         def titled(match: re.Match[str]) -> str:
             return f"<g><title>{escape(visible(self._texts[int(match[1])]))}</title>{match[2]}</g>"
 
-        return re.sub(r'<a xlink:href="tip:(\d+)">(.*?)</a>', titled, svg, flags=re.S)
+        return re.sub(r'<a xlink:href="tip:(\d+)"[^>]*>(.*?)</a>', titled, svg, flags=re.S)
 
 
 def charts(comparison: Comparison, grader: str) -> dict[str, Draw]:
@@ -65,6 +70,8 @@ def charts(comparison: Comparison, grader: str) -> dict[str, Draw]:
 
 def save(comparison: Comparison, path: Path) -> None:
     """The first grader's chart of all organisms, with the spread, in a file of its own. Raises BadFile, UsageError."""
+    import matplotlib as mpl
+
     from auditor.errors import UsageError
     from auditor.files import replacing
 
@@ -76,20 +83,21 @@ def save(comparison: Comparison, path: Path) -> None:
     if not drawn:
         raise UsageError("there is nothing to plot: no audit has a grade")
     heights = [_height(draw, comparison, grader) for _, draw in drawn]
-    figure = _figure(WIDE, sum(heights))
-    parts = figure.subfigures(len(drawn), 1, height_ratios=heights, squeeze=False)
-    for (title, draw), part in zip(drawn, parts[:, 0], strict=True):
-        part.suptitle(title, color=INK, fontsize=11)
-        draw(part, comparison, grader, WIDE, Tips())
-    with replacing(path) as written:
-        figure.savefig(written, format=kind[1:], dpi=150)
+    with mpl.rc_context(PLAIN), _any_glyph():
+        figure = _figure(WIDE, sum(heights))
+        parts = figure.subfigures(len(drawn), 1, height_ratios=heights, squeeze=False)
+        for (title, draw), part in zip(drawn, parts[:, 0], strict=True):
+            part.suptitle(title, color=INK, fontsize=11)
+            draw(part, comparison, grader, WIDE, Tips())
+        with replacing(path) as written:
+            figure.savefig(written, format=kind[1:], dpi=150)
 
 
 def svg(draw: Draw, comparison: Comparison, grader: str, width: float, name: str) -> str:
     """One chart for a page: its text is text, its ink follows the page. `name`: no two on a page alike."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 9}):
+    with mpl.rc_context({**PLAIN, "svg.fonttype": "none", "svg.hashsalt": name}), _any_glyph():
         tips, figure, stream = Tips(), _figure(width, _height(draw, comparison, grader)), io.StringIO()
         draw(figure, comparison, grader, width, tips)
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -102,6 +110,18 @@ def svg(draw: Draw, comparison: Comparison, grader: str, width: float, name: str
     return tips.placed(text)
 
 
+@contextmanager
+def _any_glyph() -> Iterator[None]:
+    """Names may be in any script: a page's own font has what matplotlib's lacks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
+def _name(text: str, width: float) -> str:
+    return visible(text, NAME if width > NARROW else NAME // 2)
+
+
 def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
@@ -110,6 +130,7 @@ def _figure(width: float, height: float) -> Any:
 
 def _height(draw: Draw, comparison: Comparison, grader: str) -> float:
     contenders = sum(each.grader == grader and each.mean is not None for each in comparison.standings)
+    contenders = min(contenders, 4 * LEGEND) if draw is _spread else contenders
     organisms = len({cell.organism for cell in comparison.cells if cell.grader == grader})
     if draw is _points:
         return 1.1 + 0.42 * max(2, contenders)
@@ -133,10 +154,15 @@ def _plain(axes: Any, **labels: str) -> None:
     axes.yaxis.label.set_color(INK)
 
 
-def _legend(axes: Any, width: float, **more: Any) -> None:
-    columns = 2 if width < 5 else 4
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=8,
-                       labelcolor=INK, borderaxespad=0.2, handletextpad=0.4, columnspacing=1.0, **more)  # fmt: skip
+def _legend(axes: Any, width: float) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if len(names) > LEGEND:
+        handles, names = handles[:LEGEND], [*names[: LEGEND - 1], f"… and {len(names) - LEGEND + 1} more"]
+    columns = max(1, min(5, int(width * 11 / (max(map(len, names), default=1) + 5))))
+    axes.legend(
+        handles, names, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=8,
+        labelcolor=INK, borderaxespad=0.2, handletextpad=0.4, columnspacing=1.0,
+    )  # fmt: skip
 
 
 def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
@@ -154,7 +180,7 @@ def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips
         dots = axes.scatter(
             [cell.mean for cell in of], [rows[cell.contender] + _offset(cell.organism) for cell in of], s=26, lw=0,
             marker=MARKERS[bases[base] % len(MARKERS)], color=COLOURS[families[family] % len(COLOURS)], alpha=0.75,
-            label=f"{family}, {base}" if len(bases) > 1 and base else family or "organisms",
+            label=_name(f"{family}, {base}" if len(bases) > 1 and base else family or "organisms", width),
         )  # fmt: skip
         tips.on(dots, [f"{cell.organism}: {cell.mean:.2f} ({_listed(cell.scores)})" for cell in of])
     means = [each.mean or 0.0 for each in ranked]
@@ -166,7 +192,7 @@ def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips
         axes.annotate(f"{each.mean:.2f}", (each.mean, at), **said)
     marks = axes.scatter(means, places, marker="|", s=110, color=INK, lw=2.4, zorder=3)
     tips.on(marks, [f"{each.contender}: {each.mean:.2f}, {_interval(each)}" for each in ranked])
-    axes.set_yticks(range(len(ranked)), [each.contender for each in ranked])
+    axes.set_yticks(range(len(ranked)), [_name(each.contender, width) for each in ranked])
     _grades(axes, len(ranked))
     _legend(axes, width)
 
@@ -187,9 +213,11 @@ def _spread(figure: Any, comparison: Comparison, grader: str, width: float, tips
         places = [rows[cell.organism] + shift for cell in of]
         least, most = [min(cell.scores) for cell in of], [max(cell.scores) for cell in of]
         axes.hlines(places, least, most, color=colour, lw=2, alpha=0.6)
-        dots = axes.scatter([cell.mean for cell in of], places, s=18, color=colour, lw=0, zorder=3, label=name)
+        dots = axes.scatter(
+            [cell.mean for cell in of], places, s=18, color=colour, lw=0, zorder=3, label=_name(name, width)
+        )
         tips.on(dots, [f"{cell.organism}, {name}: {_listed(cell.scores)}" for cell in of])
-    axes.set_yticks(list(rows.values()), list(rows))
+    axes.set_yticks(list(rows.values()), [_name(name, width) for name in rows])
     _grades(axes, len(rows))
     _legend(axes, width)
 
@@ -205,7 +233,7 @@ def _budgets(figure: Any, comparison: Comparison, grader: str, width: float, tip
     standings = [each for each in comparison.standings if each.grader == grader and each.mean is not None]
     for i, (agent, of) in enumerate(_by_agent(standings).items()):
         of = sorted(of, key=lambda each: each.budget)
-        _line(axes, [each.budget for each in of], of, agent, COLOURS[i % len(COLOURS)], tips)
+        _line(axes, [each.budget for each in of], of, _name(agent, width), COLOURS[i % len(COLOURS)], tips)
     axes.set_xscale("symlog", linthresh=1, base=2)
     ticks = sorted({each.budget for each in standings})
     axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
@@ -226,7 +254,7 @@ def _costs(figure: Any, comparison: Comparison, grader: str, width: float, tips:
             known = sorted((each for each in of if getattr(each.costs, measure) is not None),
                            key=lambda each: getattr(each.costs, measure))  # fmt: skip
             xs = [getattr(each.costs, measure) for each in known]
-            _line(axes, xs, known, agent, COLOURS[i % len(COLOURS)], tips)
+            _line(axes, xs, known, _name(agent, width), COLOURS[i % len(COLOURS)], tips)
         axes.set(ylim=(0.9, 5.1), yticks=range(1, 6))
         axes.margins(x=0.1)
         axes.locator_params(axis="x", nbins=4)
@@ -240,7 +268,13 @@ def _confidence(figure: Any, comparison: Comparison, grader: str, width: float, 
     axes.plot((0, 1), (0, 1), color=FAINT, lw=0.8, ls=":")
     for i, each in enumerate(of for of in comparison.confidence if of.grader == grader):
         colour = COLOURS[i % len(COLOURS)]
-        axes.plot([b.stated for b in each.curve], [b.right for b in each.curve], color=colour, lw=1, label=each.agent)
+        axes.plot(
+            [b.stated for b in each.curve],
+            [b.right for b in each.curve],
+            color=colour,
+            lw=1,
+            label=_name(each.agent, width),
+        )
         stated, right = [point.stated for point in each.curve], [point.right for point in each.curve]
         sizes = [10 + 90 * point.n / each.n for point in each.curve]
         dots = axes.scatter(stated, right, s=sizes, color=colour, lw=0, alpha=0.8)
@@ -250,6 +284,7 @@ def _confidence(figure: Any, comparison: Comparison, grader: str, width: float, 
 
 
 def _line(axes: Any, xs: Sequence[float], of: Sequence[Standing], name: str, colour: str, tips: Tips) -> None:
+    """One agent's grades, with their intervals; `name` as the legend has it."""
     axes.plot(xs, [each.mean for each in of], color=colour, lw=1.4, label=name)
     for x, each in zip(xs, of, strict=True):
         if each.ci95:

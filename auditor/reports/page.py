@@ -32,7 +32,12 @@ SAYS = 180  # characters of a hypothesis in the table of audits
 def templates() -> Environment:
     """All escape what they are given."""
     env = Environment(
-        loader=FileSystemLoader(PAGES), undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(PAGES),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: readable(value) if type(value) is str else value,
     )
     env.filters |= {
         "visible": lambda text: visible(str(text), LINE), "readable": readable, "number": _number, "share": _share,

@@ -126,8 +126,9 @@ class Shelf:
                 try:
                     self._look(path)
                     self._problems.pop(path.name, None)
-                except AuditorError as error:
-                    self._problems[path.name] = str(error)
+                except Exception as error:  # of one run: the others are shown
+                    known = isinstance(error, AuditorError)
+                    self._problems[path.name] = str(error) if known else f"internal error: {error!r}"
             self._over.wait(EVERY)
 
     def _look(self, path: Path) -> None:
