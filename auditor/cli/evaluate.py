@@ -38,6 +38,7 @@ from auditor.cli.shared import (
     print_json,
     run_folder,
     settings,
+    show_trust,
     user_root,
     variant_of,
     workspace,
@@ -251,6 +252,7 @@ def show(result: RunResult) -> None:
     graders = list(dict.fromkeys(row.grader for row in result.summary))
     for grader in graders:
         out.print(_grades(result, grader, title=grader if len(graders) > 1 else None))
+        show_trust(grader, result.trust.get(grader, ""))
     for audit in result.audits:
         if audit.error:
             out.print(f"[red]{audit.id}[/]: {escape(audit.error)}", highlight=False, soft_wrap=True)
