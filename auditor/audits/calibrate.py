@@ -194,9 +194,7 @@ def judge_labels(
     for thread in threads:
         thread.join()
     if problems:
-        raise (
-            problems[0] if isinstance(problems[0], AuditorError) else InternalError(f"internal error: {problems[0]!r}")
-        )
+        raise problems[0]
     return found
 
 

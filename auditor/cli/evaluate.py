@@ -240,6 +240,10 @@ def adapted(
     update: dict[str, object] = {key: tuple(dict.fromkeys(v)) for key, v in given.items() if v}
     if suite.audits and (budgets or agents):
         kept = tuple(each for each in suite.audits if agents is None or each.agent in agents)
+        lost = set(agents or ()) - {each.agent for each in kept}
+        if kept and lost and not budgets:
+            told = f"suite {suite.name} names pairs, and none with it"
+            raise UsageError(f"--agent {sorted(lost)[0]}: {told}; give --budget too, or leave it out")
         update["audits"] = () if budgets else kept
         update.setdefault("agents", tuple(dict.fromkeys(each.agent for each in kept or suite.audits)))
     return suite.model_copy(update=update | ({"repeats": repeats} if repeats else {}))
