@@ -3,8 +3,10 @@
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 from sklearn.metrics import cohen_kappa_score
 
 from auditor.audits import agreement
@@ -15,6 +17,7 @@ from auditor.config import Settings
 from auditor.workspace import builtin_root, load_workspace
 from tests.faults import Endpoint, completion, told
 
+DATA = Path(__file__).parent / "data"
 COUNT = 40
 LABELS = [{"organism": "mill", "hypothesis": f"It is about mills, says number {k}.", "grade": 1 + k % 5}
           for k in range(COUNT)]  # fmt: skip
@@ -93,15 +96,15 @@ def test_three_judges_and_the_gate(endpoint, labels, run_cli, workspace_folder):
 
 def test_a_second_try_pays_for_nothing_again(endpoint, labels, run_cli):
     first = calibrate(run_cli, labels(), "guesses", "--json")[1]
-    asked = endpoint.verdicts
+    asked = len(endpoint.requests)
     assert asked == 3 * COUNT
     second = calibrate(run_cli, labels(LABELS[::-1]), "guesses", "--json")[1]
-    assert endpoint.verdicts == asked
+    assert len(endpoint.requests) == asked
     judges = [json.loads(out)["judges"][0]["calibration"] for out in (first, second)]
     assert judges[0]["fit"] == judges[1]["fit"]
     assert judges[0]["labels_sha256"] == judges[1]["labels_sha256"]  # whatever order they stand in
     calibrate(run_cli, labels(), "guesses", "--name", "anew")
-    assert endpoint.verdicts == 2 * asked
+    assert len(endpoint.requests) == 2 * asked
 
 
 def test_an_endpoint_that_goes_down_loses_nothing(endpoint, labels, run_cli, workspace_folder):
@@ -120,7 +123,7 @@ def test_an_endpoint_that_goes_down_loses_nothing(endpoint, labels, run_cli, wor
     assert endpoint.verdicts == 3 * COUNT - 50
 
 
-def test_an_endpoint_that_is_down_is_told_before_anything(labels, run_cli, monkeypatch):
+def test_an_endpoint_that_answers_nothing_is_told_in_one_line(labels, run_cli, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234")
     llm = "openai:m?base_url=http://127.0.0.1:9/v1&attempts=1"
     code, out, err = run_cli("graders", "calibrate", labels(), "--grader-llm", llm)
@@ -202,6 +205,7 @@ def line(**changes):
         ([line(grade="4")], 'labels.jsonl:1: grade: give 1, 2, 3, 4 or 5, not "4"'),
         ([line(grade=3.5)], "grade: give 1, 2, 3, 4 or 5, not 3.5"),
         ([line(grade=True)], "grade: give 1, 2, 3, 4 or 5, not true"),
+        ([line(organism="\x1b[31m" * 9_000)], "labels.jsonl:1: organism: Value error, '\\x1b[31m"),
         ([line(hypothesis="")], "labels.jsonl:1: hypothesis: "),
         ([line(labeler="ann")], "labels.jsonl:1: labeler: is no field of a label; there are organism, hypothesis"),
         (['{"organism": "mill", "grade": 2}\n'], "labels.jsonl:1: hypothesis: is missing"),
@@ -218,7 +222,9 @@ def line(**changes):
 def test_labels_that_are_none(rows, said, labels, run_cli):
     code, out, err = run_cli("graders", "calibrate", labels(rows))
     assert (code, out) == (2, "")
-    assert said in err.strip().splitlines()[-1]
+    last = err.strip().splitlines()[-1]
+    assert said in last
+    assert len(last) < 600
 
 
 def test_a_grader_that_does_not_fit_is_told_before_anything_is_paid(endpoint, labels, run_cli, workspace_folder):
@@ -252,6 +258,16 @@ def test_the_shipped_calibration_is_of_this_very_grader():
     assert shipped.labels_sha256 == sha256_of_labels(labels)
 
 
+def test_the_shipped_labels_are_those_that_no_threshold_was_set_on():
+    files = [yaml.safe_load((DATA / f"{name}_hypotheses.yaml").read_text()) for name in ("graded", "near")]
+    ours = [item for file in files for item in file["hypotheses"] if item["split"] == "test"]
+    known = {(item["organism"], item["level"], item.get("text")) for item in ours}
+    ws = load_workspace()
+    shipped = read_labels(builtin_root() / "evals/calibrations/labels.jsonl", ws)
+    assert len(shipped) == sum(item["organism"] in ws.organisms.items for item in ours)
+    assert {(each.card.name, each.label, None if each.findings else each.hypothesis) for each in shipped} <= known
+
+
 def test_labellers_are_held_against_one_another(labels, workspace_folder):
     rows = [{**row, "labeller": who, "grade": min(5, row["grade"] + (who == "ben"))}
             for row in LABELS for who in ("ann", "ben")]  # fmt: skip
@@ -273,7 +289,8 @@ def test_kappa_of_known_tables():
     assert confusion_of([1, 2.4], [1, 4.6])[1] == (0, 0, 0, 0, 1)
 
 
-def test_an_interval_needs_a_kappa_in_every_resample():
+def test_an_interval_needs_a_kappa_in_every_resample(monkeypatch):
+    monkeypatch.setattr(agreement, "RESAMPLES", 200)
     low, high = interval_of([1, 2, 3, 4, 5] * 8, [1, 2, 3, 4, 4] * 8)
     assert GATE < low <= kappa_of([1, 2, 3, 4, 5] * 8, [1, 2, 3, 4, 4] * 8) <= high <= 1
     assert interval_of([5] * 19 + [4], [5] * 20) is None

@@ -23,6 +23,7 @@ from auditor.criteria import check_rubric
 from auditor.errors import AuditorError, BadFile, GraderFailed, InternalError, UsageError
 from auditor.evidence.sources import closure_hash
 from auditor.ledger.database import LedgerBroken
+from auditor.llm.failures import EndpointUnusable
 from auditor.llm.spec import OFFLINE, parse_spec
 from auditor.llm.verdict import NoVerdict
 from auditor.records.calibration import Calibration
@@ -157,10 +158,12 @@ def judge_labels(
 ) -> Judged:
     """The verdicts of one grader, several asked for at once; `tell` is given how many are done.
 
-    What is answered is in the bench's journal at once. Raises LedgerBroken, InternalError.
+    What is answered is in the bench's journal at once. Raises UsageError if the judge can answer nothing at all,
+    LedgerBroken, InternalError.
     """
-    judge, context = bench.workspace.graders[grader].run, bench.grading(None, bench.settings.grader_llm)
-    found, problems = Judged(), list[AuditorError]()
+    llm = bench.settings.grader_llm
+    judge, context = bench.workspace.graders[grader].run, bench.grading(None, llm)
+    found, problems, unusable = Judged(), list[AuditorError](), list[EndpointUnusable]()
     pending: queue.SimpleQueue[int] = queue.SimpleQueue()
     for place in range(len(labels)):
         pending.put(place)
@@ -173,6 +176,9 @@ def judge_labels(
             raise
         except (NoVerdict, GraderFailed) as error:
             found.without[item.told_as] = str(error)
+        except EndpointUnusable as error:
+            unusable.append(error)
+            found.unasked[item.told_as] = str(error)
         except AuditorError as error:  # nobody there, no money: it may be asked another time
             found.unasked[item.told_as] = str(error)
 
@@ -195,6 +201,8 @@ def judge_labels(
         thread.join()
     if problems:
         raise problems[0]
+    if unusable and not (found.grades or found.without):
+        raise UsageError(f"the grader's model {model_of(bench.workspace, grader, llm)}: {unusable[0]}")
     return found
 
 

@@ -129,7 +129,7 @@ def _label(line: str, path: Path, number: int) -> Label:
         elif name == "grade":
             told = f"grade: give 1, 2, 3, 4 or 5, not {visible(json.dumps(given), 60)}"
         else:
-            told = f"{name}: {first['msg']}, not {visible(json.dumps(given, default=str), 60)}"
+            told = f"{name}: {visible(first['msg'])}, not {visible(json.dumps(given, default=str), 60)}"
         raise BadFile(path, told, number) from error
 
 

@@ -50,7 +50,6 @@ def calibrate(
     """
     from auditor.audits.bench import Bench
     from auditor.audits.calibrate import check_calibration
-    from auditor.audits.check import reach
     from auditor.audits.labels import demand_enough, read_labels
     from auditor.audits.plan import judged_by
 
@@ -64,8 +63,6 @@ def calibrate(
     results: list[tuple[Calibration | None, Judged, Path | None]] = []
     with _calls(folder, asking=asking) as ledger, _interruptible(asking):
         bench = Bench(ws, conf, ledger.calls) if ledger else Bench(ws, conf)
-        if asking:
-            reach(bench)
         results += [_measured(each, given, labels, bench, workers, kept_in) for each in graders]
         _tell_calls(ledger)
     _print(results, graders, labels, json=json)
@@ -104,7 +101,7 @@ def _interruptible(asking: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if asking:
-            err.print("interrupted; the same command goes on from here, and pays for no verdict again")
+            err.print("interrupted; the same command goes on from here, and pays for no finished call again")
         raise SystemExit(INTERRUPTED) from None
 
 
@@ -136,7 +133,7 @@ def _progress(grader: str, total: int) -> Callable[[int], None]:
 def _tell_calls(ledger: Ledger | None) -> None:
     """What the ledger holds, so that it is seen what was paid for before."""
     if ledger is not None:
-        calls = sum(use.calls for role, use in ledger.calls.used().items() if role != "check")
+        calls = sum(use.calls for use in ledger.calls.used().values())
         err.print(f"{calls} answered LLM calls so far are kept in {escape(str(ledger.path))}", style="dim")
 
 
