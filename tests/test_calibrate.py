@@ -13,7 +13,6 @@ from auditor.audits import agreement
 from auditor.audits.agreement import confusion_of, fit_of, interval_of, kappa_of, labellers_agree, repeated_of
 from auditor.audits.calibrate import GATE, passes, trust_in
 from auditor.audits.labels import ENOUGH, read_labels, sha256_of_labels
-from auditor.config import Settings
 from auditor.workspace import builtin_root, load_workspace
 from tests.faults import Endpoint, completion, told
 
@@ -179,9 +178,12 @@ def test_what_tables_say_of_a_judge(endpoint, labels, run_cli, workspace_folder)
 def test_a_calibration_is_of_so_many_verdicts(endpoint, labels, run_cli, workspace_folder):
     calibrate(run_cli, labels(), "agrees", "--grader-repeats", 1)
     ws = load_workspace(workspace_folder)
-    assert trust_in(ws, "rubric_llm", "openai:agrees", Settings(grader_repeats=1)).startswith("calibrated")
-    line = trust_in(ws, "rubric_llm", "openai:agrees", Settings(grader_repeats=3))
-    assert "another number of verdicts (1, here 3)" in line
+    judge = ("rubric_llm", "openai:agrees")
+    assert trust_in(ws, *judge, {"grader_repeats": 1, "prompts": {}}).startswith("calibrated")
+    assert "another number of verdicts (1, here 3)" in trust_in(ws, *judge, {"grader_repeats": 3})
+    other = {"prompts": {"grade_rubric": {"sha256": "0"}, "agent_rules": {"sha256": "0"}}, "embedder": "mine"}
+    assert "another prompt grade_rubric, embedder: kappa" in trust_in(ws, *judge, other)
+    assert trust_in(ws, "rubric_llm@openai:agrees", "offline", other).startswith("calibrated")  # judged after the run
 
 
 def test_a_broken_calibration_is_no_calibration(workspace_folder):
@@ -252,7 +254,7 @@ def test_without_a_workspace_it_is_shown_and_not_kept(tmp_path, run_cli, monkeyp
 def test_the_shipped_calibration_is_of_this_very_grader():
     """`auditor graders calibrate evals/calibrations/labels.jsonl --to evals/calibrations` makes it anew."""
     ws = load_workspace()
-    assert trust_in(ws, "rubric_offline", "offline", Settings()).startswith("calibrated: kappa 0.9")
+    assert trust_in(ws, "rubric_offline", "offline").startswith("calibrated: kappa 0.9")
     shipped = ws.calibrations["rubric_offline"]
     labels = read_labels(builtin_root() / "evals/calibrations/labels.jsonl", ws)
     assert shipped.labels_sha256 == sha256_of_labels(labels)

@@ -8,11 +8,12 @@ import queue
 import re
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import auditor
 from auditor.audits.bench import Bench
@@ -22,6 +23,7 @@ from auditor.config import Settings
 from auditor.criteria import check_rubric
 from auditor.errors import AuditorError, BadFile, GraderFailed, InternalError, UsageError
 from auditor.evidence.sources import closure_hash
+from auditor.files import sha256_of
 from auditor.ledger.database import LedgerBroken
 from auditor.llm.failures import EndpointUnusable
 from auditor.llm.spec import OFFLINE, parse_spec
@@ -50,21 +52,23 @@ class Judged:
     unasked: dict[str, str] = field(default_factory=dict)
 
 
-def trust_in(ws: Workspace, grader: str, llm: str, settings: Settings | None = None) -> str:
-    """One line for tables: how far the verdicts of `grader`, asked of `llm`, can be trusted.
+def trust_in(ws: Workspace, grader: str, llm: str, asked: Mapping[str, Any] | None = None) -> str:
+    """One line for tables: how far the verdicts of `grader`, asked of `llm`, can be trusted. Raises nothing.
 
-    `grader` may be the name that verdicts of another judge are kept under, GRADER@MODEL. With `settings`, the number
-    of verdicts and the embedder have to be those of the calibration, too. Raises nothing.
+    `grader` may be the name that verdicts of another judge are kept under, GRADER@MODEL. `asked`: the request of the
+    run that the verdicts are of, whose prompts, rubrics and number of verdicts have to be the calibration's, too.
     """
-    grader, _, other = grader.partition("@")
+    grader, beside, other = grader.partition("@")
     try:
         name = calibration_name(ws, grader, other or llm)
         found = ws.calibrations[name] if name in ws.calibrations.by_name() else None
         if found is None or (found.grader, found.llm) != (grader, model_of(ws, grader, other or llm)):
             return NOT_CALIBRATED
-        changed = _changed(ws, found, settings)
+        changed = _changed(ws, found)
     except UsageError as error:
         return f"{NOT_CALIBRATED}: {visible(str(error))}"
+    if asked and not beside:  # what judged beside the run's own graders came later
+        changed += [name for name in _unlike(found, asked) if name not in changed]
     if changed:
         return f"{STALE}, calibrated with another {', '.join(changed)}: {_figures(found)}"
     return line_of(found)
@@ -111,23 +115,35 @@ def calibration_name(ws: Workspace, grader: str, llm: str) -> str:
 
 def made_of(ws: Workspace, grader: str, rubrics: Iterable[str]) -> dict[str, str]:
     """Hashes of what decides its verdicts beside the hypothesis and the model. Raises UsageError."""
-    known = ws.graders[grader]
-    found = {"source": closure_hash(ws.graders.items[grader].path)}
+    known, path = ws.graders[grader], ws.graders.items[grader].path
+    found = {"source": closure_hash(path), "file": sha256_of(path)}
     if known.llm:
         names = sorted(name for name in (*ws.prompts.items, *ws.prompts.broken) if name.startswith("grade_"))
         found |= {f"prompt {name}": _sha256(ws.prompts[name].source) for name in names}
-    return found | {f"rubric {name}": _sha256(ws.rubrics[name].model_dump_json()) for name in sorted(rubrics)}
+    wanted = sorted(name for name in rubrics if ws.rubrics[name])
+    return found | {f"rubric {name}": _sha256(ws.rubrics.items[name].path.read_text("utf-8")) for name in wanted}
 
 
-def _changed(ws: Workspace, found: Calibration, settings: Settings | None) -> list[str]:
+def _changed(ws: Workspace, found: Calibration) -> list[str]:
+    """What is another now than when it was calibrated."""
     rubrics = [name.removeprefix("rubric ") for name in found.made_of if name.startswith("rubric ")]
     now = made_of(ws, found.grader, [name for name in rubrics if name in ws.rubrics.by_name()])
     changed = [name for name in {**found.made_of, **now} if found.made_of.get(name) != now.get(name)]
-    if settings is not None and found.embedder != settings.embedder:
-        changed.append("embedder")
-    if settings is not None and found.repeats not in (None, settings.grader_repeats):
-        changed.append(f"number of verdicts ({found.repeats}, here {settings.grader_repeats})")
-    return changed
+    return [name for name in changed if name != "file" or "source" not in changed]
+
+
+def _unlike(found: Calibration, asked: Mapping[str, Any]) -> list[str]:
+    """What a run says that it was judged with, and that is not the calibration's. Runs of old tell less."""
+    told = {"file": asked.get("plugins", {}).get(found.grader)}
+    for kind in ("prompt", "rubric"):
+        told |= {f"{kind} {name}": value for name, value in asked.get(f"{kind}s", {}).items()}
+    hashes = {name: value.get("sha256") for name, value in told.items() if isinstance(value, dict)}
+    unlike = [name for name, sha256 in hashes.items() if found.made_of.get(name, sha256) != sha256]
+    if asked.get("embedder", found.embedder) != found.embedder:
+        unlike.append("embedder")
+    if found.repeats is not None and (repeats := asked.get("grader_repeats", found.repeats)) != found.repeats:
+        unlike.append(f"number of verdicts ({found.repeats}, here {repeats})")
+    return unlike
 
 
 def _sha256(text: str) -> str:

@@ -91,13 +91,9 @@ def show_ablation(folder: Path, *, json: bool) -> int:
     from auditor.audits.runs import records_of, request_of, summary_of
     from auditor.studies.ablation import ablation_rows
 
-    records, about, judge = (
-        list(records_of(folder)),
-        summary_of(folder),
-        str(request_of(folder).get("grader_llm", OFFLINE)),
-    )
-    rows = ablation_rows(records)
-    trust = {name: trust_in(workspace(), name, judge) for name in dict.fromkeys(row.grader for row in rows)}
+    records, about, asked = list(records_of(folder)), summary_of(folder), request_of(folder)
+    rows, llm = ablation_rows(records), str(asked.get("grader_llm", OFFLINE))
+    trust = {name: trust_in(workspace(), name, llm, asked) for name in dict.fromkeys(row.grader for row in rows)}
     open_ = {state: count for state, count in about.states.items() if state in ("queued", "running")}
     if json:
         print_json({"run": str(folder), "rows": [row.model_dump() for row in rows], "trust": trust, "open": open_})

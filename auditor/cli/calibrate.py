@@ -60,10 +60,9 @@ def calibrate(
     check_calibration(ws, graders, given, labels, conf.grader_llm)
     folder, kept_in = run_folder(out_dir, name, labels.stem, resume=False), _kept_in(to)
     asking = any(ws.graders[each].llm for each in graders)
-    results: list[tuple[Calibration | None, Judged, Path | None]] = []
     with _calls(folder, asking=asking) as ledger, _interruptible(asking):
         bench = Bench(ws, conf, ledger.calls) if ledger else Bench(ws, conf)
-        results += [_measured(each, given, labels, bench, workers, kept_in) for each in graders]
+        results = [_measured(each, given, labels, bench, workers, kept_in) for each in graders]
         _tell_calls(ledger)
     _print(results, graders, labels, json=json)
     return 1 if any(judged.unasked for _, judged, _ in results) else 0

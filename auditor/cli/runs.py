@@ -66,7 +66,7 @@ def show_run(run: RunArgument, out_dir: In = RUNS, json: JsonFlag = False) -> No
     given = (grade.grader for record in records for grade in record.grades)
     rows = summarize(records, tuple(dict.fromkeys((*about.graders, *given))))
     llm = str(asked.get("grader_llm", OFFLINE))
-    trust = {name: trust_in(workspace(), name, llm) for name in dict.fromkeys(row.grader for row in rows)}
+    trust = {name: trust_in(workspace(), name, llm, asked) for name in dict.fromkeys(row.grader for row in rows)}
     if json:
         told = {"summary": [row.model_dump(mode="json") for row in rows], "request": asked, "trust": trust}
         print_json({**about.model_dump(mode="json"), **told})
