@@ -183,6 +183,7 @@ def test_a_calibration_is_of_so_many_verdicts(endpoint, labels, run_cli, workspa
     assert "another number of verdicts (1, here 3)" in trust_in(ws, *judge, {"grader_repeats": 3})
     other = {"prompts": {"grade_rubric": {"sha256": "0"}, "agent_rules": {"sha256": "0"}}, "embedder": "mine"}
     assert "another prompt grade_rubric, embedder: kappa" in trust_in(ws, *judge, other)
+    assert trust_in(ws, *judge, {"rubrics": {"em": {"sha256": "0"}}}).endswith(" labels; no label is by rubric em")
     assert trust_in(ws, "rubric_llm@openai:agrees", "offline", other).startswith("calibrated")  # judged after the run
 
 

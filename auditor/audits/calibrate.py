@@ -71,7 +71,8 @@ def trust_in(ws: Workspace, grader: str, llm: str, asked: Mapping[str, Any] | No
         changed += [name for name in _unlike(found, asked) if name not in changed]
     if changed:
         return f"{STALE}, calibrated with another {', '.join(changed)}: {_figures(found)}"
-    return line_of(found)
+    strange = sorted(name for name in _part(asked or {}, "rubrics") if f"rubric {name}" not in found.made_of)
+    return line_of(found) + (f"; no label is by rubric {', '.join(strange)}" if strange else "")
 
 
 def line_of(calibration: Calibration) -> str:
@@ -134,9 +135,9 @@ def _changed(ws: Workspace, found: Calibration) -> list[str]:
 
 def _unlike(found: Calibration, asked: Mapping[str, Any]) -> list[str]:
     """What a run says that it was judged with, and that is not the calibration's. Runs of old tell less."""
-    told = {"file": asked.get("plugins", {}).get(found.grader)}
+    told = {"file": _part(asked, "plugins").get(found.grader)}
     for kind in ("prompt", "rubric"):
-        told |= {f"{kind} {name}": value for name, value in asked.get(f"{kind}s", {}).items()}
+        told |= {f"{kind} {name}": value for name, value in _part(asked, f"{kind}s").items()}
     hashes = {name: value.get("sha256") for name, value in told.items() if isinstance(value, dict)}
     unlike = [name for name, sha256 in hashes.items() if found.made_of.get(name, sha256) != sha256]
     if asked.get("embedder", found.embedder) != found.embedder:
@@ -144,6 +145,11 @@ def _unlike(found: Calibration, asked: Mapping[str, Any]) -> list[str]:
     if found.repeats is not None and (repeats := asked.get("grader_repeats", found.repeats)) != found.repeats:
         unlike.append(f"number of verdicts ({found.repeats}, here {repeats})")
     return unlike
+
+
+def _part(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
+    part = asked.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _sha256(text: str) -> str:
