@@ -24,6 +24,7 @@ from auditor.errors import BadFile, UsageError
 from auditor.lenses import Lens
 from auditor.plugins import Grader, Tool
 from auditor.prompts import Prompt, read_prompt
+from auditor.records.calibration import Calibration
 from auditor.records.cards import Agent, Organism, Rubric, Suite
 from auditor.shelves import Broken, Shelf
 from auditor.suites import Draft, finish, read_draft
@@ -50,13 +51,14 @@ class Workspace:
     suites: Shelf[Suite] = field(default_factory=lambda: Shelf("suite"))
     rubrics: Shelf[Rubric] = field(default_factory=lambda: Shelf("rubric"))
     prompts: Shelf[Prompt] = field(default_factory=lambda: Shelf("prompt"))
+    calibrations: Shelf[Calibration] = field(default_factory=lambda: Shelf("calibration"))
     corpora: Shelf[Path] = field(default_factory=lambda: Shelf("corpus"))
     nulls: Shelf[Path] = field(default_factory=lambda: Shelf("directions of broad finetunes"))
 
     def shelves(self) -> list[Shelf[Any]]:
         return [
             self.tools, self.lenses, self.graders, self.agents, self.organisms,
-            self.suites, self.rubrics, self.prompts, self.corpora, self.nulls,
+            self.suites, self.rubrics, self.prompts, self.calibrations, self.corpora, self.nulls,
         ]  # fmt: skip
 
 
@@ -163,6 +165,7 @@ def _load_root(ws: Workspace, drafts: Shelf[Draft], name: str, root: Path) -> No
     _files(ws.rubrics, root / "rubrics", "*.yaml", name, lambda p: read_yaml(p, Rubric))
     _files(ws.prompts, root / "prompts", "*.md", name, lambda p: read_prompt(p, _before(ws.prompts, p.stem)))
     _files(ws.organisms, root / "evals" / "organisms", "*/organism.yaml", name, read_organism)
+    _files(ws.calibrations, root / "evals" / "calibrations", "*.json", name, lambda p: read_yaml(p, Calibration))
     for path in sorted((root / "evals" / "corpora").glob("*.jsonl.gz")):
         ws.corpora.put(path.name.split(".")[0], path, path, name)
     for path in sorted((root / "evals" / "nulls").glob("*.safetensors")):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from auditor.agent.hypothesis import render
-from auditor.audits.stats import quadratic_kappa
+from auditor.audits.agreement import kappa_of
 from auditor.claimed import read_claims
 from auditor.config import Settings
 from auditor.criteria import holds, level, match_facts, measure
@@ -61,7 +61,7 @@ def test_the_offline_grader_agrees_with_grades_given_by_hand(ws, embed, labelled
     rubric = ws.rubrics[family]
     test = [(o, n, claims) for o, n, split, claims in labelled if split == "test" and o.family == family]
     found = [level(rubric, measure(rubric, organism, claims, embed)) for organism, _, claims in test]
-    kappa = quadratic_kappa([n for _, n, _ in test], found)
+    kappa = kappa_of([n for _, n, _ in test], found)
     print(f"{family}: quadratic-weighted kappa on {len(test)} test hypotheses: {kappa:.3f}")
     assert kappa > floor
 

@@ -10,6 +10,7 @@ from itertools import groupby
 
 from auditor.audits.audit import failed
 from auditor.audits.bench import Bench
+from auditor.audits.calibrate import trust_in
 from auditor.audits.check import reach
 from auditor.audits.grade import graded
 from auditor.audits.jobs import JobSpec, jobs_of
@@ -147,7 +148,7 @@ def _grade(jobs: Sequence[JobSpec], shop: Shop) -> None:
 
 def result(plan: Plan, ledger: Ledger, seconds: dict[str, float]) -> RunResult:
     """What the ledger holds, summed up."""
-    audits = tuple(ledger.jobs.records())
+    audits, asked = tuple(ledger.jobs.records()), ledger.request()
     return RunResult(
         run=str(ledger.folder),
         suite=plan.suite.name,
@@ -158,4 +159,5 @@ def result(plan: Plan, ledger: Ledger, seconds: dict[str, float]) -> RunResult:
         llm_use=ledger.calls.used(),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
         open=sum(state not in ENDED for state in ledger.jobs.states().values()),
+        trust={name: trust_in(plan.workspace, name, plan.settings.grader_llm, asked) for name in plan.suite.graders},
     )

@@ -41,14 +41,3 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     means = rng.multinomial(len(values), counts / len(values), RESAMPLES) @ levels / len(values)
     low, high = np.percentile(means, [2.5, 97.5])
     return round(float(low), 3), round(float(high), 3)
-
-
-def quadratic_kappa(first: Sequence[int], second: Sequence[int], levels: int = 5) -> float:
-    """Cohen's kappa with quadratic weights between two gradings on 1..levels."""
-    observed = np.zeros((levels, levels))
-    for a, b in zip(first, second, strict=True):
-        observed[a - 1, b - 1] += 1
-    grid = np.arange(levels)
-    weights = (grid[:, None] - grid[None, :]) ** 2 / (levels - 1) ** 2
-    expected = np.outer(observed.sum(1), observed.sum(0)) / observed.sum()
-    return float(1 - (weights * observed).sum() / (weights * expected).sum())

@@ -38,6 +38,7 @@ from auditor.cli.shared import (
     print_json,
     run_folder,
     settings,
+    show_trust,
     user_root,
     variant_of,
     workspace,
@@ -239,6 +240,10 @@ def adapted(
     update: dict[str, object] = {key: tuple(dict.fromkeys(v)) for key, v in given.items() if v}
     if suite.audits and (budgets or agents):
         kept = tuple(each for each in suite.audits if agents is None or each.agent in agents)
+        lost = set(agents or ()) - {each.agent for each in kept}
+        if kept and lost and not budgets:
+            told = f"suite {suite.name} names pairs, and none with it"
+            raise UsageError(f"--agent {sorted(lost)[0]}: {told}; give --budget too, or leave it out")
         update["audits"] = () if budgets else kept
         update.setdefault("agents", tuple(dict.fromkeys(each.agent for each in kept or suite.audits)))
     return suite.model_copy(update=update | ({"repeats": repeats} if repeats else {}))
@@ -251,6 +256,7 @@ def show(result: RunResult) -> None:
     graders = list(dict.fromkeys(row.grader for row in result.summary))
     for grader in graders:
         out.print(_grades(result, grader, title=grader if len(graders) > 1 else None))
+        show_trust(grader, result.trust.get(grader, ""))
     for audit in result.audits:
         if audit.error:
             out.print(f"[red]{audit.id}[/]: {escape(audit.error)}", highlight=False, soft_wrap=True)

@@ -11,8 +11,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, err, out, print_json
+from auditor.cli.shared import JsonFlag, err, out, print_json, show_trust, workspace
 from auditor.errors import BadFile, UsageError
+from auditor.llm.spec import OFFLINE
 
 app = typer.Typer(help="Runs that lie on disk.", no_args_is_help=True)
 
@@ -56,15 +57,18 @@ def list_runs(out_dir: In = RUNS, json: JsonFlag = False) -> None:
 @app.command("show")
 def show_run(run: RunArgument, out_dir: In = RUNS, json: JsonFlag = False) -> None:
     """What a run was asked for, how it stands, and its grades; `auditor show` prints one audit."""
+    from auditor.audits.calibrate import trust_in
     from auditor.audits.runs import find_run, records_of, request_of, summary_of
     from auditor.audits.stats import summarize
 
     folder = find_run(run, out_dir)
-    about, records = summary_of(folder), list(records_of(folder))
+    about, records, asked = summary_of(folder), list(records_of(folder)), request_of(folder)
     given = (grade.grader for record in records for grade in record.grades)
     rows = summarize(records, tuple(dict.fromkeys((*about.graders, *given))))
+    llm = str(asked.get("grader_llm", OFFLINE))
+    trust = {name: trust_in(workspace(), name, llm, asked) for name in dict.fromkeys(row.grader for row in rows)}
     if json:
-        told = {"summary": [row.model_dump(mode="json") for row in rows], "request": request_of(folder)}
+        told = {"summary": [row.model_dump(mode="json") for row in rows], "request": asked, "trust": trust}
         print_json({**about.model_dump(mode="json"), **told})
         return
     states = ", ".join(f"{count} {state}" for state, count in about.states.items()) or "nothing yet"
@@ -76,6 +80,8 @@ def show_run(run: RunArgument, out_dir: In = RUNS, json: JsonFlag = False) -> No
         mean = "–" if row.mean is None else f"{row.mean:.2f}"
         table.add_row(row.grader, row.agent, str(row.budget), str(row.n), mean, str(row.failed))
     out.print(table)
+    for name, line in trust.items():
+        show_trust(name, line)
     for record in records:
         if record.error:
             out.print(f"[red]{record.id}[/] {record.status}: {escape(record.error)}", highlight=False, soft_wrap=True)

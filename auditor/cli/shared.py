@@ -225,6 +225,13 @@ def run_folder(out_dir: Path, name: str | None, default: str, *, resume: bool) -
     return out_dir / (name or default)
 
 
+def show_trust(grader: str, line: str) -> None:
+    """Under a table of its grades: how far a grader can be trusted (`audits/calibrate.py: trust_in`)."""
+    if line:
+        style = "dim" if line.startswith("calibrated") else "yellow"
+        out.print(escape(f"{grader}: {line}"), style=style, highlight=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """One document on stdout."""
     told = isinstance(value, BaseModel)

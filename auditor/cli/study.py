@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from auditor.cli.ablation import ablation
 from auditor.cli.shared import announce, err, out, settings, stages, workspace
 from auditor.config import Settings
 from auditor.errors import UsageError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from auditor.studies.subject import Subject
 
 app = typer.Typer(help="Measurements on organisms: JSON and a plot each.", no_args_is_help=True)
+app.command()(ablation)
 
 Organisms = Annotated[list[str], typer.Argument(help="Organisms whose finetuning data is beside their cards.")]
 Suite = Annotated[str, typer.Option(help="Suite whose evidence settings are used.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,9 +17,14 @@ DECLARATIONS = ("auditor.plugins", "auditor.lenses", "auditor.readings", "audito
 
 
 def source_hash(path: Path) -> str:
-    """Of `path` and of what it imports, transitively. Imports for type checking alone do not count."""
+    """Of a lens' file and of all that decides what a pair gives."""
+    return closure_hash(path, ALWAYS)
+
+
+def closure_hash(path: Path, always: Iterable[str] = ()) -> str:
+    """Of `path`, of what it imports, transitively, and of `always`. Imports for type checking alone do not count."""
     files: dict[Path, None] = {path: None}
-    waiting = [*_imported(path), *ALWAYS]
+    waiting = [*_imported(path), *always]
     while waiting:
         name = waiting.pop()
         if (found := _file_of(name)) is not None and found not in files:

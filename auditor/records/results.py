@@ -132,3 +132,4 @@ class RunResult(Record):
     llm_use: dict[str, LlmUse] = Field(description="by role: `agent`, a grader's name, `check`; offline ones left out")
     seconds: dict[str, float]
     open: int = Field(0, description="audits that were not made: a limit was reached")
+    trust: dict[str, str] = Field({}, description="by grader: how far its grades can be trusted, in a line")
