@@ -19,7 +19,7 @@ from langgraph.graph import StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from typing_extensions import TypedDict  # typing's own tells pydantic too little before 3.12
+from typing_extensions import TypedDict
 
 from auditor.agent.calls import Purse
 from auditor.agent.graph import Investigation, wired
