@@ -6,14 +6,16 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from functools import partial
 from typing import Any, Protocol
 
-from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AnyMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.graph.state import CompiledStateGraph
 
+from auditor import telemetry
 from auditor.agent.calls import Purse, answer_call
 from auditor.agent.hypothesis import render
 from auditor.agent.overview import has_base, render_overview, sees_lens
@@ -83,7 +85,8 @@ def think(job: Investigation) -> Node:
     """Let the model read everything and answer with tool calls or a conclusion."""
 
     def node(state: AuditState) -> dict[str, Any]:
-        turn = job.wire.ask(job.told(state))
+        with telemetry.turn(state["turns"] + 1, last=False):
+            turn = job.wire.ask(job.told(state))
         update = {**_spent(job, state, turn), "turns": state["turns"] + 1}
         if turn.final is not None:
             return {**update, **_concluded(turn.final)}
@@ -145,7 +148,9 @@ def tool_node(job: Investigation, tool: Tool | None) -> Node:
 
     def node(state: AuditState) -> dict[str, Any]:
         call, *rest = state["pending"]
-        text, cost, value = answer_call(job, tool, call, state)
+        with telemetry.tool(tool.name if tool else UNKNOWN, call, known=tool is not None) as span:
+            text, cost, value = answer_call(job, tool, call, state)
+            telemetry.answered(span, text, cost, came=value is not None)
         update = {"pending": rest, "interactions": state["interactions"] + cost}
         number = 1 + sum(isinstance(message, ToolMessage) for message in state["messages"])
         answer = f"O{number}\n{text}"
@@ -172,7 +177,8 @@ def conclude(job: Investigation) -> Node:
         limit = reached(state, job.limits, job.allowance()) or "share of the run"  # others may have ended since
         lacking = limit if limit == "turns" else f"{limit.replace('cost', 'money')} for another turn and a conclusion"
         ask = HumanMessage(job.prompts["conclude"].render(reason=f"No {lacking} left."))
-        turn = job.wire.ask([*job.told(state), ask], last=True)
+        with telemetry.turn(state["turns"] + 1, last=True):
+            turn = job.wire.ask([*job.told(state), ask], last=True)
         update = {**_spent(job, state, turn), "ended_by": limit}
         update["messages"] = [ask, *update["messages"]]
         if turn.final is not None:
@@ -199,14 +205,39 @@ def timed(node: Node) -> Node:
     return run
 
 
+def opening(job: Investigation) -> Node:
+    """Where somebody talks to the agent: first what every audit begins with; after a conclusion it goes on."""
+
+    def node(state: AuditState) -> dict[str, Any]:
+        if state.get("seconds") is None:
+            said = [RemoveMessage(id=REMOVE_ALL_MESSAGES), *job.opening(), *state["messages"]]
+            return {**fresh_state([]), "messages": said}
+        return {"hypothesis": None, "findings": None, "inconclusive": False, "ended_by": ""}
+
+    return node
+
+
 def build_graph(
     job: Investigation, checkpointer: BaseCheckpointSaver[str] | None = None
 ) -> CompiledStateGraph[AuditState]:
-    """Wire the nodes. `tests/test_graph.py` walks every edge."""
+    """The state machine of one audit. `tests/test_graph.py` walks every edge."""
+    return wired(job.tools, lambda: job).compile(checkpointer=checkpointer)
+
+
+def wired(
+    tools: Mapping[str, Tool], job: Callable[[], Investigation], graph: StateGraph[Any] | None = None
+) -> StateGraph[Any]:
+    """Nodes for these tools, and all edges. `job` is first asked for when a step is made.
+
+    `graph`: one to build on, that begins with an `open` node for what somebody says.
+    """
+
+    def step(make: Callable[[Investigation], Node]) -> Any:
+        return timed(lambda state: make(job())(state))
 
     def next_call(state: AuditState) -> str:
         name = state["pending"][0]["name"]
-        return name if name in job.tools else UNKNOWN
+        return name if name in tools else UNKNOWN
 
     def after_think(state: AuditState) -> str:
         if state["hypothesis"] is not None:
@@ -216,23 +247,29 @@ def build_graph(
     def after_tools(state: AuditState) -> str:
         if state["pending"]:
             return next_call(state)
-        return "conclude" if reached(state, job.limits, job.allowance()) else "think"
+        return "conclude" if reached(state, job().limits, job().allowance()) else "think"
 
-    names = [*job.tools, UNKNOWN]
-    graph = StateGraph(AuditState)
-    graph.add_node("think", timed(think(job)))
-    graph.add_node("conclude", timed(conclude(job)))
+    names, first = [*tools, UNKNOWN], START
+    if graph is not None:
+        graph.add_node("open", lambda state: opening(job())(state))
+        graph.add_edge(START, "open")
+        first = "open"
+    graph = graph or StateGraph(AuditState)
+    graph.add_node("think", step(think))
+    graph.add_node("conclude", step(conclude))
     for name in names:
-        graph.add_node(name, timed(tool_node(job, job.tools.get(name))))
+        graph.add_node(name, step(partial(tool_node, tool=tools.get(name))))
         graph.add_conditional_edges(name, after_tools, [*names, "think", "conclude"])
-    graph.add_edge(START, "think")
+    graph.add_edge(first, "think")
     graph.add_conditional_edges("think", after_think, [*names, "think", "conclude", END])
     graph.add_edge("conclude", END)
-    return graph.compile(checkpointer=checkpointer)
+    return graph
 
 
 def draw(tools: Mapping[str, Tool]) -> str:
     """The state machine with these tools as a Mermaid drawing."""
 
-    job: Any = SimpleNamespace(tools=tools)
-    return build_graph(job).get_graph().draw_mermaid()
+    def nobody() -> Investigation:
+        raise AssertionError("a drawing makes no step")
+
+    return wired(tools, nobody).compile().get_graph().draw_mermaid()

@@ -7,7 +7,7 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage, ToolMessage, message_to_dict
@@ -67,7 +67,8 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
     Raises UsageError if the endpoint cannot be used at all; whatever else ends the audit is told in the record.
     """
     evidence = material.evidence
-    made = investigation(job, bench, pair, material, desk)
+    purse = Purse(desk.ledger.spends, Kept(job.name, desk.ledger.answers))
+    made = replace(investigation(job, bench, pair, material, purse), allowance=desk.allowance)
     begun = time.perf_counter()
     state, error = _walk(made, job, desk)
     if error is None and state["hypothesis"] is None:
@@ -94,21 +95,19 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
     )
 
 
-def investigation(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk: Desk) -> Investigation:
+def investigation(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, purse: Purse) -> Investigation:
     """An audit's fixed parts, with nothing of any organism's truth among them."""
     ws = bench.workspace
     prompts = {part: ws.prompts[f"agent_{part}"] for part in PROMPTS}
     tools = {tool: ws.tools[tool] for tool in job.agent.tools}
-    kept = Kept(job.name, desk.ledger.answers)
     return Investigation(
         agent=job.agent,
         tools=tools,
         prompts={"system": ws.prompts[job.agent.prompt], **prompts},
         limits=job.limits,
-        context=Context(BlindPair(pair, kept), blinded([material.evidence]), job.ask, job.seed, bench.embed),
+        context=Context(BlindPair(pair, purse.kept), blinded([material.evidence]), job.ask, job.seed, bench.embed),
         wire=Wire(bench.caller(job.llm), tools, prompts, job.protocol, job.name),
-        purse=Purse(desk.ledger.spends, kept),
-        allowance=desk.allowance,
+        purse=purse,
         lost=material.lost,
     )
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from auditor import telemetry
 from auditor.audits.bench import Bench
 from auditor.audits.jobs import JobSpec
 from auditor.errors import AuditorError, GraderFailed
@@ -63,7 +64,9 @@ def graded(
             continue
         try:
             judge: JudgesHypotheses = bench.workspace.graders[name].run
-            verdict = judge(record, job.card, rubric, context)
+            with telemetry.judgement(label) as span:
+                verdict = judge(record, job.card, rubric, context)
+                span.set({"gen_ai.evaluation.score.value": verdict.score})
         except LedgerBroken:
             raise
         except AuditorError as error:  # told, never guessed; the agent was paid, and the grade can be had later

@@ -128,6 +128,7 @@ class PairActor:
         import ray
         from langgraph.checkpoint.memory import InMemorySaver
 
+        from auditor import telemetry
         from auditor.audits.bench import Bench
         from auditor.audits.threads import material
         from auditor.config import load_settings
@@ -136,6 +137,7 @@ class PairActor:
         def ask(*call: Any) -> Any:
             return ray.get(post.ask.remote(*call))
 
+        telemetry.start()
         ledger: Any = FarLedger(ask, Path(folder))
         meter: Any = Forward(ask, "meter")
         bench = Bench(load_workspace(root), load_settings(**settings), ledger.calls)
@@ -148,6 +150,7 @@ class PairActor:
 
     def make(self, spec: str) -> tuple[str, str]:
         """The record's JSON, or why every audit here would fail."""
+        from auditor import telemetry
         from auditor.audits.threads import make
 
         if self._problem:
@@ -157,6 +160,8 @@ class PairActor:
             return make(job, self._pair, self._materials[job.agent.name], self._shop).model_dump_json(), ""
         except UsageError as error:
             return "", str(error)
+        finally:
+            telemetry.flush()
 
 
 class _Crew:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
+import subprocess
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
@@ -85,9 +87,10 @@ def _specified(llm: str) -> dict[str, Any] | None:
     return None if llm == OFFLINE else parse_spec(llm).model_dump(mode="json", exclude_none=True)
 
 
-def made_with(settings: Settings) -> dict[str, Any]:
+def made_with(settings: Settings, workspace: Workspace) -> dict[str, Any]:
     """Settings of the machine, and versions; they may differ when the run is resumed."""
     return {
+        "revision": revision(workspace),
         "settings": settings.model_dump(mode="json"),
         "versions": {
             "auditor": auditor.__version__,
@@ -96,6 +99,29 @@ def made_with(settings: Settings) -> dict[str, Any]:
         },
         "code": {"auditor": _own_code(), "evidence": source_hash(Path(models.__path__[0]) / "local.py")},
     }
+
+
+def revision(workspace: Workspace) -> dict[str, Any] | None:
+    """The git commit of the user's workspace, or of a checkout of ours; None if it is in none."""
+    name, root = workspace.roots[-1]
+    if name == "built-in" and not (root / ".git").exists():  # installed: what lies around it is not ours
+        return None
+
+    def git(*command: str) -> str:
+        told = ["git", "-c", "core.fsmonitor=false", "-C", str(root), *command]
+        return subprocess.run(told, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+        remotes = git("remote", "-v").split()
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return {"commit": commit, "dirty": bool(changes), "origin": without_user(remotes[1]) if remotes else ""}
+
+
+def without_user(url: str) -> str:
+    """An address without the name and password that it may hold."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
 def _plugins(shelf: Shelf[Any], names: Iterable[str]) -> dict[str, Any]:

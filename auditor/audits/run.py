@@ -50,7 +50,7 @@ def begin(plan: Plan, ledger: Ledger, sitting: Sitting) -> list[JobSpec]:
 
     Raises UsageError if the ledger holds another run.
     """
-    ledger.begin(request(plan), lambda: made_with(plan.settings), resume=sitting.resume)
+    ledger.begin(request(plan), lambda: made_with(plan.settings, plan.workspace), resume=sitting.resume)
     jobs = jobs_of(plan)
     if len(ledger.jobs.states()) != len(jobs):
         ledger.jobs.enter((job.id, job.name, job.model_dump_json()) for job in jobs)

@@ -80,8 +80,10 @@ def worker(
 
     tune_process()
     quiet_libraries()
+    from auditor import telemetry
     from auditor.audits.worker import work
     from auditor.config import Settings
     from auditor.workspace import load_workspace
 
+    telemetry.start()
     return work(Path(folder), load_workspace(root), Settings(**settings), sitting, targets)

@@ -1,4 +1,4 @@
-"""A run as tables: a row for each audit, each grade, and each LLM call."""
+"""A run as other programs read it: tables (a row for each audit, each grade, and each LLM call), lines, logs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def write(run: Path, to: Path, form: str) -> list[Path]:
     """The files that were written. Raises UsageError for an old run's calls, or if a package is missing."""
     if form == "jsonl":
         return _write_lines(run, to)
+    if form == "eval":
+        return _write_logs(run, to)
     tables = {
         "audits": audits_table(records_of(run)),
         "grades": grades_table(records_of(run)),
@@ -89,6 +91,16 @@ def _write_lines(run: Path, to: Path) -> list[Path]:
             body = json.dumps(transcript(ledger, name), indent=1, default=str)
             write_atomically(to / TRANSCRIPTS / f"{name}.json", body)
     return [to / AUDITS, to / CALLS, to / TRANSCRIPTS]
+
+
+def _write_logs(run: Path, to: Path) -> list[Path]:
+    try:
+        from auditor.audits.inspect_logs import write_logs
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("inspect_ai"):
+            raise
+        raise UsageError("eval needs inspect_ai: pip install 'auditor-adl[inspect]'") from error
+    return write_logs(run, to)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+from auditor import telemetry
 from auditor.audits.audit import Material, audit, failed, material_for
 from auditor.audits.grade import graded
 from auditor.audits.jobs import JobSpec
@@ -48,11 +49,13 @@ def material(jobs: Sequence[JobSpec], shop: Shop) -> tuple[ModelPair, dict[str, 
 
 def make(job: JobSpec, pair: ModelPair, material: Material, shop: Shop) -> AuditRecord:
     """One audit, graded. Raises UsageError for what will be wrong in every audit."""
-    with shop.meter:
-        record = audit(job, shop.bench, pair, material, shop.desk)
-    clock = perf_counter()
-    record = graded(job, record, job.graders, job.grader_llm, shop.bench, shop.ledger.calls, pair)
-    shop.seconds["grading"] += perf_counter() - clock
+    with telemetry.audit(job) as span:
+        with shop.meter:
+            record = audit(job, shop.bench, pair, material, shop.desk)
+        clock = perf_counter()
+        record = graded(job, record, job.graders, job.grader_llm, shop.bench, shop.ledger.calls, pair)
+        shop.seconds["grading"] += perf_counter() - clock
+        telemetry.came_to(span, record)
     return record
 
 

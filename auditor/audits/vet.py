@@ -57,7 +57,7 @@ class Vetting:
 def vet(vetting: Vetting, ledger: Ledger, sitting: Sitting) -> VetReport:
     """Audit the pair, or finish the audit that was cut off. Raises UsageError."""
     plan, job = vetting.plan, vetting.job()
-    ledger.begin(vetting.request(), lambda: made_with(plan.settings), resume=sitting.resume)
+    ledger.begin(vetting.request(), lambda: made_with(plan.settings, plan.workspace), resume=sitting.resume)
     ledger.jobs.enter([(job.id, job.name, job.model_dump_json())])
     mend(ledger)
     record = ledger.jobs.record(job.name)

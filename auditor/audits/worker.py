@@ -51,7 +51,7 @@ def work(
     jobs = [job for job in _jobs_in(folder) if wanted is None or job.target.name in wanted]
     _demand_same(jobs, workspace, settings)
     with Claims(folder, head=False) as claims, Ledger.beside(folder, claims.worker) as ledger:
-        ledger.begin(request_in(folder), lambda: made_with(settings), resume=True)
+        ledger.begin(request_in(folder), lambda: made_with(settings, workspace), resume=True)
         own = folder / WORKERS / f"{claims.worker}.checkpoints"
         with checkpoints(own, ledger) as saver:
             bench = Bench(workspace, settings, ledger.calls)

@@ -31,6 +31,7 @@ from auditor.cli.shared import (
     alone,
     announce,
     announce_agent,
+    announce_spans,
     demand_no_base,
     limits_of,
     out,
@@ -82,6 +83,7 @@ def audit(
     folder = run_folder(out_dir, name, f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
     ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
     announce_agent(conf)
+    announce_spans()
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
     if no_base:
         demand_no_base(conf, {"--base": base, "--adapter-scale or --adapter-rank": variant}, reference)

@@ -32,6 +32,7 @@ from auditor.cli.shared import (
     UnpricedFlag,
     announce,
     announce_agent,
+    announce_spans,
     err,
     limits_of,
     out,
@@ -121,6 +122,7 @@ def evaluate(
         return show_plan(plan, lenses, json=json)
     announce(plan.suite.evidence, lenses, conf)
     announce_size(plan, lenses)
+    announce_spans()
     from auditor.audits.run import Sitting
 
     sitting = Sitting(workers, of_run, resume, retry_failed)

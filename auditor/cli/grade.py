@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from auditor.cli.runs import RUNS, In, RunArgument, show_run
-from auditor.cli.shared import JsonFlag, err, settings, workspace
+from auditor.cli.shared import JsonFlag, announce_spans, err, settings, workspace
 from auditor.errors import UsageError
 
 
@@ -37,6 +37,7 @@ def grade(
     conf = settings(grader_llm=grader_llm or asked.get("grader_llm"), grader_repeats=grader_repeats)
     graders = tuple(dict.fromkeys(grader or asked.get("graders", ())))
     check_graders(workspace(), graders, conf.grader_llm)
+    announce_spans()
     with Ledger.open(folder) as ledger:
         bench = Bench(workspace(), conf, ledger.calls)
         problems = [record for record in regrade(ledger, bench, graders, conf.grader_llm) if record.error]

@@ -28,6 +28,7 @@ class Format(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
     PARQUET = "parquet"
+    EVAL = "eval"
 
 
 @app.command("list")
@@ -106,12 +107,14 @@ def remove_run(
 
 def export(
     run: RunArgument,
-    format: Annotated[Format, typer.Option(help="jsonl: audits, calls, transcripts; csv, parquet: tables.")],
+    format: Annotated[
+        Format, typer.Option(help="jsonl: audits, calls, transcripts; csv, parquet: tables; eval: logs of Inspect.")
+    ],
     to: Annotated[Path | None, typer.Option(help="Folder for the files; default: the run's own.")] = None,
     out_dir: In = RUNS,
     json: JsonFlag = False,
 ) -> None:
-    """Write what a run's ledger holds: a row for each audit, for each grade, and for each LLM call."""
+    """Write what a run's ledger holds: rows for audits, grades and LLM calls, or logs/*.eval for `inspect view`."""
     from auditor.audits.runs import find_run
     from auditor.audits.tables import write
 

@@ -135,6 +135,14 @@ def settings(**flags: Any) -> Settings:
     return load_settings(user / MARKER if user else None, **flags)
 
 
+def announce_spans() -> None:
+    """Let spans be sent, if the environment asks for them, and say if they cannot be."""
+    from auditor import telemetry
+
+    if problem := telemetry.start():
+        err.print(f"[yellow]warning:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+
+
 def variant_of(
     scale: float | None, rank: int | None, own: AdapterVariant | None = None, server: str | None = None
 ) -> AdapterVariant | None:

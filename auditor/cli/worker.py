@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from auditor.cli.runs import RUNS, In, RunArgument
-from auditor.cli.shared import JsonFlag, ServerOption, err, out, print_json, settings, workspace
+from auditor.cli.shared import JsonFlag, ServerOption, announce_spans, err, out, print_json, settings, workspace
 
 WORKERS = 8
 
@@ -25,6 +25,7 @@ def worker(
     from auditor.audits.worker import request_in, roles_of, work
 
     conf = settings(**roles_of(request_in(join)), server=server)
+    announce_spans()
     ended = work(join, workspace(), conf, Sitting(workers))
     told = ", ".join(f"{count} {state}" for state, count in ended.items()) or "nothing was left to claim"
     if json:

@@ -24,7 +24,7 @@ THEMED = {INK: "var(--ink)", FAINT: "var(--faint)"}  # on a page, colours follow
 WIDE, NARROW = 7.6, 3.9  # inches, at 100 units each
 LABELS = {"tokens": "tokens an audit", "cost_usd": "USD an audit", "interactions": "model interactions an audit",
           "lens_seconds": "seconds of reading lenses"}  # fmt: skip
-PLAIN = {"text.parse_math": False, "font.family": "sans-serif", "font.size": 9}  # names are no formulas
+PLAIN: Any = {"text.parse_math": False, "font.family": "sans-serif", "font.size": 9}  # names are no formulas
 NAME = 36  # characters of a label, half of them on a narrow chart
 LEGEND = 10  # entries of a legend
 MOST_ROWS = 60  # of the spread's organisms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from auditor.ledger.database import Database, dumped, keep_texts, new_uid
@@ -13,6 +14,19 @@ from auditor.records.results import LlmUse, TokenUse
 
 _TOLD = ("at", "job", "role", "repeat", "attempt", "model", "hosted", "usable", "error", "tokens_in", "tokens_out",
          "tokens_cached", "cost_usd", "seconds")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What one audit's answered calls of a hosted model took in one role. `untold`: those whose tokens are unknown."""
+
+    role: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int
+    cost_usd: float | None
+    untold: int
 
 
 class Calls:
@@ -51,6 +65,19 @@ class Calls:
         where = f"AND job = ? AND role {'!=' if judges else '='} 'agent'"
         ((_, *sums),) = self._sums(where, "''", job)
         return _use(*sums)
+
+    def by_model(self) -> dict[str, list[ModelUse]]:
+        """Those of each audit, by role and model."""
+        query = (
+            "SELECT job, role, model, TOTAL(tokens_in), TOTAL(tokens_out), TOTAL(tokens_cached), SUM(cost_usd), "
+            "COUNT(*) - COUNT(tokens_in + tokens_out) FROM calls WHERE hosted AND reply IS NOT NULL "
+            "GROUP BY job, role, model ORDER BY job, role, model"
+        )
+        found: dict[str, list[ModelUse]] = {}
+        for job, role, model, read, wrote, cached, cost, untold in self._db.rows(query):
+            use = ModelUse(role, model, int(read), int(wrote), int(cached), cost, untold)
+            found.setdefault(job, []).append(use)
+        return found
 
     def spent(self) -> tuple[int, float]:
         """Of the whole run so far: tokens and USD, as far as they were told."""

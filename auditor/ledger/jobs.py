@@ -32,6 +32,16 @@ class Event:
     data: dict[str, Any]
 
 
+@dataclass(slots=True)
+class Cell:
+    """The audits of one agent at one budget: those that have ended, by target, and how many have not."""
+
+    agent: str
+    budget: int
+    ended: dict[str, list[str]]
+    open: int = 0
+
+
 class Events:
     """The one source of progress: bars, views and logs read it and nothing else."""
 
@@ -46,6 +56,13 @@ class Events:
         """What happened after the event with that number, in order."""
         found = self._db.rows("SELECT n, at, kind, job, data FROM events WHERE n > ? ORDER BY n", n)
         return [Event(n, at, kind, job, json.loads(data)) for n, at, kind, job, data in found]
+
+    def begun(self) -> dict[str, float]:
+        """When work on each audit was begun, the last time."""
+        query = (
+            "SELECT job, MAX(at) FROM events WHERE kind = 'audit' AND json_extract(data, '$.state') = ? GROUP BY job"
+        )
+        return dict(self._db.rows(query, RUNNING))
 
     def last(self) -> int:
         """The newest event's number."""
@@ -84,6 +101,32 @@ class Jobs:
     def specs(self) -> list[str]:
         """All jobs as they were entered, in order."""
         return [spec for (spec,) in self._db.rows("SELECT spec FROM jobs ORDER BY place")]
+
+    def spec(self, name: str) -> str:
+        """One of them, by its name."""
+        ((spec,),) = self._db.rows("SELECT spec FROM jobs WHERE name = ?", name)
+        return str(spec)
+
+    def cells(self) -> list[Cell]:
+        """The run's audits by agent and budget, in its order."""
+        query = (
+            "SELECT json_extract(spec, '$.agent.name'), json_extract(spec, '$.budget'), "
+            "json_extract(spec, '$.target.name'), name, state, record IS NOT NULL FROM jobs ORDER BY place"
+        )
+        found: dict[tuple[str, int], Cell] = {}
+        for agent, budget, target, name, state, known in self._db.rows(query):
+            cell = found.setdefault((agent, budget), Cell(agent, budget, {}))
+            if known and state in ENDED:
+                cell.ended.setdefault(target, []).append(name)
+            else:
+                cell.open += 1
+        return list(found.values())
+
+    def heard_of(self, names: Sequence[str]) -> float:
+        """When any of these was last heard of."""
+        wanted = set(names)
+        beats = self._db.rows("SELECT name, heartbeat FROM jobs")
+        return max(float(at) for name, at in beats if name in wanted)
 
     def records(self) -> Iterator[AuditRecord]:
         """Those that have ended, in the run's order; one in memory at a time."""

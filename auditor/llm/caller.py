@@ -17,6 +17,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, message_to_dict, messages_from_dict
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from auditor import telemetry
 from auditor.errors import AuditorError
 from auditor.llm.failures import LONGEST_WAIT, CallFailed, EndpointUnusable, Malformed, Retryable, sort_out
 from auditor.llm.journal import Answered, Asked, Journal, NoJournal
@@ -71,11 +72,17 @@ class Caller:
         Raises CallFailed when all attempts failed, EndpointUnusable if none can succeed.
         """
         asked = self._asked(messages, tools, role, job, repeat)
-        if known := self.journal.find(asked.key):
-            return _restore(known)
+        with telemetry.llm_call(asked, self.spec) as span:
+            known = self.journal.find(asked.key)
+            reply = self._paid(messages, asked, usable) if known is None else _restore(known)
+            telemetry.replied(span, reply, replayed=known is not None)
+        return reply
+
+    def _paid(self, messages: Sequence[BaseMessage], asked: Asked, usable: Callable[[AIMessage], bool]) -> Reply:
+        """The answer to a call that was not made before, written down."""
         if self.unusable:
             raise self.unusable
-        reply = self._attempts(*self._hinted(messages, tools, f"{job} {role}"), asked)
+        reply = self._attempts(*self._hinted(messages, asked.tools, f"{asked.job} {asked.role}"), asked)
         answered = Answered(
             message_to_dict(reply.message), "", reply.attempts, reply.seconds,
             reply.tokens_in, reply.tokens_out, reply.tokens_cached, reply.cost_usd,

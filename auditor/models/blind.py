@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from auditor import telemetry
 from auditor.models.generate import Amplified, Request, Side
 from auditor.models.kept import Kept
 from auditor.models.pair import ModelPair
@@ -38,21 +39,21 @@ class BlindPair:
         self.tokenizer = _nameless(pair.tokenizer)
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
-        return self._asked(lambda pair: pair.residuals(side, ids, layers))
+        return self._asked("residuals", lambda pair: pair.residuals(side, ids, layers))
 
     def unembed(self, side: Side, vectors: Tensor) -> Tensor:
-        return self._asked(lambda pair: pair.unembed(side, vectors))
+        return self._asked("unembed", lambda pair: pair.unembed(side, vectors))
 
     def patched_logits(
         self, side: Side, prompts: Sequence[str], layer: int, vectors: Tensor
     ) -> Iterator[tuple[Tensor, ...]]:
-        runs = self._asked(lambda pair: pair.patched_logits(side, prompts, layer, vectors))
-        while (run := self._asked(lambda _pair: next(runs, None))) is not None:
+        runs = self._asked("patched_logits", lambda pair: pair.patched_logits(side, prompts, layer, vectors))
+        while (run := self._asked("patched_logits", lambda _pair: next(runs, None))) is not None:
             yield run
 
     def pushed_logits(self, side: Side, rows: Sequence[Sequence[int]], layer: int, vectors: Tensor) -> Iterator[Tensor]:
-        runs = self._asked(lambda pair: pair.pushed_logits(side, rows, layer, vectors))
-        while (run := self._asked(lambda _pair: next(runs, None))) is not None:
+        runs = self._asked("pushed_logits", lambda pair: pair.pushed_logits(side, rows, layer, vectors))
+        while (run := self._asked("pushed_logits", lambda _pair: next(runs, None))) is not None:
             yield run
 
     def swapped_nll(
@@ -63,25 +64,29 @@ class BlindPair:
         layer: int,
         vectors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self._asked(lambda pair: pair.swapped_nll(host, rows, learned, layer, vectors))
+        return self._asked("swapped_nll", lambda pair: pair.swapped_nll(host, rows, learned, layer, vectors))
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
-        return self._asked(lambda pair: _behind[self][1].generate(pair, requests))
+        return self._asked("generate", lambda pair: _behind[self][1].generate(pair, requests), requests)
 
     def amplified(self, requests: Sequence[Request]) -> list[Amplified]:
-        return self._asked(lambda pair: _behind[self][1].amplified(pair, requests))
+        return self._asked("amplified", lambda pair: _behind[self][1].amplified(pair, requests), requests)
 
     def mean_nll(self, side: Side, texts: Sequence[str]) -> list[float]:
-        return self._asked(lambda pair: pair.mean_nll(side, texts))
+        return self._asked("mean_nll", lambda pair: pair.mean_nll(side, texts))
 
     def said_nll(self, side: Side, requests: Sequence[Request], texts: Sequence[str]) -> list[tuple[float, int]]:
-        return self._asked(lambda pair: pair.said_nll(side, requests, texts))
+        return self._asked("said_nll", lambda pair: pair.said_nll(side, requests, texts))
 
-    def _asked(self, ask: Callable[[ModelPair], T]) -> T:
+    def _asked(self, what: str, ask: Callable[[ModelPair], T], requests: Sequence[Request] = ()) -> T:
         """What the pair behind answers; an error that names it does so no longer."""
         pair, _ = _behind[self]
         try:
-            return ask(pair)
+            with telemetry.model_call(what, pair.name, requests) as span:
+                found = ask(pair)
+                if requests:
+                    telemetry.texts(span, found)
+                return found
         except Exception as error:
             name = re.compile(rf"(?<![\w-]){re.escape(pair.name)}(?![\w-])")
             error.args = tuple(name.sub(NEUTRAL, arg) if isinstance(arg, str) else arg for arg in error.args)
