@@ -27,7 +27,7 @@ def test_organisms_are_the_unit_and_only_common_ones_are_compared():
     none, lens = ablation_rows(audits)
     assert (none.agent, none.organisms, none.mean, none.worth) == ("blackbox", 2, 1.25, None)
     assert (lens.organisms, lens.audits, lens.left_out) == (3, 5, 2)
-    assert lens.mean == pytest.approx((4 + 2 + 5) / 3)  # three repeats of b weigh no more than one of a
+    assert lens.mean == pytest.approx((4 + 2 + 5) / 3, abs=1e-3)  # three repeats of b weigh no more than one of a
     assert (lens.worth, lens.compared) == (pytest.approx((2.5 + 1) / 2), 2)
 
 

@@ -15,9 +15,10 @@ from auditor.comparison.compare import compare
 from auditor.comparison.figures import charts, svg
 from auditor.ledger.ledger import Ledger
 from auditor.records.findings import Claim, ClaimCheck, Grade, Hypothesis, Passage
-from auditor.reports.text import Part, differing, readable, spanned
+from auditor.reports.text import Part, differing, spanned
 from auditor.reports.transcript import message_of
 from auditor.reports.write import write_comparison, write_report
+from auditor.text import readable
 from tests.hostile import TEXTS
 from tests.simulated import record, rich, run
 
@@ -166,7 +167,7 @@ def test_the_whole_run_is_in_the_file(tmp_path):
 
 def test_texts_keep_their_lines_and_show_what_is_hidden():
     assert readable("a\nb\tc\x1b[0m") == "a\nb\tc\\x1b[0m"
-    assert readable("x" * 30, 10) == "x" * 10 + "… (20 more characters: the run's transcripts have them)"
+    assert readable("x" * 30, 10) == "x" * 10 + "… (20 more characters: transcripts have them)"
     assert spanned("one two three", [(4, 7)]) == [Part("one "), Part("two", marked=True), Part(" three")]
     assert spanned("one", [(2, 9)]) == [Part("one")]  # of another text: nothing is marked
     assert [part.text for part in differing("A red mill.", "A blue mill.") if part.marked] == ["red"]

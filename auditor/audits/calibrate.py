@@ -19,6 +19,7 @@ import auditor
 from auditor.audits.bench import Bench
 from auditor.audits.check import check_graders
 from auditor.audits.labels import Labelled, labellers_of, sha256_of_labels
+from auditor.comparison.scores import Run
 from auditor.config import Settings
 from auditor.criteria import check_rubric
 from auditor.errors import AuditorError, BadFile, GraderFailed, InternalError, UsageError
@@ -73,6 +74,11 @@ def trust_in(ws: Workspace, grader: str, llm: str, asked: Mapping[str, Any] | No
         return f"{STALE}, calibrated with another {', '.join(changed)}: {_figures(found)}"
     strange = sorted(name for name in _part(asked or {}, "rubrics") if f"rubric {name}" not in found.made_of)
     return line_of(found) + (f"; no label is by rubric {', '.join(strange)}" if strange else "")
+
+
+def trust_of(ws: Workspace) -> Callable[[Run, str], str]:
+    """The same for a grader of a run that is compared."""
+    return lambda run, grader: trust_in(ws, grader, str(run.request.get("grader_llm") or OFFLINE), run.request)
 
 
 def line_of(calibration: Calibration) -> str:

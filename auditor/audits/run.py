@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from auditor.audits.audit import failed
 from auditor.audits.bench import Bench
-from auditor.audits.calibrate import trust_in
+from auditor.audits.calibrate import trust_of
 from auditor.audits.check import reach
 from auditor.audits.grade import graded
 from auditor.audits.jobs import JobSpec, jobs_of
@@ -18,8 +19,9 @@ from auditor.audits.limits import Meter, Most
 from auditor.audits.plan import Plan
 from auditor.audits.request import made_with, request
 from auditor.audits.shop import Shop, checkpoints
-from auditor.audits.stats import summarize
 from auditor.audits.threads import audit_pair
+from auditor.comparison.compare import compare
+from auditor.comparison.scores import Run
 from auditor.errors import AuditorError, InternalError, UsageError
 from auditor.ledger.claims import Claim, Claims
 from auditor.ledger.database import LedgerBroken
@@ -148,16 +150,21 @@ def _grade(jobs: Sequence[JobSpec], shop: Shop) -> None:
 
 def result(plan: Plan, ledger: Ledger, seconds: dict[str, float]) -> RunResult:
     """What the ledger holds, summed up."""
-    audits, asked = tuple(ledger.jobs.records()), ledger.request()
+    audits, states = tuple(ledger.jobs.records()), Counter(ledger.jobs.states().values())
+    run = Run(ledger.folder.name, ledger.request() or {}, audits, states)
+    comparison = compare([run], plan.suite.graders, trust_of(plan.workspace))
     return RunResult(
         run=str(ledger.folder),
         suite=plan.suite.name,
         llm=plan.settings.llm,
         grader=", ".join(plan.suite.graders),
         audits=audits,
-        summary=tuple(summarize(audits, plan.suite.graders)),
+        headline=comparison.headline,
+        certainty=comparison.certainty,
+        summary=comparison.standings,
+        differences=comparison.differences,
         llm_use=ledger.calls.used(),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
-        open=sum(state not in ENDED for state in ledger.jobs.states().values()),
-        trust={name: trust_in(plan.workspace, name, plan.settings.grader_llm, asked) for name in plan.suite.graders},
+        open=sum(count for state, count in states.items() if state not in ENDED),
+        trust=comparison.judges,
     )

@@ -111,7 +111,7 @@ def _show(rows: Sequence[AblationRow], trust: dict[str, str], folder: Path) -> N
     for grader, line in trust.items():
         table = Table(title=escape(grader), title_justify="left")
         table.add_column("agent")
-        for head in ("budget", "organisms", "audits", "left out", "mean", "beside blackbox", "95 % interval"):
+        for head in ("budget", "organisms", "audits", "left out", "mean", "beside blackbox", "95 % interval", "p"):
             table.add_column(head, justify="right")
         for row in (row for row in rows if row.grader == grader):
             table.add_row(escape(row.agent), *_cells(row))
@@ -128,4 +128,5 @@ def _cells(row: AblationRow) -> tuple[str, ...]:
     shown = "–" if row.mean is None else f"{row.mean:.2f}"
     worth = "–" if row.worth is None else f"{row.worth:+.2f} (of {row.compared})"
     interval = f"{row.ci95[0]:+.2f} to {row.ci95[1]:+.2f}" if row.ci95 else "–"
-    return str(row.budget), str(row.organisms), str(row.audits), str(row.left_out), shown, worth, interval
+    p = "–" if row.p is None else f"{row.p:.2g}"
+    return str(row.budget), str(row.organisms), str(row.audits), str(row.left_out), shown, worth, interval, p

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.runs import RUNS, In
-from auditor.cli.shared import JsonFlag, out, print_json
+from auditor.cli.shared import JsonFlag, out, print_json, show_trust, workspace
 from auditor.errors import UsageError
 from auditor.records.comparison import Agreement, Comparison, Confidence, Difference, Spread, Standing
 
@@ -41,7 +41,9 @@ def compare(
     for path, kinds in ((table, TABLES),):
         if path is not None and path.suffix not in kinds:
             raise UsageError(f"--table {path}: its name must end with {' or '.join(kinds)}")
-    comparison = compared(found, grader or ())
+    from auditor.audits.calibrate import trust_of
+
+    comparison = compared(found, grader or (), trust_of(workspace()))
     if grader and (
         unknown := [name for name in grader if not any(_named(label, name) for label in comparison.graders)]
     ):
@@ -87,8 +89,7 @@ def show(comparison: Comparison) -> None:
     out.print(f"[bold]{escape(comparison.headline)}.[/] {escape(comparison.certainty)}", highlight=False)
     for grader in comparison.graders:
         out.print(standings_table(comparison, grader))
-        if trust := comparison.judges.get(grader):
-            out.print(f"  {escape(grader)}: {escape(trust)}", highlight=False)
+        show_trust(grader, comparison.judges.get(grader, ""))
         differences = [each for each in comparison.differences if each.grader == grader]
         if differences:
             for each in sorted(differences, key=lambda d: -abs(d.mean))[:MOST]:

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from auditor.cli.compare import MOST, difference_line
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
@@ -44,9 +45,11 @@ from auditor.cli.shared import (
     variant_of,
     workspace,
 )
-from auditor.errors import UsageError
+from auditor.errors import AuditorError, UsageError
 from auditor.records.cards import AdapterVariant, Protocol, Suite
-from auditor.records.results import AuditRecord, LlmUse, RunResult, SummaryRow
+from auditor.records.comparison import Standing
+from auditor.records.results import AuditRecord, LlmUse, RunResult
+from auditor.text import readable
 
 if TYPE_CHECKING:
     from auditor.audits.limits import Most
@@ -130,8 +133,26 @@ def evaluate(
         return join_run(plan, folder, sitting, json=json)
     result = made(plan, folder, sitting, engine_of(engine, slurm or [], sitting))
     result = result.model_copy(update={"seconds": {**result.seconds, "total": round(time.perf_counter() - begun, 2)}})
-    print_json(result) if json else show(result)
+    if json:
+        print_json(result)
+    else:
+        show(result)
+        report(folder, anew=bool(result.seconds["agents"] or result.seconds["grading"]))
     return 0 if all(whole(audit, plan.suite) for audit in result.audits) and not result.open else 1
+
+
+def report(folder: Path, *, anew: bool) -> None:
+    """Write the run's report if there is something new in it, and say where it lies. What fails at it is said."""
+    from auditor.cli.report import REPORT, written
+
+    path = folder / REPORT
+    try:
+        if anew or not path.exists():
+            written(folder, folder.parent, path)
+    except AuditorError as error:  # the run itself is whole
+        err.print(f"[yellow]no report:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return
+    out.print(f"[bold]{escape(str(path))}[/]: the comparison, every audit, what was read", highlight=False)
 
 
 def planned(
@@ -261,7 +282,7 @@ def show(result: RunResult) -> None:
         show_trust(grader, result.trust.get(grader, ""))
     for audit in result.audits:
         if audit.error:
-            out.print(f"[red]{audit.id}[/]: {escape(audit.error)}", highlight=False, soft_wrap=True)
+            out.print(f"[red]{audit.id}[/]: {escape(readable(audit.error))}", highlight=False, soft_wrap=True)
     for audit in result.audits:
         if audit.ended_by not in ("", "turns"):
             out.print(f"{audit.id}: concluded at the limit of {audit.ended_by}", style="dim", highlight=False)
@@ -271,9 +292,12 @@ def show(result: RunResult) -> None:
         )
     best = max((a for a in result.audits if a.grade is not None), key=lambda a: a.grade or 0, default=None)
     if best is not None:
-        out.print(f"\n[bold]{best.id}[/] (grade {best.grade:g}): {escape(best.hypothesis)}", highlight=False)
+        out.print(f"\n[bold]{best.id}[/] (grade {best.grade:g}): {escape(readable(best.hypothesis))}", highlight=False)
     for role, use in result.llm_use.items():
         out.print(f"{role}: {_use(use)}", style="dim", highlight=False)
+    out.print(f"\n[bold]{escape(result.headline)}.[/] {escape(result.certainty)}", highlight=False)
+    for each in sorted(result.differences, key=lambda d: -abs(d.mean))[:MOST]:
+        out.print(escape(difference_line(each)), highlight=False)
     took = " · ".join(f"{stage} {value:.0f} s" for stage, value in result.seconds.items())
     out.print(f"\n{took}\n{escape(result.run)}", style="dim", highlight=False)
 
@@ -310,8 +334,10 @@ def _cell(audit: AuditRecord, score: float | None) -> str:
     return f"[red]{'no grade' if audit.status == 'done' else audit.status}[/]"
 
 
-def _interval(row: SummaryRow) -> str:
-    return f"{row.ci95[0]:.2f}–{row.ci95[1]:.2f}" if row.ci95 else f"none (n = {row.n})"
+def _interval(row: Standing) -> str:
+    if row.ci95:
+        return f"{row.ci95[0]:.2f}–{row.ci95[1]:.2f}"
+    return "–" if not row.organisms else "one organism" if row.organisms == 1 else "all alike"
 
 
 def _use(use: LlmUse) -> str:

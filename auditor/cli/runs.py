@@ -13,7 +13,7 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, err, out, print_json, show_trust, workspace
 from auditor.errors import BadFile, UsageError
-from auditor.llm.spec import OFFLINE
+from auditor.text import readable
 
 app = typer.Typer(help="Runs that lie on disk.", no_args_is_help=True)
 
@@ -58,18 +58,16 @@ def list_runs(out_dir: In = RUNS, json: JsonFlag = False) -> None:
 @app.command("show")
 def show_run(run: RunArgument, out_dir: In = RUNS, json: JsonFlag = False) -> None:
     """What a run was asked for, how it stands, and its grades; `auditor show` prints one audit."""
-    from auditor.audits.calibrate import trust_in
-    from auditor.audits.runs import find_run, records_of, request_of, summary_of
-    from auditor.audits.stats import summarize
+    from auditor.audits.calibrate import trust_of
+    from auditor.audits.runs import compared, find_run, summary_of
+    from auditor.comparison.compare import compare
 
     folder = find_run(run, out_dir)
-    about, records, asked = summary_of(folder), list(records_of(folder)), request_of(folder)
-    given = (grade.grader for record in records for grade in record.grades)
-    rows = summarize(records, tuple(dict.fromkeys((*about.graders, *given))))
-    llm = str(asked.get("grader_llm", OFFLINE))
-    trust = {name: trust_in(workspace(), name, llm, asked) for name in dict.fromkeys(row.grader for row in rows)}
+    about, found = summary_of(folder), compared(run, out_dir)
+    comparison = compare([found], trust=trust_of(workspace()))
+    rows, trust = comparison.standings, comparison.judges
     if json:
-        told = {"summary": [row.model_dump(mode="json") for row in rows], "request": asked, "trust": trust}
+        told = {"summary": [row.model_dump(mode="json") for row in rows], "request": found.request, "trust": trust}
         print_json({**about.model_dump(mode="json"), **told})
         return
     states = ", ".join(f"{count} {state}" for state, count in about.states.items()) or "nothing yet"
@@ -83,9 +81,10 @@ def show_run(run: RunArgument, out_dir: In = RUNS, json: JsonFlag = False) -> No
     out.print(table)
     for name, line in trust.items():
         show_trust(name, line)
-    for record in records:
+    for record in found.records:
         if record.error:
-            out.print(f"[red]{record.id}[/] {record.status}: {escape(record.error)}", highlight=False, soft_wrap=True)
+            why = escape(readable(record.error))
+            out.print(f"[red]{escape(record.id)}[/] {record.status}: {why}", highlight=False, soft_wrap=True)
 
 
 @app.command("rm")

@@ -29,7 +29,7 @@ app.command()(ablation)
 Organisms = Annotated[list[str], typer.Argument(help="Organisms whose finetuning data is beside their cards.")]
 Suite = Annotated[str, typer.Option(help="Suite whose evidence settings are used.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for NAME.json and the plot.")]
-Plot = Annotated[bool, typer.Option(help="Draw the plot too (extra `plots`).")]
+Plot = Annotated[bool, typer.Option(help="Draw the plot too.")]
 Judge = Annotated[str | None, typer.Option("--lens-llm", help="The judge of tokens and scales; default: offline.")]
 Made = tuple[tuple[Panel, ...], dict[str, object]]
 
@@ -165,13 +165,11 @@ def _run(
     more: dict[str, object] | None = None,
 ) -> None:
     """Open the organisms, make the study, write its JSON and its plot."""
-    from auditor.studies.plot import check, draw
+    from auditor.studies.plot import draw
     from auditor.studies.subject import open_subject
 
     names = list(dict.fromkeys(organisms))
     cards = [workspace().organisms[organism] for organism in names]  # a wrong name is told before anything runs
-    if plot:
-        check()
     to.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before anything runs
     clock = time.perf_counter()
     announce(evidence, ("patchscope", "steering"), conf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -21,8 +21,12 @@ LOWEST, HIGHEST = 1, 5  # of the rubrics' levels
 ALIKE = 1e-9
 
 
-def compare(runs: Sequence[Run], graders: Sequence[str] = (), judges: Mapping[str, str] | None = None) -> Comparison:
-    """Every contender of `runs`, by each grader alone. `judges`: how far each grader was found to be right.
+Trust = Callable[[Run, str], str]
+"""How far a grader of a run can be trusted, in a line."""
+
+
+def compare(runs: Sequence[Run], graders: Sequence[str] = (), trust: Trust | None = None) -> Comparison:
+    """Every contender of `runs`, by each grader alone.
 
     `graders`: only these, the first of them for the headline. What is left out of a figure is counted and noted.
     """
@@ -37,7 +41,11 @@ def compare(runs: Sequence[Run], graders: Sequence[str] = (), judges: Mapping[st
         certainty=sure,
         runs=tuple(noted(run) for run in runs),
         graders=tuple(scores.by_grader),
-        judges={grader: told for grader, told in (judges or {}).items() if grader in scores.by_grader},
+        judges={
+            grader: trust(*scores.origins[grader])
+            for grader in scores.by_grader
+            if trust is not None and grader in scores.origins
+        },
         standings=tuple(standings),
         differences=tuple(differences),
         agreement=between,

@@ -59,6 +59,7 @@ class Scores:
     by_grader: Mapping[str, Sequence[Score]]
     audits: Mapping[Contender, Sequence[AuditRecord]]
     notes: Sequence[str] = field(default_factory=tuple)
+    origins: Mapping[str, tuple[Run, str]] = field(default_factory=dict)  # a grader's run, and its name there
 
     def left_out(self, contender: Contender, grader: str) -> dict[str, int]:
         """Its audits that this grader's figures leave out, by reason."""
@@ -97,7 +98,8 @@ def scores_of(runs: Sequence[Run], graders: Sequence[str] = ()) -> Scores:
     order = list(dict.fromkeys([*first, *by_grader]))
     if graders:
         order = list(dict.fromkeys(name for wanted in graders for name in order if _is(name, wanted)))
-    return Scores({name: by_grader.get(name, []) for name in order}, audits, notes)
+    origins = {label: (runs[i], name) for (i, name), label in judged.items()}
+    return Scores({name: by_grader.get(name, []) for name in order}, audits, notes, origins)
 
 
 def _is(label: str, wanted: str) -> bool:

@@ -22,11 +22,11 @@ def mean_interval(values: Sequence[float], *, least: float, most: float) -> tupl
     (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", 5.3); below by Student's t. None for one
     organism, and where all are alike: no spread tells how far the mean could be off.
     """
-    from scipy import stats
-
     n = len(values)
     if n < 2 or np.ptp(values) < 1e-9:
         return None, ""
+    from scipy import stats
+
     if n < FEW:
         half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
         middle = float(np.mean(values))
@@ -46,10 +46,10 @@ def _within(low: float, high: float, least: float, most: float) -> Interval:
 
 def share_interval(count: int, n: int) -> Interval | None:
     """95 % interval (Wilson) of a share of `n` organisms."""
-    from statsmodels.stats.proportion import proportion_confint
-
     if n < 2:
         return None
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = proportion_confint(count, n, method="wilson")
     return round(float(low), 3), round(float(high), 3)
 

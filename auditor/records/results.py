@@ -8,6 +8,7 @@ from pydantic import Field
 
 from auditor.readings import Section
 from auditor.records.cards import AdapterVariant
+from auditor.records.comparison import Difference, Standing
 from auditor.records.findings import ClaimCheck, Grade, Hypothesis
 from auditor.records.record import Record
 
@@ -81,20 +82,6 @@ class AuditRecord(Record):
         return next((grade.score for grade in self.grades if grade.grader == grader), None)
 
 
-class SummaryRow(Record):
-    """One agent at one budget over all its audits that one grader graded; `failed`: the others."""
-
-    grader: str
-    agent: str
-    budget: int
-    n: int
-    failed: int
-    mean: float | None
-    ci95: tuple[float, float] | None = Field(description="of the mean, by bootstrap; of one grade there is none")
-    share_ge_2: float | None
-    share_ge_4: float | None
-
-
 class VetReport(Record):
     """What `audit` says of a pair whose truth nobody knows."""
 
@@ -128,7 +115,10 @@ class RunResult(Record):
     llm: str
     grader: str
     audits: tuple[AuditRecord, ...]
-    summary: tuple[SummaryRow, ...]
+    headline: str = Field("", description="which agent is better, by how much")
+    certainty: str = Field("", description="how sure that is")
+    summary: tuple[Standing, ...]
+    differences: tuple[Difference, ...] = ()
     llm_use: dict[str, LlmUse] = Field(description="by role: `agent`, a grader's name, `check`; offline ones left out")
     seconds: dict[str, float]
     open: int = Field(0, description="audits that were not made: a limit was reached")

@@ -18,9 +18,9 @@ from auditor.comparison.headline import signed, turned
 from auditor.records.comparison import Comparison, Difference, Standing
 from auditor.records.findings import Passage
 from auditor.records.results import AuditRecord
-from auditor.reports.text import Part, readable, spanned
+from auditor.reports.text import Part, spanned
 from auditor.reports.transcript import message_of
-from auditor.text import visible
+from auditor.text import readable, visible
 
 PAGES = Path(__file__).parent.parent / "pages"
 LINE = 400  # characters of what stands in one line

@@ -7,9 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from auditor.text import visible
+from auditor.text import readable
 
-MOST = 20_000  # characters of one text
 DIFFER = 400  # words up to which two answers are held against each other
 ALIKE = 0.4  # share that two answers must have in common for marks to tell anything
 
@@ -22,14 +21,6 @@ class Part:
 
     text: str
     marked: bool = False
-
-
-def readable(text: str, most: int = MOST) -> str:
-    """Lines and tabs stay, other control and bidi characters become escapes; a long text is cut, which is said."""
-    told = f"… ({len(text) - most:,} more characters: the run's transcripts have them)" if len(text) > most else ""
-    lines = text[:most].replace("\r\n", "\n").split("\n")
-    shown = [line if line.isprintable() else "\t".join(visible(p, len(p)) for p in line.split("\t")) for line in lines]
-    return "\n".join(shown) + told
 
 
 def spanned(text: str, spans: Sequence[tuple[int, int]]) -> list[Part]:

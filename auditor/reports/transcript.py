@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from auditor.agent.observed import BASE, Utterance, utterances
-from auditor.reports.text import Part, differing, readable
+from auditor.reports.text import Part, differing
+from auditor.text import readable
 
 NAMES = {"system": "the agent's instructions", "human": "to the agent", "ai": "agent", "tool": "result"}
 _SECTIONS = re.compile(r"(?=^## E\d+\b)", re.M)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import product
-from statistics import mean
+from collections.abc import Sequence
 
 from pydantic import Field
 
+from auditor.comparison.compare import compare
+from auditor.comparison.headline import turned
+from auditor.comparison.scores import Run
+from auditor.records.comparison import Difference, Standing
 from auditor.records.record import Record
 from auditor.records.results import AuditRecord
 
@@ -26,42 +28,32 @@ class AblationRow(Record):
     mean: float | None
     worth: float | None = Field(description="mean difference to `blackbox` at this budget; null: nothing to compare")
     compared: int = Field(description="organisms that both have")
-    ci95: tuple[float, float] | None = Field(None, description="of `worth`; null: not computed")
+    ci95: tuple[float, float] | None = Field(None, description="of `worth`; null: one organism, or all alike")
+    p: float | None = Field(None, description="of `worth`, by flipping the signs of the organisms' differences")
 
 
 def ablation_rows(records: Sequence[AuditRecord]) -> list[AblationRow]:
-    """The rows of `auditor study ablation`: by grader, budget and agent, in order of appearance; graders never mixed.
-
-    SEAM: `auditor.comparison` has the statistics (clustered intervals, paired tests). Until it is called here, rows
-    have means and differences, and no interval.
-    """
-    graders = dict.fromkeys(grade.grader for record in records for grade in record.grades)
-    cells = dict.fromkeys((record.budget, record.agent) for record in records)
+    """The rows of `auditor study ablation`: by grader, budget and agent; graders are never mixed."""
+    found = compare([Run("", {}, tuple(records))])
     rows = []
-    for grader, (budget, agent) in product(graders, sorted(cells, key=lambda cell: cell[0])):
-        mine = [r for r in records if (r.budget, r.agent) == (budget, agent)]
-        own = _by_organism(mine, grader)
-        none = _by_organism((r for r in records if (r.budget, r.agent) == (budget, WITHOUT)), grader)
-        both = [name for name in own if name in none] if agent != WITHOUT else []
-        graded = sum(_counts(r, grader) for r in mine)
+    for each in sorted(found.standings, key=lambda row: (found.graders.index(row.grader), row.budget)):
+        without = [row for row in found.standings if (row.grader, row.agent, row.budget)
+                   == (each.grader, WITHOUT, each.budget)]  # fmt: skip
+        worth = _between(found.differences, each, without[0]) if without and each.agent != WITHOUT else None
         rows.append(
             AblationRow(
-                grader=grader, agent=agent, budget=budget, organisms=len(own), audits=graded,
-                left_out=len(mine) - graded, mean=mean(own.values()) if own else None,
-                worth=mean(own[name] - none[name] for name in both) if both else None, compared=len(both),
+                grader=each.grader, agent=each.agent, budget=each.budget, organisms=each.organisms, audits=each.n,
+                left_out=each.failed, mean=each.mean, worth=worth.mean if worth else None,
+                compared=worth.organisms if worth else 0, ci95=worth.ci95 if worth else None,
+                p=worth.p if worth else None,
             )
         )  # fmt: skip
     return rows
 
 
-def _by_organism(records: Iterable[AuditRecord], grader: str) -> dict[str, float]:
-    """The mean grade of each organism that has one."""
-    found: dict[str, list[float]] = {}
-    for record in records:
-        if (score := record.score_of(grader)) is not None and record.status == "done":
-            found.setdefault(record.organism, []).append(score)
-    return {name: mean(scores) for name, scores in found.items()}
-
-
-def _counts(record: AuditRecord, grader: str) -> bool:
-    return record.status == "done" and record.score_of(grader) is not None
+def _between(differences: Sequence[Difference], one: Standing, other: Standing) -> Difference | None:
+    """One minus the other, if they share organisms."""
+    for each in differences:
+        if each.grader == one.grader and {each.first, each.second} == {one.contender, other.contender}:
+            return each if each.first == one.contender else turned(each)
+    return None

@@ -1,23 +1,15 @@
-"""A study as a picture, with matplotlib (extra `plots`)."""
+"""A study as a picture, with matplotlib."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import UsageError
 from auditor.studies.records import Panel, Study
 
 COLUMNS = 2
 COLOURS = ("#0969da", "#8c959f", "#bf8700", "#cf222e", "#1a7f37", "#8250df")
-
-
-def check() -> None:
-    """Raises UsageError if matplotlib is not there: told before a study runs, not after."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("plots need matplotlib: pip install 'auditor-adl[plots]', or give --no-plot")
 
 
 def draw(study: Study, path: Path) -> None:
