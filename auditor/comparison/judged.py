@@ -52,14 +52,16 @@ def _list(value: object) -> list[Any]:
 
 def confidence(grader: str, scores: Sequence[Score]) -> list[Confidence]:
     """By agent, over its budgets: the confidence that it stated, and how often it was right."""
-    from sklearn.calibration import calibration_curve
-    from sklearn.metrics import brier_score_loss
-
     stated: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for score in scores:
         if score.record.findings is not None:
             pair = (score.record.findings.confidence, score.grade.score >= RIGHT)
             stated[score.contender.agent_name].append(pair)
+    if not stated:
+        return []
+    from sklearn.calibration import calibration_curve
+    from sklearn.metrics import brier_score_loss
+
     found = []
     for agent, pairs in stated.items():
         says, right = np.array([s for s, _ in pairs]), np.array([r for _, r in pairs], float)

@@ -71,9 +71,11 @@ def paired_p(differences: Sequence[float]) -> tuple[float, float]:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """The same p-values, each as one of so many."""
+    if len(ps) < 2:
+        return list(ps)
     from statsmodels.stats.multitest import multipletests
 
-    return [float(p) for p in multipletests(ps, method="holm")[1]] if ps else []
+    return [float(p) for p in multipletests(ps, method="holm")[1]]
 
 
 def detectable(differences: Sequence[float]) -> tuple[float | None, int | None]:
