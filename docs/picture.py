@@ -1,17 +1,16 @@
-"""The README's picture, from a real run: `auditor evaluate --budget 5 --json | python docs/picture.py`."""
+"""The README's picture, from a real run: `python docs/picture.py runs/NAME/report.html` (needs Chromium, playwright)."""
 
-import io
+import shutil
 import sys
-from importlib import import_module
 from pathlib import Path
 
-from rich.terminal_theme import MONOKAI
+from playwright.sync_api import sync_playwright
 
-from auditor.cli.shared import out
-from auditor.records.results import RunResult
-
-out.record, out.file, out.width = True, io.StringIO(), 92
-import_module("auditor.cli.evaluate").show(RunResult.model_validate_json(sys.stdin.read()))
-picture = Path(__file__).parent / "evaluate.svg"
-picture.write_text(out.export_svg(title="auditor evaluate --budget 5", theme=MONOKAI))
+picture = Path(__file__).parent / "report.png"
+with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    page = browser.new_page(viewport={"width": 1080, "height": 860}, device_scale_factor=1.5)
+    page.goto(Path(sys.argv[1]).resolve().as_uri())
+    page.wait_for_selector("tr.audit-row")
+    page.screenshot(path=picture)
 print(picture)
