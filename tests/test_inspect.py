@@ -115,6 +115,7 @@ def test_each_agent_and_budget_is_a_log_that_inspect_reads(written):
     assert "secret" not in head.model_dump_json()
     found = {score.name: score.metrics["mean"].value for score in head.results.scores}
     assert found == {"rubric_llm": 3, "mine": 2}  # never one number
+    assert not any("stderr" in score.metrics for score in head.results.scores)  # there is none of one organism
     assert head.stats.role_usage["agent"].input_tokens == 80  # of 200, 120 came from the cache
     assert head.stats.role_usage["agent"].total_cost == 1
 
@@ -183,15 +184,20 @@ def test_what_no_file_takes_is_written_as_an_escape():
     assert "nested too deep" in str(clean(deep))
 
 
-def test_what_is_too_much_for_one_log_is_several(written, monkeypatch):
-    pytest.importorskip("inspect_ai")
+def test_what_is_too_much_for_one_log_is_several(written, monkeypatch, tmp_path):
+    inspect_log = pytest.importorskip("inspect_ai.log")
     from auditor.audits import inspect_logs
 
     monkeypatch.setattr(inspect_logs, "MOST", 3)
     jobs = [job(repeat, organism=name) for name in ("mill", "well", "yard") for repeat in range(2)]
-    read = written(*((each, record(each), conversation()) for each in jobs))
+    grade = (Grade(grader="rubric_llm", score=2, reasoning="Less."),)
+    read = written(*((each, record(each, grades=grade), conversation()) for each in jobs))
     parts = [[(s.id, s.epoch) for s in read(f"adl-b5-part{n}").samples] for n in (1, 2, 3)]
     assert parts == [[(name, 1), (name, 2)] for name in ("mill", "well", "yard")]
+    monkeypatch.setattr(inspect_logs, "MOST", 4)
+    (both, _) = inspect_logs.write_logs(tmp_path / "run", tmp_path)
+    (score,) = inspect_log.read_eval_log(str(both), header_only=True).results.scores
+    assert (score.scored_samples, set(score.metrics)) == (2, {"mean", "stderr"})
     assert read("adl-b5-part2", header_only=True).eval.metadata["part"] == "2 of 3"
 
 
