@@ -182,7 +182,8 @@ def answered(mark: Mark, text: str, cost: int, *, came: bool) -> None:
 
 def judgement(grader: str) -> AbstractContextManager[Mark]:
     """A grader reads a hypothesis."""
-    return span(f"grade {grader}", {"gen_ai.evaluation.name": grader})
+    name = grader.partition("?")[0]  # of a later judge's label, not where it is reached
+    return span(f"grade {name}", {"gen_ai.evaluation.name": name})
 
 
 def llm_call(asked: Asked, spec: ModelSpec | None) -> AbstractContextManager[Mark]:

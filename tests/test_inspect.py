@@ -24,6 +24,7 @@ MADE_WITH = {
     "revision": {"commit": "c0ffee", "dirty": True, "origin": "https://example.org/ws.git"},
 }
 CARD = Organism(name="mill", family="sdf", description="About mills.", facts=("Mills grind flour.",))
+LATER = "rubric_llm@openai:other?base_url=http://me:secret@127.0.0.1:1/v1"  # as `auditor grade` calls a judge
 LIMITS = Limits(interactions=5, turns=4, tokens=1000)
 HOSTILE = [
     "</script><script>alert(1)</script><img src=x onerror=alert(1)>",
@@ -48,7 +49,7 @@ def job(repeat, agent="adl", budget=5, organism="mill"):
 def record(job, status="done", **more):
     return AuditRecord(
         id=job.name, organism=job.target.name, family="sdf", agent=job.agent.name, budget=job.budget,
-        repeat=job.repeat, status=status, llm=job.llm, seed=job.seed, seconds={"agent": 2.0}, **more,
+        repeat=job.repeat, status=status, llm=REQUEST["llm"], seed=job.seed, seconds={"agent": 2.0}, **more,
     )  # fmt: skip
 
 
@@ -99,7 +100,8 @@ def test_each_agent_and_budget_is_a_log_that_inspect_reads(written):
                 Grade(grader="mine", score=2, reasoning="Hm.", details={"facts": 1})),
         checks=tuple(ClaimCheck(claim="c", observations=(), holds=holds) for holds in (True, False)),
     )  # fmt: skip
-    again = record(job(1), hypothesis="Mill.", grades=(Grade(grader="rubric_llm", score=2, reasoning="Less."),))
+    grades = (Grade(grader="rubric_llm", score=2, reasoning="Less."), Grade(grader=LATER, score=1, reasoning="No."))
+    again = record(job(1), hypothesis="Mill.", grades=grades)
     other = job(0, agent="blackbox")
     read = written(
         (job(0), judged, conversation()), (job(1), again, conversation()), (other, record(other), conversation()),
@@ -109,19 +111,21 @@ def test_each_agent_and_budget_is_a_log_that_inspect_reads(written):
     head = read("adl-b5", header_only=True)
     assert (head.status, head.eval.solver, head.eval.model) == ("success", "adl", "openai:gpt-5")
     assert (head.eval.dataset.samples, head.eval.config.epochs) == (1, 2)  # organisms, repeats
-    assert head.eval.model_roles["judge"].model == "openai:judge"
+    assert [judge.model for judge in head.eval.model_roles["judge"]] == ["openai:judge", "openai:other"]
     assert head.eval.model_generate_config.reasoning_effort == "low"
     assert (head.eval.revision.commit, head.eval.revision.dirty) == ("c0ffee", True)
-    assert "secret" not in head.model_dump_json()
+    assert "secret" not in read("adl-b5").model_dump_json()
+    later = LATER.replace("me:secret@", "")
     found = {score.name: score.metrics["mean"].value for score in head.results.scores}
-    assert found == {"rubric_llm": 3, "mine": 2}  # never one number
+    assert found == {"rubric_llm": 3, "mine": 2, later: 1}  # never one number
+    assert not any("stderr" in score.metrics for score in head.results.scores)  # there is none of one organism
     assert head.stats.role_usage["agent"].input_tokens == 80  # of 200, 120 came from the cache
     assert head.stats.role_usage["agent"].total_cost == 1
 
     first, second = read("adl-b5").samples
     assert [(s.id, s.epoch) for s in (first, second)] == [("mill", 1), ("mill", 2)]
     assert (first.scores["rubric_llm"].value, first.scores["rubric_llm"].explanation) == (4, "Most of it.")
-    assert (first.scores["mine"].metadata, set(second.scores)) == ({"facts": 1}, {"rubric_llm"})
+    assert (first.scores["mine"].metadata, set(second.scores)) == ({"facts": 1}, {"rubric_llm", later})
     assert first.target == "About mills.\n- Mills grind flour."
     assert (first.limit.type, first.limit.limit, first.error) == ("turn", 4, None)
     told = {"family": "sdf", "budget": 5, "seed": 1, "status": "done"}
@@ -183,15 +187,20 @@ def test_what_no_file_takes_is_written_as_an_escape():
     assert "nested too deep" in str(clean(deep))
 
 
-def test_what_is_too_much_for_one_log_is_several(written, monkeypatch):
-    pytest.importorskip("inspect_ai")
+def test_what_is_too_much_for_one_log_is_several(written, monkeypatch, tmp_path):
+    inspect_log = pytest.importorskip("inspect_ai.log")
     from auditor.audits import inspect_logs
 
     monkeypatch.setattr(inspect_logs, "MOST", 3)
     jobs = [job(repeat, organism=name) for name in ("mill", "well", "yard") for repeat in range(2)]
-    read = written(*((each, record(each), conversation()) for each in jobs))
+    grade = (Grade(grader="rubric_llm", score=2, reasoning="Less."),)
+    read = written(*((each, record(each, grades=grade), conversation()) for each in jobs))
     parts = [[(s.id, s.epoch) for s in read(f"adl-b5-part{n}").samples] for n in (1, 2, 3)]
     assert parts == [[(name, 1), (name, 2)] for name in ("mill", "well", "yard")]
+    monkeypatch.setattr(inspect_logs, "MOST", 4)
+    (both, _) = inspect_logs.write_logs(tmp_path / "run", tmp_path)
+    (score,) = inspect_log.read_eval_log(str(both), header_only=True).results.scores
+    assert (score.scored_samples, set(score.metrics)) == (2, {"mean", "stderr"})
     assert read("adl-b5-part2", header_only=True).eval.metadata["part"] == "2 of 3"
 
 

@@ -2,8 +2,14 @@
 
 import json
 import random
+import shutil
+import subprocess
 
+import pytest
+
+from auditor.audits.request import revision
 from auditor.lines import read_lines
+from auditor.workspace import Workspace
 
 
 def test_a_run_cut_anywhere_gives_the_same_audits_or_a_clear_error(workspace_folder, run_cli, serve):
@@ -59,3 +65,22 @@ def test_the_copies_are_made_anew_from_the_ledger(workspace_folder, run_cli):
         )
 
     assert lines((folder / "audits.jsonl").read_bytes()) == lines(before[folder / "audits.jsonl"])
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_revision_of_the_users_workspace_is_noted(tmp_path):
+    root = tmp_path / "ws"
+    root.mkdir()
+    workspace = Workspace([("built-in", tmp_path), ("workspace", root)])
+    assert revision(workspace) is None
+    (root / "card.yaml").write_text("a: 1\n")
+    for command in (
+        "init -q", "remote add origin https://me:token@example.org/ws.git", "add .",
+        "-c user.name=a -c user.email=a@b commit -qm one",
+    ):  # fmt: skip
+        subprocess.run(["git", "-C", root, *command.split(" ")], check=True)
+    found = revision(workspace)
+    assert (len(found["commit"]), found["dirty"], found["origin"]) == (40, False, "https://example.org/ws.git")
+    (root / "card.yaml").write_text("a: 2\n")
+    assert revision(workspace)["dirty"]
+    assert revision(Workspace([("built-in", root / "sub")])) is None  # installed in somebody's repository

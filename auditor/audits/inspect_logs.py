@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from auditor.records.results import AuditRecord
 
 LOGS = "logs"
 MOST = 1000  # samples of a log
-METRICS = ("inspect_ai/mean", "inspect_ai/stderr")  # over organisms, of the mean over repeats
+MEAN, ERROR = "inspect_ai/mean", "inspect_ai/stderr"  # over organisms, of the mean over repeats
 
 
 def write_logs(run: Path, to: Path) -> list[Path]:
@@ -108,14 +109,15 @@ def _record(ledger: Ledger, name: str) -> AuditRecord:
 def _log(ledger: Ledger, cell: Cell, uses: Mapping[str, list[ModelUse]], place: str) -> EvalLog:
     """The log of one agent at one budget: all but its samples. `place`: among several logs of these."""
     names = names_of(cell)
-    graders, brief, repeats = dict[str, None](), list[EvalSample](), 1
+    graders, brief, repeats = defaultdict[str, set[str]](set), list[EvalSample](), 1
     for name in names:
         record = _record(ledger, name)
         brief.append(_brief(record))
-        graders |= dict.fromkeys(brief[-1].scores or ())
+        for grader in brief[-1].scores or ():
+            graders[grader].add(record.organism)
         repeats = max(repeats, record.repeat + 1)
     asked = ledger.request() or {}
-    spec = _spec(ledger, cell, asked, list(graders), place)
+    spec = _spec(ledger, cell, asked, {grader: len(graded) for grader, graded in graders.items()}, place)
     suite, organisms = asked.get("suite", {}).get("name", ""), list(cell.ended)
     spec.dataset = EvalDataset(name=suite, samples=len(organisms), sample_ids=organisms)
     spec.config = EvalConfig(epochs=repeats, epochs_reducer=["mean"], fail_on_error=False)
@@ -139,8 +141,8 @@ def _brief(record: AuditRecord) -> EvalSample:
     return EvalSample(id=record.organism, epoch=record.repeat + 1, input="", target="", scores=lean, error=error)
 
 
-def _spec(ledger: Ledger, cell: Cell, asked: Mapping[str, Any], graders: Sequence[str], place: str) -> EvalSpec:
-    """Who audited with what, and who judged."""
+def _spec(ledger: Ledger, cell: Cell, asked: Mapping[str, Any], graders: Mapping[str, int], place: str) -> EvalSpec:
+    """Who audited with what, and who judged how many organisms."""
     suite, name, made_with = asked.get("suite", {}), ledger.folder.resolve().name, ledger.made_with()
     agent = _model(str(asked.get("llm", "")))
     found = made_with.get("revision")
@@ -165,11 +167,12 @@ def _spec(ledger: Ledger, cell: Cell, asked: Mapping[str, Any], graders: Sequenc
             "run": name, "suite": suite.get("name"), "seed": asked.get("seed"), "graders": asked.get("graders"),
             "code": made_with.get("code"), "not_ended": cell.open, "part": place or None,
         }),
-        scorers=[{"name": grader, "metrics": [{"name": each} for each in METRICS]} for grader in graders],
+        scorers=[{"name": grader, "metrics": [{"name": each} for each in (MEAN, ERROR)[: min(count, 2)]]}
+                 for grader, count in graders.items()],  # inspect calls the error of one organism 0
     )  # fmt: skip
 
 
-def _roles(asked: Mapping[str, Any], graders: Sequence[str]) -> dict[str, ModelConfig | list[ModelConfig]]:
+def _roles(asked: Mapping[str, Any], graders: Iterable[str]) -> dict[str, ModelConfig | list[ModelConfig]]:
     """Models by role; the judges are the run's, and those that graded it later (`GRADER@MODEL`)."""
     judges = dict.fromkeys((str(asked.get("grader_llm", OFFLINE)), *(g.partition("@")[2] for g in graders if "@" in g)))
     judge = [_model(each) for each in judges]

@@ -24,6 +24,7 @@ from inspect_ai.scorer import Score
 from inspect_ai.tool import ToolCall
 
 from auditor.audits.jobs import JobSpec
+from auditor.audits.request import without_user
 from auditor.ledger.calls import ModelUse
 from auditor.records.cards import Organism
 from auditor.records.results import AuditRecord
@@ -45,7 +46,7 @@ def sample(
         input=list(asked) or "",
         target=_truth(job.card),
         messages=messages,
-        output=ModelOutput.from_content(record.llm, clean(record.hypothesis)),
+        output=ModelOutput.from_content(record.llm.partition("?")[0], clean(record.hypothesis)),
         scores=scores(record),
         metadata=_metadata(job, record, uses),
         model_usage=usage(uses, lambda use: use.model),
@@ -66,7 +67,7 @@ def scores(record: AuditRecord) -> dict[str, Score] | None:
     if record.status != "done":
         return None
     return {
-        clean(grade.grader): Score(
+        without_user(clean(grade.grader)): Score(
             value=grade.score, answer=clean(record.hypothesis), explanation=clean(grade.reasoning),
             metadata=clean(grade.details),
         )
@@ -121,7 +122,7 @@ def _metadata(job: JobSpec, record: AuditRecord, uses: Sequence[ModelUse]) -> di
         "claims_held": sum(check.holds for check in record.checks),
         "confidence": record.findings.confidence if record.findings else None,
         "interactions": record.interactions_used, "turns": record.turns_used, "ended_by": record.ended_by,
-        "protocol": record.protocol, "llm": record.llm, "cost_usd": record.cost_usd,
+        "protocol": record.protocol, "llm": without_user(record.llm), "cost_usd": record.cost_usd,
         "base": job.target.base, "finetuned": job.target.finetuned, "pair": record.pair, "evidence": record.evidence,
         "seconds": record.seconds, "notes": list(record.notes),
         "findings": record.findings.model_dump(mode="json") if record.findings else None,
