@@ -1,4 +1,4 @@
-"""The README's picture, from a real run: `python docs/picture.py runs/NAME/report.html` (needs Chromium, playwright)."""
+"""The README's picture, from a run: `python docs/picture.py runs/NAME/report.html` (needs Chromium, playwright)."""
 
 import shutil
 import sys

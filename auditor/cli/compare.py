@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.runs import RUNS, In
-from auditor.cli.shared import JsonFlag, out, print_json, show_trust, workspace
+from auditor.cli.shared import JsonFlag, out, plain, print_json, show_trust, workspace
 from auditor.errors import UsageError
 from auditor.records.comparison import Agreement, Comparison, Confidence, Difference, Spread, Standing
 
@@ -69,7 +68,7 @@ def compare(
         written.append(html)
     print_json(comparison) if json else show(comparison)
     if written and not json:
-        out.print("\n".join(escape(str(path)) for path in written), style="dim", highlight=False)
+        out.print("\n".join(plain(str(path)) for path in written), style="dim", highlight=False)
     return 0 if any(each.n for each in comparison.standings) else 1
 
 
@@ -86,25 +85,25 @@ def _named(label: str, name: str) -> bool:
 
 def show(comparison: Comparison) -> None:
     """The headline, then each grader's table, then what it rests on."""
-    out.print(f"[bold]{escape(comparison.headline)}.[/] {escape(comparison.certainty)}", highlight=False)
+    out.print(f"[bold]{plain(comparison.headline)}.[/] {plain(comparison.certainty)}", highlight=False)
     for grader in comparison.graders:
         out.print(standings_table(comparison, grader))
         show_trust(grader, comparison.judges.get(grader, ""))
         differences = [each for each in comparison.differences if each.grader == grader]
         if differences:
             for each in sorted(differences, key=lambda d: -abs(d.mean))[:MOST]:
-                out.print(escape(difference_line(each)), highlight=False)
+                out.print(plain(difference_line(each)), highlight=False)
         if len(differences) > MOST:
             out.print(f"({len(differences) - MOST} more differences: --json or --html)", style="dim")
     for line in lines(comparison):
-        out.print(escape(line), highlight=False)
+        out.print(plain(line), highlight=False)
     for note in comparison.notes:
-        out.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+        out.print(f"[yellow]note:[/] {plain(note)}", highlight=False)
 
 
 def standings_table(comparison: Comparison, grader: str) -> Table:
     """Contenders in rows, best first."""
-    table = Table(title=escape(f"{grader}: an organism counts once, however many audits it had"),
+    table = Table(title=plain(f"{grader}: an organism counts once, however many audits it had"),
                   title_justify="left")  # fmt: skip
     table.add_column("agent @budget", overflow="fold")
     for head in ("mean", "95 %", "≥ 2", "≥ 4", "organisms", "audits", "held"):
@@ -113,7 +112,7 @@ def standings_table(comparison: Comparison, grader: str) -> Table:
     for each in sorted(rows, key=lambda row: -(row.mean or 0)):
         audits = f"{each.n} ({left_out(each)})" if each.failed else str(each.n)
         table.add_row(
-            escape(each.contender), number(each.mean), interval(each), share(each.share_ge_2), share(each.share_ge_4),
+            plain(each.contender), number(each.mean), interval(each), share(each.share_ge_2), share(each.share_ge_4),
             str(each.organisms), audits, share(each.claims_held),
         )  # fmt: skip
     return table

@@ -37,6 +37,7 @@ from auditor.cli.shared import (
     err,
     limits_of,
     out,
+    plain,
     print_json,
     run_folder,
     settings,
@@ -49,7 +50,6 @@ from auditor.errors import AuditorError, UsageError
 from auditor.records.cards import AdapterVariant, Protocol, Suite
 from auditor.records.comparison import Standing
 from auditor.records.results import AuditRecord, LlmUse, RunResult
-from auditor.text import readable
 
 if TYPE_CHECKING:
     from auditor.audits.limits import Most
@@ -282,7 +282,7 @@ def show(result: RunResult) -> None:
         show_trust(grader, result.trust.get(grader, ""))
     for audit in result.audits:
         if audit.error:
-            out.print(f"[red]{audit.id}[/]: {escape(readable(audit.error))}", highlight=False, soft_wrap=True)
+            out.print(f"[red]{audit.id}[/]: {plain(audit.error)}", highlight=False, soft_wrap=True)
     for audit in result.audits:
         if audit.ended_by not in ("", "turns"):
             out.print(f"{audit.id}: concluded at the limit of {audit.ended_by}", style="dim", highlight=False)
@@ -292,12 +292,12 @@ def show(result: RunResult) -> None:
         )
     best = max((a for a in result.audits if a.grade is not None), key=lambda a: a.grade or 0, default=None)
     if best is not None:
-        out.print(f"\n[bold]{best.id}[/] (grade {best.grade:g}): {escape(readable(best.hypothesis))}", highlight=False)
+        out.print(f"\n[bold]{best.id}[/] (grade {best.grade:g}): {plain(best.hypothesis)}", highlight=False)
     for role, use in result.llm_use.items():
         out.print(f"{role}: {_use(use)}", style="dim", highlight=False)
-    out.print(f"\n[bold]{escape(result.headline)}.[/] {escape(result.certainty)}", highlight=False)
+    out.print(f"\n[bold]{plain(result.headline)}.[/] {plain(result.certainty)}", highlight=False)
     for each in sorted(result.differences, key=lambda d: -abs(d.mean))[:MOST]:
-        out.print(escape(difference_line(each)), highlight=False)
+        out.print(plain(difference_line(each)), highlight=False)
     took = " · ".join(f"{stage} {value:.0f} s" for stage, value in result.seconds.items())
     out.print(f"\n{took}\n{escape(result.run)}", style="dim", highlight=False)
 

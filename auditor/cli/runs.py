@@ -11,9 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, err, out, print_json, show_trust, workspace
+from auditor.cli.shared import JsonFlag, err, out, plain, print_json, show_trust, workspace
 from auditor.errors import BadFile, UsageError
-from auditor.text import readable
 
 app = typer.Typer(help="Runs that lie on disk.", no_args_is_help=True)
 
@@ -83,7 +82,7 @@ def show_run(run: RunArgument, out_dir: In = RUNS, json: JsonFlag = False) -> No
         show_trust(name, line)
     for record in found.records:
         if record.error:
-            why = escape(readable(record.error))
+            why = plain(record.error)
             out.print(f"[red]{escape(record.id)}[/] {record.status}: {why}", highlight=False, soft_wrap=True)
 
 

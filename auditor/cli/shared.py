@@ -23,6 +23,7 @@ from auditor.estimate import announcement
 from auditor.llm.spec import OFFLINE
 from auditor.records.cards import AdapterVariant, EvidenceSettings, Protocol
 from auditor.runtime import quiet_libraries, show_libraries
+from auditor.text import readable
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
 if TYPE_CHECKING:
@@ -231,6 +232,11 @@ def run_folder(out_dir: Path, name: str | None, default: str, *, resume: bool) -
     if name is not None and (not name.strip() or name == ".." or Path(name).name != name):
         raise UsageError(f"--name {name!r}: give a plain folder name; --out says where runs lie")
     return out_dir / (name or default)
+
+
+def plain(text: str) -> str:
+    """A text that somebody else may have written, for the terminal: no markup, no escape sequences."""
+    return escape(readable(text))
 
 
 def show_trust(grader: str, line: str) -> None:
