@@ -87,7 +87,7 @@ def head(title: str, comparison: Comparison, *, live: bool, **more: Any) -> str:
     """A page up to its audits: headline, tables, charts, notes. `live`: served, not in a file."""
     _, digest = script()
     source = "'self'" if live else "'none'"
-    return templates().get_template("report.html").render(
+    return templates().get_template("run.html").render(
         title=title, comparison=comparison, charts=drawn(comparison), ranked=ranked(comparison),
         paired=paired(comparison), digest=digest,
         live=live, connect=source, style=(PAGES / "report.css").read_text("utf-8"), **more,
