@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -36,6 +36,22 @@ class Hypothesis(Record):
         return summary if len(words) <= SUMMARY_WORDS else f"{' '.join(words[:SUMMARY_WORDS])} …"
 
 
+class Passage(Record):
+    """Whole sentences of an observation that carry a claim, and what stands beside them."""
+
+    observation: str
+    speaker: str = Field(description="`finetuned`, `base`, or what the observation calls it: `steered`, `tokens at …`")
+    text: str = Field(description="whole where it fits, else cut around what matters")
+    spans: tuple[tuple[int, int], ...] = Field((), description="of the text: the words of the claim")
+    prompt: str = Field("", description="to which it was said")
+    base: str | None = Field(None, description="what the base said to the same prompt, where that was asked")
+
+
+Basis = Literal["", "quoted", "counted", "alike", "absent"]
+"""Why a claim holds: it quotes the passage word for word; counting anew gives its figures; words and meaning are near,
+which is a rule of thumb; it denies what is not there. Empty: it does not, or nobody told."""
+
+
 class ClaimCheck(Record):
     """Whether the observations that a claim names hold it."""
 
@@ -43,6 +59,10 @@ class ClaimCheck(Record):
     observations: tuple[str, ...]
     holds: bool
     problem: str = ""
+    basis: Basis = ""
+    echo: bool = Field(False, description="its words stand in the question, and the answer adds nothing")
+    shared: bool = Field(False, description="the base says so too: it is true, and no sign of the finetune")
+    passages: tuple[Passage, ...] = Field((), description="that carry it, or come nearest")
 
 
 class Grade(Record):
