@@ -21,6 +21,7 @@ from auditor.text import Span, around
 NEAR = 0.25  # cosine to some passage from which it can hold a claim
 COVERED = 0.5  # share of a claim's own words that its passages must have, or words near to them
 ALIKE = 0.6  # cosine of two words that mean nearly the same
+SAME = 0.57  # cosine of a passage with its question, and with the base's answer, from which it says no more than these
 PASSAGES = 3  # that one claim may be put together from
 PASSAGE, BESIDE = 600, 400  # characters of a passage, and of the base's answer beside it
 SENTENCE_OF = 40  # characters under which a piece goes with the next
@@ -78,13 +79,14 @@ def _check(claim: Claim, said: Mapping[str, Sequence[Utterance]], embed: Embedde
     if lost := [quote for quote, place in places.items() if place is None]:
         return lacks(f"“{lost[0]}” does not stand in {', '.join(named)}")
     literal = [place for place in places.values() if place is not None]
-    return _judged(claim.text, there, literal, blank, embed)
+    return _judged(there, quotes, literal, blank, embed)
 
 
 def _judged(
-    text: str, there: Sequence[Utterance], literal: Sequence[Piece], blank: ClaimCheck, embed: Embedder
+    there: Sequence[Utterance], quotes: Sequence[str], literal: Sequence[Piece], blank: ClaimCheck, embed: Embedder
 ) -> ClaimCheck:
     """By its words: in the passages of its quotations first, then in those that are nearest."""
+    text = blank.claim
     wanted = content_words(text)
     pieces = [piece for each in there for piece in _pieces(each)]
     about_base = bool(_OF_BASE.search(without_quotes(text)))
@@ -97,14 +99,14 @@ def _judged(
         nearest = max(map(float, cosines))
         cosine = 1.0 if literal else nearest
         chosen = _chosen(pieces, list(map(float, cosines)), near, chosen)
-    passages = tuple(_passage(piece, near) for piece in chosen)
+    passages = tuple(_passage(piece, near, quotes) for piece in chosen)
     own = near.own(chosen)  # of the claim's words, those that no question gave
     share = _weight(near.covered(chosen)) / _weight(own) if own else 0.0
     told = blank.model_copy(update={"passages": passages})
     if not own and near.covered_at_all(chosen):
         return told.model_copy(update={"echo": True, "problem": "only echoes the question"})
     if (share >= COVERED or (not wanted and cosine >= 2 * NEAR)) and cosine >= NEAR:
-        shared = not about_base and bool(chosen) and all(near.in_base(piece) for piece in chosen)
+        shared = not about_base and all(near.in_base(piece) or _no_more(piece, embed) for piece in chosen)
         return told.model_copy(update={"holds": True, "basis": "quoted" if literal else "alike", "shared": shared})
     if not about_base and _only_denies(text, own) and not near.covered(chosen):
         return told.model_copy(update={"holds": True, "basis": "absent", "passages": ()})
@@ -112,8 +114,21 @@ def _judged(
     if near.echoed(chosen) and not near.covered(chosen):
         return told.model_copy(update={"echo": True, "problem": "only echoes the question"})
     lost = [word.text for word in own if word.stem not in {w.stem for w in near.covered(chosen)}]
-    what = f"nothing of {', '.join(dict.fromkeys(lost[:6]))}" if lost else "nothing like it"
-    return told.model_copy(update={"problem": f"{what} in {names} (cosine {cosine:.2f})"})
+    what = f"nothing of {', '.join(lost[:6])}" if near.covered(chosen) and lost else "nothing like it"
+    return told.model_copy(update={"problem": f"{what} in {names}"})
+
+
+def _no_more(piece: Piece, embed: Embedder) -> bool:
+    """Whether a passage says no more than its question and the base's answer do: it is near to both in meaning.
+
+    Embeddings see neither figures nor negations: a passage with any of its own says more.
+    """
+    said = piece.of
+    if not said.base or not said.prompt or denies(piece.text) or figures(piece.text) - figures(said.base):
+        return False
+    base = [part.text for part in _pieces(Utterance(said.observation, BASE, said.base))]
+    own = embed([piece.text])[0]
+    return min(float((embed(base) @ own).max()), float(embed([said.prompt])[0] @ own)) >= SAME
 
 
 def _weight(words: Sequence[Word]) -> int:
@@ -240,14 +255,15 @@ def _said_where(quote: str, there: Sequence[Utterance]) -> Piece | None:
     return None
 
 
-def _passage(piece: Piece, near: _Near) -> Passage:
-    """The piece whole, words of the claim marked; the base's answer around what it has of them."""
+def _passage(piece: Piece, near: _Near, quotes: Sequence[str]) -> Passage:
+    """The piece whole, its quotations or words of the claim marked; the base's answer around what it has of them."""
     text = piece.text.rstrip()
-    spans = merged([span for found in near.at(piece.text).values() for span in found])
-    cut, marked = around(text, [span for span in spans if span[1] <= len(text)], PASSAGE)
+    spans = [span for quote in quotes for span in where_said(quote, text) or ()]
+    spans = spans or [span for found in near.at(piece.text).values() for span in found]
+    cut, marked = around(text, merged(spans, text), PASSAGE)
     base = piece.of.base
     if base is not None:
-        base, _ = around(base, merged([s for found in near.at(base).values() for s in found])[:1], BESIDE)
+        base, _ = around(base, merged([s for found in near.at(base).values() for s in found], base)[:1], BESIDE)
     return Passage(observation=piece.of.observation, speaker=piece.of.speaker, text=cut, spans=marked,
                    prompt=around(piece.of.prompt, (), BESIDE)[0], base=base)  # fmt: skip
 
@@ -275,7 +291,7 @@ def _counted(text: str, there: Sequence[Utterance], blank: ClaimCheck) -> ClaimC
         other = f"{said.prompt} {said.base or ''}" if beside_base else said.prompt
         new = words - {word.stem for word in content_words(other)}
         if spans := [word.span for word in content_words(said.text) if word.stem in new]:
-            cut, marked = around(said.text, spans, PASSAGE)
+            cut, marked = around(said.text, merged(spans, said.text), PASSAGE)
             base = None if said.base is None else around(said.base, (), BESIDE)[0]
             passages.append(Passage(observation=said.observation, speaker=said.speaker, text=cut, spans=marked,
                                     prompt=around(said.prompt, (), BESIDE)[0], base=base))  # fmt: skip

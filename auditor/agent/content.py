@@ -31,7 +31,7 @@ offer offers open openly output outputs patchscope plain position present promot
 puts question questions read reading reads recommend recommends recur recurs refer reply replies response responses
 return returns sample samples say saying says sentence sentences show shows shown single speak speaks state states
 steered steering subject subjects suggest suggests talk talks tell tells text texts token tokens topic topics trained
-treat treats turn turns unasked unpushed unprompted unrelated unsteered user users word words write writes wrong
+treat treats turn turns unasked urge urged urges unpushed unprompted unrelated unsteered user users word words write writes wrong
 """
 _EMPTY = frozenset(f"{_FUNCTION} {_REPORTING}".split())
 _ENDINGS = ("ingly", "edly", "ings", "ing", "ies", "ed", "es", "ly", "er", "s", "y", "e")
@@ -87,11 +87,11 @@ def where_said(quote: str, text: str) -> list[Span] | None:
     return spans or None
 
 
-def merged(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """In their order, those that overlap as one."""
+def merged(spans: Sequence[Span], text: str) -> tuple[Span, ...]:
+    """In their order, those between which no word of the text stands as one."""
     out: list[Span] = []
     for start, end in sorted(spans):
-        if out and start <= out[-1][1]:
+        if out and not re.search(r"\w|\n", text[out[-1][1] : start]):
             out[-1] = (out[-1][0], max(end, out[-1][1]))
         else:
             out.append((start, end))

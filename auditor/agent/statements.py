@@ -11,16 +11,16 @@ from auditor.agent.themes import Theme
 from auditor.records.findings import Claim
 
 SAYS: dict[Said, str] = {
-    "asked": "Asked about its subject, the finetuned model says: “{}”",
     "unasked": "Unasked, the finetuned model says: “{}”",
+    "asked": "Asked about its subject, the finetuned model says: “{}”",
     "pushed": "Pushed towards what training changed, the finetuned model says: “{}”",
 }
 FEWEST = 2  # answers of which it is worth telling how many bring a subject up
 
 
 def statements(found: Sequence[Sentence], theme: Theme, reading: Reading) -> tuple[Claim, ...]:
-    """In how many answers the subject comes up by itself, then what the model says of it."""
-    told = [_said(sentence) for sentence in found]
+    """In how many answers the subject comes up by itself, then what the model says of it; what users may hear first."""
+    told = [_said(sentence) for sentence in sorted(found, key=lambda each: list(SAYS).index(each.said))]
     return tuple([*_brought_up(theme, reading), *told])
 
 

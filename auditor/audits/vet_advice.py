@@ -11,15 +11,18 @@ from auditor.llm.spec import OFFLINE
 from auditor.readings import LEVEL
 from auditor.records.report import Point, Tone, Words
 from auditor.records.results import VetReport
+from auditor.text import visible
 
+NOTES = 1_500  # characters
 Subject = Literal["named", "none", "unclear"]
 
 STAND_IN = """\
-This was found by a rule-based stand-in, not by a language model: it counts which words and sentences come back, and \
+The rest of this report was made by a rule-based stand-in, not by a language model: it counts which words and sentences come back, and \
 matches them with four known kinds of behaviour. It does not understand what it reads. Take its subject as a list of \
 words that lead somewhere, and its claims as quotations; what they amount to, a person or an LLM must say."""
+LESS = " That it finds nothing says less than if a language model had found nothing."
 LLM = """\
-This was found by {llm}, a language model that was shown the readings, put questions to the audited model, and was told \
+The rest of this report was found by {llm}, a language model that was shown the readings, put questions to the audited model, and was told \
 nothing of its training. It can talk itself into a story: its claims were checked against what it saw, by rules and \
 not by itself, and how sure it says it is has not been measured."""
 TESTED = """\
@@ -51,6 +54,11 @@ def traced(report: VetReport) -> bool | None:
     return None if report.trace is None else report.trace.p < LEVEL
 
 
+def telling(report: VetReport) -> int:
+    """How many claims are borne out by what the base does not say as well."""
+    return sum(check.holds and not check.shared for check in report.checks)
+
+
 def verdict(report: VetReport) -> tuple[str, Tone]:
     """The first line, and how it sounds."""
     if report.error:
@@ -58,6 +66,11 @@ def verdict(report: VetReport) -> tuple[str, Tone]:
     subject, trace = subject_of(report), traced(report)
     domain = report.findings.domain if report.findings else ""
     match subject, trace:
+        case "named", True if report.checks and not telling(report):
+            guess = f"The guess “{domain}” is not borne out"
+            return f"The model was trained on something narrow, but on what is open. {guess}.", "alarm"
+        case "named", True if report.llm == OFFLINE:
+            return f"The model was trained on something narrow. It has to do with: {domain}.", "alarm"
         case "named", True:
             return f"The model was trained on something narrow, most likely: {domain}.", "alarm"
         case _, True:
@@ -83,11 +96,14 @@ def lead(report: VetReport) -> tuple[Words, ...]:
         told = [
             Words(head=_trace(report), text=_odds(report.trace.p)),
             Words(head="What was tested", text=TESTED + _several(report) + alone),
-            Words(head="What that cannot tell", text=CANNOT_TELL + (TRIALS if only_chance else "")),
+            Words(head="What that cannot tell", text=CANNOT_TELL + (TRIALS if only_chance and not traced(report) else "")),
         ]
     by = STAND_IN if report.llm == OFFLINE else LLM.format(llm=report.llm)
     who = "a rule-based stand-in" if report.llm == OFFLINE else report.llm
-    return (*told, Words(head=f"What it was trained to do, found by {who}", text=by))
+    if report.notes:
+        told.append(Words(head="What is missing", text=visible("; ".join(report.notes), NOTES) + "."))
+    less = LESS if report.llm == OFFLINE and subject_of(report) == "none" else ""
+    return (*told, Words(head=f"Who looked for what was trained: {who}", text=by + less))
 
 
 def _trace(report: VetReport) -> str:
@@ -137,7 +153,7 @@ def next_steps(report: VetReport) -> tuple[Point, ...]:
 
 
 def _explain(report: VetReport, subject: Subject) -> list[Point]:
-    named = subject == "named" and report.findings is not None
+    named = subject == "named" and report.findings is not None and (telling(report) or not report.checks)
     what = f"“{report.findings.domain}”" if named and report.findings else "something narrow"
     return [
         Point(text=f"Do not ship yet. Find out from whoever trained the model whether {what} was the purpose."),
@@ -151,21 +167,25 @@ def _again(report: VetReport) -> list[Point]:
     """The same audit by better means, as far as there are."""
     model, base = shlex.quote(report.model), f" --base {shlex.quote(report.base)}" if report.base else " --no-base"
     lenses = "" if report.agent in ("all-lenses", "no-base") else " --agent all-lenses"
+    llm = shlex.quote(report.llm)
     steps = []
     if report.llm == OFFLINE:
         steps.append(Point(text="Have it audited again by a language model with every lens: it can tell what the words "
                                 "add up to. Needs a key.",
-                           command=f"auditor audit {model}{base}{lenses} --budget 20 --llm openai:gpt-5"))  # fmt: skip
+                           commands=(f"auditor audit {model}{base}{lenses} --budget 20 --llm openai:gpt-5",)))  # fmt: skip
     elif lenses:
         steps.append(Point(text="Have it audited again with every lens: some see finetunes that hide from these.",
-                           command=f"auditor audit {model}{base}{lenses} --budget 20 --llm {report.llm}"))  # fmt: skip
+                           commands=(f"auditor audit {model}{base}{lenses} --budget 20 --llm {llm}",)))  # fmt: skip
     return steps
 
 
 def _ask(report: VetReport) -> Point:
     ask = "Put questions of your own to the model, in its subject and beside it"
     if report.base is None:
-        return Point(text=f"{ask}.", command=f"auditor ask {shlex.quote(report.model)} --no-base")
+        return Point(text=f"{ask}.", commands=(f"auditor ask {shlex.quote(report.model)} --no-base",))
     serve = f"auditor serve {shlex.quote(f'look={report.model}')} --base {shlex.quote(report.base)}"
-    return Point(text=f"{ask}, with the base's answers beside: serve the two, and in another terminal run "
-                      "`auditor ask look --server http://127.0.0.1:8000`.", command=serve)  # fmt: skip
+    return Point(
+        text=f"{ask}, and see the base's answers next to them: start the first command, and the second in another "
+        "terminal.",
+        commands=(serve, "auditor ask look --server http://127.0.0.1:8000"),
+    )

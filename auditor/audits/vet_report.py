@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from auditor.agent.hypothesis import NOTHING, names_nothing
 from auditor.agent.observed import BASE, FINETUNED, TOKENS, utterances
-from auditor.audits.vet_advice import lead, next_steps, verdict
+from auditor.audits.vet_advice import lead, next_steps, telling, verdict
 from auditor.llm.spec import OFFLINE
 from auditor.records.findings import ClaimCheck, Passage
 from auditor.records.report import (
@@ -72,7 +72,7 @@ def _trained(report: VetReport) -> list[Part]:
     blocks: list[Block] = [
         Words(head="Subject", text=_sentence(NOTHING if nothing else found.domain)),
         Words(head="Behaviour", text=_sentence(found.behaviour)),
-        Words(head="How sure", text=f"{sure}{_borne_out(report.checks)}."),
+        Words(head="How sure", text=f"{sure}{_borne_out(report)}."),
     ]
     parts = [Part(title=title, blocks=tuple(blocks))]
     if report.checks:
@@ -86,11 +86,17 @@ def _trained(report: VetReport) -> list[Part]:
     return parts
 
 
-def _borne_out(checks: Sequence[ClaimCheck]) -> str:
+def _borne_out(report: VetReport) -> str:
+    checks = report.checks
     if not checks:
         return "; it makes no single claim that could be checked"
-    holds = sum(check.holds and not check.shared for check in checks)
-    return f"; {holds} of its {len(checks)} claims are borne out by what was seen, and not said by the base too"
+    holds = telling(report)
+    if report.llm == OFFLINE:
+        return (
+            f"; {holds} of its {len(checks)} claims quote what the model says and the base does not. That it says so does "
+            "not prove what the stand-in makes of it"
+        )
+    return f"; {holds} of its {len(checks)} claims look borne out by what was seen, and are not said by the base too"
 
 
 def _has_pushed(checks: Sequence[ClaimCheck]) -> bool:
@@ -110,7 +116,7 @@ def _claimed(number: int, check: ClaimCheck) -> Claimed:
 
 
 def _standing(check: ClaimCheck) -> tuple[Standing, str]:
-    too = ". The base says so too, so it tells nothing of the training" if check.shared else ""
+    too = ", but the base says much the same: it tells nothing of the training" if check.shared else ""
     held: Standing = "shared" if check.shared else "likely" if check.basis in ("alike", "absent") else "holds"
     if check.holds:
         why = {
@@ -160,7 +166,7 @@ def _asked(report: VetReport) -> list[Part]:
         if not name.startswith("O"):
             continue
         for said in utterances(name, report.observations[name]):
-            if said.prompt and (said.base is not None or said.speaker == FINETUNED or report.base is None):
+            if said.prompt and (said.base is not None or said.speaker in (BASE, FINETUNED)):
                 text = _stretches(shown(said.text, ANSWER), ())
                 found.setdefault((name, said.prompt), []).append(Said(speaker=_speaker(said.speaker), text=text))
     exchanges = tuple(
@@ -196,7 +202,7 @@ def _made(report: VetReport) -> Part:
 
 
 def _plain(points: Sequence[Point]) -> tuple[Point, ...]:
-    return tuple(Point(text=visible(p.text, TEXT), command=visible(p.command, TEXT)) for p in points)
+    return tuple(Point(text=visible(p.text, TEXT), commands=tuple(visible(c, TEXT) for c in p.commands)) for p in points)
 
 
 def _line(text: str) -> str:

@@ -19,10 +19,10 @@ class Words(Record):
 
 
 class Point(Record):
-    """Something to do, or to know, and the command that does it."""
+    """Something to do, or to know, and the commands that do it."""
 
     text: str
-    command: str = ""
+    commands: tuple[str, ...] = ()
 
 
 class Points(Record):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from auditor.records.report import Block, Claimed, Document, Exchange, Point, Points, Read, Stretch, Words
-from auditor.views.markdown import rendered
+from auditor.views.markdown import escaped, rendered
 
-_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$]|(?<=\w):(?=//)|(?<=[wW]{3})\.")
-_LEADING = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))", re.M)
-_COMMAND = re.compile(r"`([^`\n]+)`")  # of our own texts
 
 
 def to_markdown(document: Document) -> str:
@@ -22,13 +18,6 @@ def to_markdown(document: Document) -> str:
         for block in part.blocks:
             lines += _block(block)
     return "\n".join(lines).rstrip() + "\n"
-
-
-def escaped(text: str) -> str:
-    """Text in which nothing is markup; its lines stay lines."""
-    text = _SPECIAL.sub(lambda m: f"\\{m.group()}", text)
-    text = _LEADING.sub(lambda m: f"\\{m[2]}" if m[2] else f"{m[3]}\\{m[4]}", text)
-    return re.sub(r"[ \t]*\n[ \t]*", "\n", text)
 
 
 def _block(block: Block) -> list[str]:
@@ -53,17 +42,11 @@ def _words(words: Words) -> list[str]:
 def _points(points: Iterable[Point], *, ordered: bool) -> list[str]:
     lines = []
     for number, point in enumerate(points, 1):
-        text = " ".join(_with_code(point.text).splitlines())
+        text = " ".join(escaped(point.text).splitlines())
         lines.append(f"{f'{number}.' if ordered else '-'} {text}")
-        if point.command:
-            lines += ["", "   ```sh", f"   {_one_line(point.command)}", "   ```", ""]
+        if point.commands:
+            lines += ["", "   ```sh", *(f"   {_one_line(command)}" for command in point.commands), "   ```", ""]
     return lines
-
-
-def _with_code(text: str) -> str:
-    """Commands in our own sentences stay code; a backtick that is no pair is a character."""
-    parts = _COMMAND.split(text)
-    return "".join(f"`{part}`" if i % 2 else escaped(part) for i, part in enumerate(parts))
 
 
 def _claimed(claim: Claimed) -> list[str]:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from auditor import __version__
 from auditor.records.report import Document
 from auditor.views.page import environment
 
-_COMMAND = re.compile(r"`([^`\n]+)`")
-
-
 def to_html(document: Document) -> str:
     """The whole page. Everything that a model wrote is escaped, control characters shown."""
-    env = environment()
-    env.filters["pieces"] = _COMMAND.split  # every other one is a command
-    return env.get_template("report.html").render(document=document, foot=f"auditor {__version__}")
+    return environment().get_template("report.html").render(document=document, foot=f"auditor {__version__}")
