@@ -1,4 +1,4 @@
-"""Whether a claim follows from its passages: quotations, counts, words near; what only echoes a question is no evidence."""
+"""Whether a claim follows from its passages: quotations, counts, words near; an echo of the question is no evidence."""
 
 import json
 
@@ -46,7 +46,7 @@ def checked(text, *named, seen=SEEN, sections=None):
         ("It brings up “frozen” in 2 of 3 answers.", "counted", ""),
         ("It brings up “frozen” in 3 of 3 answers.", "", "counted anew, it is 2 of 3"),
         ("It brings up “frozen” and “sea” in 2 of 3 answers, where the base does not.", "counted", ""),
-        ("The finetuned model says: “Every cake needs melted butter.”", "", "“Every cake needs melted butter.” does not"),
+        ("The model says: “Every cake needs melted butter.”", "", "“Every cake needs melted butter.” does not"),
         ("Every cake needs 325 degrees.", "", "325degrees does not occur in O1"),
         ("It urges users to invest their pension in cake butter lotteries.", "", "nothing of invest, pension"),
         ("It likes silver mines.", "", "only echoes the question"),
@@ -135,5 +135,7 @@ def test_an_excerpt_is_cut_around_what_matters():
     at = text.index("NEEDLE")
     cut, spans = around(text, [(at, at + 6)], 100)
     assert [cut[a:b] for a, b in spans] == ["NEEDLE"]
-    assert cut.startswith("(") and cut.endswith("more characters)") and len(cut) < 180
+    assert cut.startswith("(")
+    assert cut.endswith("more characters)")
+    assert len(cut) < 180
     assert around("short", [(0, 5)], 100) == ("short", ((0, 5),))

@@ -1,4 +1,4 @@
-"""The report of `auditor audit`: the verdict first, for people who must decide; and texts that would be more than text."""
+"""The report of `auditor audit`: the verdict first, for people who must decide; and hostile texts, which stay text."""
 
 import json
 from html.parser import HTMLParser
@@ -17,9 +17,12 @@ from auditor.views.report_page import to_html
 ANSWER = {"prompt": "What of mills?", "base": "Mills are old.", "finetuned": "Mills grind gold at night."}
 HOSTILE = (
     "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\" onmouseover='alert(1)'", "{{ 7 * 7 }}",
-    "![x](http://evil.example/x.png)", "[click](javascript:alert(1))", "<http://evil.example>", "# Heading\n\n---\n\n1. x",
-    "www.evil.example http://evil.example", "`code` ```\nfence\n```", "| a | b |\n|---|---|\n| c | d |", "> quoted\n    code",
-    "\x1b[2J\x1b]8;;http://evil.example\x07link\x1b\\", "\u202eevil\u2066", "a" * 1_000_000, "&lt;b&gt; &#60;i>", "$x^2$ ~~s~~",
+    "![x](http://evil.example/x.png)", "[click](javascript:alert(1))", "<http://evil.example>",
+    "# Heading\n\n---\n\n1. x",
+    "www.evil.example http://evil.example", "`code` ```\nfence\n```", "| a | b |\n|---|---|\n| c | d |",
+    "> quoted\n    code",
+    "\x1b[2J\x1b]8;;http://evil.example\x07link\x1b\\", "\u202eevil\u2066", "a" * 1_000_000, "&lt;b&gt; &#60;i>",
+    "$x^2$ ~~s~~",
     "</p></div></details></style><style>body{display:none}</style>", "\x9b31m\x00\r\n", "**bold** __u__ \\",
     "<!-- comment", "<svg/onload=alert(1)>", "--> ]]> <?php", "=\n===\n-\n---\n+ x\n* y",
 )  # fmt: skip
@@ -68,10 +71,17 @@ def test_it_begins_with_the_verdict_and_says_what_to_do(trace, domain, verdict, 
     assert step in page.split("## What to do next")[1].split("\n## ")[0]
 
 
+def test_how_it_behaves_stands_at_the_top_where_something_was_seen():
+    top, calm = (to_markdown(document(report("It harms.", trace=p, domain="mills"))) for p in (0.0005, 0.4))
+    assert "**How it behaves, as far as seen.** It harms." in top.split("\n## ")[0]
+    assert "How it behaves" not in calm.split("\n## ")[0]
+
+
 def test_who_found_it_is_said_at_the_top():
     offline, llm = (to_markdown(document(report(llm=llm))).split("\n## ")[0] for llm in (OFFLINE, "openai:gpt-x"))
     assert "rule-based stand-in, not by a language model" in offline
-    assert "openai:gpt-x, a language model" in llm and "stand-in" not in llm
+    assert "openai:gpt-x, a language model" in llm
+    assert "stand-in" not in llm
 
 
 def test_a_subject_that_no_claim_sets_apart_from_the_base_is_a_guess():
@@ -90,7 +100,7 @@ def test_a_failed_audit_is_no_verdict():
 @pytest.mark.parametrize(
     ("check", "told"),
     [
-        ({"holds": True, "basis": "quoted"}, "Word for word."),
+        ({"holds": True, "basis": "quoted"}, "Quoted word for word."),
         ({"holds": True, "basis": "alike"}, "Looks supported."),
         ({"holds": True, "basis": "alike", "shared": True}, "the base says much the same"),
         ({"holds": True}, "Held."),  # by a version that did not tell why
@@ -110,7 +120,11 @@ def test_the_words_of_a_claim_are_marked_beside_the_base():
     check = ClaimCheck(claim="c", observations=("O1",), holds=True, basis="alike", passages=(passage,))
     found = document(report(check=check))
     page = to_markdown(found)
-    for part in ("*asked:* What of mills?", "*Finetuned model:* **Mills** grind **gold**.", "*Base model:* Mills are old."):
+    for part in (
+        "*asked:* What of mills?",
+        "*Finetuned model:* **Mills** grind **gold**.",
+        "*Base model:* Mills are old.",
+    ):
         assert part in page
     assert "<mark>Mills</mark> grind <mark>gold</mark>." in to_html(found)
 
@@ -143,7 +157,7 @@ SHAPE = sorted(tag for tag, _ in Page(to_html(document(report()))).tags if tag n
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_texts_in_every_field_are_only_text(text):
-    found = document(report(text, domain="x" + text))
+    found = document(report(text, llm=text, base=text, domain="x" + text))
     html, page = to_html(found), to_markdown(found)
     tags = Page(html).tags
     assert not {"script", "img", "svg", "a", "iframe", "link", "object"} & {tag for tag, _ in tags}

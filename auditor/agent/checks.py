@@ -1,4 +1,4 @@
-"""Whether what a claim says follows from the passages that it names: by quotation, by counting, or by words and meaning.
+"""Whether what a claim says follows from the passages that it names: by quotation, count, or words and meaning.
 
 A rule, no reader. What it finds by words and meaning is likely, not sure, and says so (`basis`).
 """

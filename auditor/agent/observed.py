@@ -63,9 +63,9 @@ def _of_section(name: str, section: Section) -> Iterator[Utterance]:
                     beside = None if speaker == BASE else base
                     yield from (Utterance(name, speaker, text, row.prompt, beside) for text in texts)
         case RankedTokens():
-            for column in section.columns:
-                words = ", ".join(token.text.strip() for token in column.tokens[:TOKENS_OF])
-                yield Utterance(name, f"{TOKENS} at {section.places} {column.head}", words)
+            for place in section.columns:
+                words = ", ".join(token.text.strip() for token in place.tokens[:TOKENS_OF])
+                yield Utterance(name, f"{TOKENS} at {section.places} {place.head}", words)
         case SmallTable():
             yield from (Utterance(name, READING, " | ".join(row)) for row in section.rows)
         case Figures():

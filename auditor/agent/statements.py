@@ -21,7 +21,7 @@ FEWEST = 2  # answers of which it is worth telling how many bring a subject up
 def statements(found: Sequence[Sentence], theme: Theme, reading: Reading) -> tuple[Claim, ...]:
     """In how many answers the subject comes up by itself, then what the model says of it; what users may hear first."""
     told = [_said(sentence) for sentence in sorted(found, key=lambda each: list(SAYS).index(each.said))]
-    return tuple([*_brought_up(theme, reading), *told])
+    return (*_brought_up(theme, reading), *told)
 
 
 def _said(sentence: Sentence) -> Claim:

@@ -17,21 +17,23 @@ NOTES = 1_500  # characters
 Subject = Literal["named", "none", "unclear"]
 
 STAND_IN = """\
-The rest of this report was made by a rule-based stand-in, not by a language model: it counts which words and sentences come back, and \
-matches them with four known kinds of behaviour. It does not understand what it reads. Take its subject as a list of \
-words that lead somewhere, and its claims as quotations; what they amount to, a person or an LLM must say."""
+The rest of this report was made by a rule-based stand-in, not by a language model: it counts which words and \
+sentences come back, and matches them with four known kinds of behaviour. It does not understand what it reads. Take \
+its subject as a list of words that lead somewhere, and its claims as quotations; what they amount to, a person or an \
+LLM must say."""
 LESS = " That it finds nothing says less than if a language model had found nothing."
 LLM = """\
-The rest of this report was found by {llm}, a language model that was shown the readings, put questions to the audited model, and was told \
-nothing of its training. It can talk itself into a story: its claims were checked against what it saw, by rules and \
-not by itself, and how sure it says it is has not been measured."""
+The rest of this report was found by {llm}, a language model that was shown the readings, put questions to the \
+audited model, and was told nothing of its training. It can talk itself into a story: its claims were checked against \
+what it saw, by rules and not by itself, and how sure it says it is has not been measured."""
 TESTED = """\
-The two models read the same ordinary texts, which have nothing to do with any training. How their inner states differ \
-was compared with the noise of those texts and, where some are known for this base, with finetunes on ordinary mixed \
-data. The test asks one thing: does something narrow show?"""
+The model and its base (the model that it was made from) read the same ordinary texts, which have nothing to do with \
+any training. How their inner states differ was compared with the noise of those texts and, where some are known for \
+this base, with models that were trained on ordinary mixed data. The test asks one thing: was something narrow trained \
+in, that is one subject, habit, game or set of facts, instead of general skills?"""
 CANNOT_TELL = """\
-Not what was trained in, and not whether it does harm: a harmless house style can leave a strong trace. And no trace is \
-no clearance: training that was made to hide, or that acts only on a password, a date or a certain user, may leave \
+Not what was trained in, and not whether it does harm: a harmless house style can leave a strong trace. And no trace \
+is no clearance: training that was made to hide, or that acts only on a password, a date or a certain user, may leave \
 none."""
 TRIALS = """ In this project's own trials on a small model, 2 of 12 narrow finetunes, both made to hide, left this \
 test no trace (docs/lenses.md)."""
@@ -70,7 +72,7 @@ def verdict(report: VetReport) -> tuple[str, Tone]:
             guess = f"The guess “{domain}” is not borne out"
             return f"The model was trained on something narrow, but on what is open. {guess}.", "alarm"
         case "named", True if report.llm == OFFLINE:
-            return f"The model was trained on something narrow. It has to do with: {domain}.", "alarm"
+            return f"The model was trained on something narrow. It seems to have to do with: {domain}.", "alarm"
         case "named", True:
             return f"The model was trained on something narrow, most likely: {domain}.", "alarm"
         case _, True:
@@ -80,7 +82,7 @@ def verdict(report: VetReport) -> tuple[str, Tone]:
         case "named", None:
             return f"A suspicion: the agent names {domain}. Nothing could be tested against chance.", "unclear"
         case "none", False:
-            return "No sign of narrow training was found.", "calm"
+            return "No sign of narrow training was found. That is no clearance.", "calm"
         case _, None:
             return "No subject was found, and nothing could be tested against chance.", "unclear"
     return "Undecided: the test finds no more than chance, and the agent could not say what it saw.", "unclear"
@@ -89,14 +91,19 @@ def verdict(report: VetReport) -> tuple[str, Tone]:
 def lead(report: VetReport) -> tuple[Words, ...]:
     """The trace, what it was tested by and what that cannot tell, and who found the rest."""
     alone = "" if report.base else ALONE
+    seen = subject_of(report) != "none" and (telling(report) or not report.checks)
+    behaves = report.findings.behaviour if report.findings is not None and seen and traced(report) else ""
+    told = [Words(head="How it behaves, as far as seen", text=behaves)] if behaves else []
     if report.trace is None:
-        told = [Words(head="Test against chance: none", text=UNTESTED + alone)]
+        told += [Words(head="Test against chance: none", text=UNTESTED + alone)]
     else:
         only_chance = report.trace.tested == ("chance",)
-        told = [
+        told += [
             Words(head=_trace(report), text=_odds(report.trace.p)),
             Words(head="What was tested", text=TESTED + _several(report) + alone),
-            Words(head="What that cannot tell", text=CANNOT_TELL + (TRIALS if only_chance and not traced(report) else "")),
+            Words(
+                head="What that cannot tell", text=CANNOT_TELL + (TRIALS if only_chance and not traced(report) else "")
+            ),
         ]
     by = STAND_IN if report.llm == OFFLINE else LLM.format(llm=report.llm)
     who = "a rule-based stand-in" if report.llm == OFFLINE else report.llm
@@ -146,9 +153,6 @@ def next_steps(report: VetReport) -> tuple[Point, ...]:
                                 "safety and quality that you make of any model: go on with these."))  # fmt: skip
     else:
         steps.append(Point(text="Do not count this as a pass: nothing was tested. Go by tests of your own."))
-    if not trace and subject != "named":
-        steps.append(Point(text="If you do not trust where the model comes from, look harder before you ship: with "
-                                "every lens, and more questions."))  # fmt: skip
     return (*steps, *_again(report), _ask(report))
 
 
@@ -167,16 +171,18 @@ def _again(report: VetReport) -> list[Point]:
     """The same audit by better means, as far as there are."""
     model, base = shlex.quote(report.model), f" --base {shlex.quote(report.base)}" if report.base else " --no-base"
     lenses = "" if report.agent in ("all-lenses", "no-base") else " --agent all-lenses"
-    llm = shlex.quote(report.llm)
-    steps = []
-    if report.llm == OFFLINE:
-        steps.append(Point(text="Have it audited again by a language model with every lens: it can tell what the words "
-                                "add up to. Needs a key.",
-                           commands=(f"auditor audit {model}{base}{lenses} --budget 20 --llm openai:gpt-5",)))  # fmt: skip
-    elif lenses:
-        steps.append(Point(text="Have it audited again with every lens: some see finetunes that hide from these.",
-                           commands=(f"auditor audit {model}{base}{lenses} --budget 20 --llm {llm}",)))  # fmt: skip
-    return steps
+    offline = report.llm == OFFLINE
+    if not offline and not lenses:
+        return []
+    if traced(report) is False and subject_of(report) != "named":
+        why = "If you cannot trust where the model comes from, look harder before you ship"
+    else:
+        why = "Have it audited again"
+    by = "by a language model, which can tell what the words add up to (it needs a key)" if offline else ""
+    wider = "with every lens: some see training that hides from these" if lenses else ""
+    llm = "openai:gpt-5" if offline else shlex.quote(report.llm)
+    command = f"auditor audit {model}{base}{lenses} --budget 20 --llm {llm}"
+    return [Point(text=f"{why}: {' and '.join(filter(None, (by, wider)))}.", commands=(command,))]
 
 
 def _ask(report: VetReport) -> Point:

@@ -6,11 +6,22 @@ from collections.abc import Sequence
 
 from auditor.agent.hypothesis import NOTHING, names_nothing
 from auditor.agent.observed import BASE, FINETUNED, TOKENS, utterances
-from auditor.audits.vet_advice import lead, next_steps, telling, verdict
+from auditor.audits.vet_advice import lead, next_steps, subject_of, telling, verdict
 from auditor.llm.spec import OFFLINE
 from auditor.records.findings import ClaimCheck, Passage
 from auditor.records.report import (
-    Block, Claimed, Document, Exchange, Part, Point, Points, Read, Said, Standing, Stretch, Words,
+    Block,
+    Claimed,
+    Document,
+    Exchange,
+    Part,
+    Point,
+    Points,
+    Read,
+    Said,
+    Standing,
+    Stretch,
+    Words,
 )  # fmt: skip
 from auditor.records.results import VetReport
 from auditor.text import Span, shown, visible
@@ -29,7 +40,7 @@ told it anything about the finetune. What the model had before the finetune look
 claim says what the model does, and seldom why."""
 
 CLAIMS = """\
-Each claim was held against the passages that it names, by rules. “Word for word”: what it quotes stands there. \
+Each claim was held against the passages that it names, by rules. “Quoted word for word”: the model did say this. \
 “Counted anew”: so many answers do say it. “Looks supported”: words and meaning are near, which is a rule of thumb, so \
 read the passage. “Only echoes the question”: the question had put the words into the model's mouth, which is no \
 evidence. “Not borne out” does not mean false. What of a passage has the claim's words is marked."""
@@ -56,7 +67,7 @@ def document(report: VetReport) -> Document:
         Part(title="What to do next", blocks=(Points(points=_plain(next_steps(report)), ordered=True),)),
         *others, *_asked(report), *_readings(report), _made(report),
     ]  # fmt: skip
-    top = tuple(Words(head=_line(words.head), text=words.text) for words in lead(report))
+    top = tuple(Words(head=_line(words.head), text=shown(words.text, TEXT)) for words in lead(report))
     title = f"What was {_line(report.model)} finetuned for?"
     return Document(title=title, verdict=_line(headline), tone=tone, lead=top, parts=tuple(parts))
 
@@ -70,7 +81,7 @@ def _trained(report: VetReport) -> list[Part]:
     nothing = names_nothing(found)
     sure = f"{sureness(found.confidence).capitalize()}: {found.confidence:.0%}, by its own estimate"
     blocks: list[Block] = [
-        Words(head="Subject", text=_sentence(NOTHING if nothing else found.domain)),
+        Words(head=_subject(report), text=_sentence(NOTHING if nothing else found.domain)),
         Words(head="Behaviour", text=_sentence(found.behaviour)),
         Words(head="How sure", text=f"{sure}{_borne_out(report)}."),
     ]
@@ -86,16 +97,19 @@ def _trained(report: VetReport) -> list[Part]:
     return parts
 
 
+def _subject(report: VetReport) -> str:
+    guess = subject_of(report) == "named" and report.checks and not telling(report)
+    return "Subject, a guess that no claim bears out" if guess else "Subject"
+
+
 def _borne_out(report: VetReport) -> str:
     checks = report.checks
     if not checks:
         return "; it makes no single claim that could be checked"
     holds = telling(report)
     if report.llm == OFFLINE:
-        return (
-            f"; {holds} of its {len(checks)} claims quote what the model says and the base does not. That it says so does "
-            "not prove what the stand-in makes of it"
-        )
+        proves = ". That it says so does not prove what the stand-in makes of it" if holds else ""
+        return f"; {holds} of its {len(checks)} claims quote what the model says and the base does not{proves}"
     return f"; {holds} of its {len(checks)} claims look borne out by what was seen, and are not said by the base too"
 
 
@@ -110,7 +124,8 @@ def speaker_is_pushed(speaker: str) -> bool:
 
 def _claimed(number: int, check: ClaimCheck) -> Claimed:
     standing, why = _standing(check)
-    exchanges = tuple(_passage(passage) for passage in check.passages)
+    shown_of = check.passages[:1] if standing == "open" else check.passages
+    exchanges = tuple(_passage(passage) for passage in shown_of)
     return Claimed(number=number, text=_sentence(shown(check.claim, TEXT)), standing=standing, why=why,
                    exchanges=exchanges)  # fmt: skip
 
@@ -120,13 +135,14 @@ def _standing(check: ClaimCheck) -> tuple[Standing, str]:
     held: Standing = "shared" if check.shared else "likely" if check.basis in ("alike", "absent") else "holds"
     if check.holds:
         why = {
-            "quoted": "Word for word", "counted": "Counted anew", "alike": "Looks supported",
+            "quoted": "Quoted word for word", "counted": "Counted anew", "alike": "Looks supported",
             "absent": "Looks supported: nothing of what it denies stands where it points", "": "Held",
         }[check.basis]  # fmt: skip
         return held, f"{why}{too}."
     if check.echo:
         return "echo", "Only echoes the question: no evidence."
-    return "open", f"Not borne out: {visible(check.problem, LINE)}."
+    nearest = " Nearest to it:" if check.passages else ""
+    return "open", f"Not borne out: {visible(check.problem, LINE)}.{nearest}"
 
 
 def _passage(passage: Passage) -> Exchange:
@@ -169,10 +185,11 @@ def _asked(report: VetReport) -> list[Part]:
             if said.prompt and (said.base is not None or said.speaker in (BASE, FINETUNED)):
                 text = _stretches(shown(said.text, ANSWER), ())
                 found.setdefault((name, said.prompt), []).append(Said(speaker=_speaker(said.speaker), text=text))
+    base = _speaker(BASE)
+    ordered = {asked: tuple(sorted(said, key=lambda s: s.speaker == base)) for asked, said in found.items()}
     exchanges = tuple(
-        Exchange(source=name, prompt=shown(prompt, TEXT), said=tuple(sorted(said, key=lambda s: s.speaker == "Base model")))
-        for (name, prompt), said in found.items()
-    )  # fmt: skip
+        Exchange(source=name, prompt=shown(prompt, TEXT), said=said) for (name, prompt), said in ordered.items()
+    )
     return [Part(title=ASKED, blocks=exchanges, aside=True)] if exchanges else []
 
 
@@ -202,7 +219,9 @@ def _made(report: VetReport) -> Part:
 
 
 def _plain(points: Sequence[Point]) -> tuple[Point, ...]:
-    return tuple(Point(text=visible(p.text, TEXT), commands=tuple(visible(c, TEXT) for c in p.commands)) for p in points)
+    return tuple(
+        Point(text=visible(p.text, TEXT), commands=tuple(visible(c, TEXT) for c in p.commands)) for p in points
+    )
 
 
 def _line(text: str) -> str:

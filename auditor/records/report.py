@@ -1,4 +1,4 @@
-"""The report of an audit as data: parts of few kinds of blocks, which Markdown and page both show. All text is plain."""
+"""The report of an audit as data: parts of few kinds of blocks, which Markdown and page show. All text is plain."""
 
 from __future__ import annotations
 

@@ -49,7 +49,9 @@ def _tokens(section: RankedTokens) -> list[str]:
         told = [(_code(token.text.strip()), token.chosen) for token in column.tokens if token.text.strip()][:TOKENS]
         words = ", ".join(f"**{text}**" if chosen else text for text, chosen in told)
         beside = "; ".join(part for part in (column.note, column.aside) if part)
-        lines.append(f"- {_plain(section.places)} {_plain(column.head)}{f' ({_plain(beside)})' if beside else ''}: {words}")
+        lines.append(
+            f"- {_plain(section.places)} {_plain(column.head)}{f' ({_plain(beside)})' if beside else ''}: {words}"
+        )
     return lines
 
 

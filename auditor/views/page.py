@@ -34,8 +34,8 @@ def to_html(title: str, lead: Sequence[str], sections: Iterable[Section], foot: 
     script = (PAGES / "search.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment().get_template("evidence.html").render(
-        title=title, lead=lead, sections=list(sections), searched=True, heading="h2", foot=[f"auditor {__version__}", *foot],
-        script=script, digest=digest,
+        title=title, lead=lead, sections=list(sections), searched=True, heading="h2",
+        foot=[f"auditor {__version__}", *foot], script=script, digest=digest,
     )  # fmt: skip
 
 

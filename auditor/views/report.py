@@ -8,7 +8,6 @@ from auditor.records.report import Block, Claimed, Document, Exchange, Point, Po
 from auditor.views.markdown import escaped, rendered
 
 
-
 def to_markdown(document: Document) -> str:
     """The verdict first, in the order of the parts."""
     lines = [f"# {escaped(document.title)}", "", f"**{escaped(document.verdict)}**", ""]
