@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from auditor.agent.claims import figures
 from auditor.agent.content import Word, content_words, merged, quoted, where_said, without_quotes
-from auditor.agent.observed import BASE, Utterance, utterances
+from auditor.agent.observed import BASE, Piece, Utterance, pieces_of, utterances
 from auditor.claimed import asserted, denies
 from auditor.models.embed import Embedder
 from auditor.readings import Section
@@ -24,23 +23,9 @@ ALIKE = 0.6  # cosine of two words that mean nearly the same
 SAME = 0.57  # cosine of a passage with its question, and with the base's answer, from which it says no more than these
 PASSAGES = 3  # that one claim may be put together from
 PASSAGE, BESIDE = 600, 400  # characters of a passage, and of the base's answer beside it
-SENTENCE_OF = 40  # characters under which a piece goes with the next
 LITERAL = 3  # words from which a quotation must stand there word for word
-_PIECE = re.compile(r"[^.!?\n]+[.!?\n]*\s*|[.!?\n]+\s*")
 _COUNT = re.compile(r"\b(\d+) of (?:its |the |all |our )?(\d+)\b")
 _OF_BASE = re.compile(r"\b(?:base|both|neither)\b", re.I)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A sentence or two of an utterance, or a whole list of tokens."""
-
-    of: Utterance
-    span: Span
-
-    @property
-    def text(self) -> str:
-        return self.of.text[slice(*self.span)]
 
 
 def verify(
@@ -88,7 +73,7 @@ def _judged(
     """By its words: in the passages of its quotations first, then in those that are nearest."""
     text = blank.claim
     wanted = content_words(text)
-    pieces = [piece for each in there for piece in _pieces(each)]
+    pieces = [piece for each in there for piece in pieces_of(each)]
     about_base = bool(_OF_BASE.search(without_quotes(text)))
     if not about_base:
         pieces = [piece for piece in pieces if piece.of.speaker != BASE] or pieces
@@ -126,7 +111,7 @@ def _no_more(piece: Piece, embed: Embedder) -> bool:
     said = piece.of
     if not said.base or not said.prompt or denies(piece.text) or figures(piece.text) - figures(said.base):
         return False
-    base = [part.text for part in _pieces(Utterance(said.observation, BASE, said.base))]
+    base = [part.text for part in pieces_of(Utterance(said.observation, BASE, said.base))]
     own = embed([piece.text])[0]
     return min(float((embed(base) @ own).max()), float(embed([said.prompt])[0] @ own)) >= SAME
 
@@ -230,27 +215,13 @@ def _chosen(pieces: Sequence[Piece], cosines: Sequence[float], near: _Near, firs
     return chosen
 
 
-def _pieces(said: Utterance) -> list[Piece]:
-    """Sentences with their places, short ones with the next; lists of tokens whole."""
-    if said.listed:
-        return [Piece(said, (0, len(said.text)))]
-    pieces, start = [], 0
-    for match in _PIECE.finditer(said.text):
-        if match.end() - start >= SENTENCE_OF:
-            pieces.append(Piece(said, (start, match.end())))
-            start = match.end()
-    if start < len(said.text):
-        pieces.append(Piece(said, (start, len(said.text))))
-    return pieces
-
-
 def _said_where(quote: str, there: Sequence[Utterance]) -> Piece | None:
     """The sentences in which a quotation stands, of the finetuned model first."""
     order = sorted(there, key=lambda each: (not each.finetuned, each.speaker == BASE))
     for said in order:
         if spans := where_said(quote, said.text):
             first, last = spans[0][0], spans[-1][1]
-            held = [p.span for p in _pieces(said) if p.span[1] > first and p.span[0] < last]
+            held = [p.span for p in pieces_of(said) if p.span[1] > first and p.span[0] < last]
             return Piece(said, (held[0][0], held[-1][1]))
     return None
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from auditor.readings import Figures, RankedTokens, Section, SideBySide, SmallTable
+from auditor.text import Span
 
 FINETUNED, BASE, READING = "finetuned", "base", "reading"
 TOKENS = "tokens"
 TOKENS_OF = 60  # tokens of a column that a claim may rest on
 PROMPTS = ("prompt", "opening")  # under which tools tell what was asked
 TEXTS = (FINETUNED, "steered", "amplified", "plain", "text")  # … and what was said, however short
+SENTENCE_OF = 40  # characters under which a piece goes with the next
 WORDS = 4  # from which a string counts as a text, whatever it is told under
+_PIECE = re.compile(r"[^.!?\n]+[.!?\n]*\s*|[.!?\n]+\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,18 @@ class Utterance:
         return self.speaker.startswith((TOKENS, READING))
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A sentence or two of an utterance, or a whole list of tokens."""
+
+    of: Utterance
+    span: Span
+
+    @property
+    def text(self) -> str:
+        return self.of.text[slice(*self.span)]
+
+
 def utterances(name: str, text: str, section: Section | None = None) -> list[Utterance]:
     """Everything said in the observation `name`: a section of the overview, or a tool's result as it was shown.
 
@@ -50,6 +66,20 @@ def utterances(name: str, text: str, section: Section | None = None) -> list[Utt
     except (json.JSONDecodeError, RecursionError):
         return [Utterance(name, READING, line.strip()) for line in text.splitlines() if line.strip()]
     return list(_of_value(name, value))
+
+
+def pieces_of(said: Utterance) -> list[Piece]:
+    """Sentences with their places, short ones with the next; lists of tokens whole."""
+    if said.listed:
+        return [Piece(said, (0, len(said.text)))]
+    pieces, start = [], 0
+    for match in _PIECE.finditer(said.text):
+        if match.end() - start >= SENTENCE_OF:
+            pieces.append(Piece(said, (start, match.end())))
+            start = match.end()
+    if start < len(said.text):
+        pieces.append(Piece(said, (start, len(said.text))))
+    return pieces
 
 
 def _of_section(name: str, section: Section) -> Iterator[Utterance]:
