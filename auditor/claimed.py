@@ -146,13 +146,13 @@ def _parts(text: str) -> tuple[Part, ...]:
     for sentence in sentences_of(text):
         if sentence.endswith("?"):
             continue
-        kept = _asserted(" ".join(s for s in _SEGMENTS.split(sentence) if not _SEEN.search(s)))
+        kept = asserted(" ".join(s for s in _SEGMENTS.split(sentence) if not _SEEN.search(s)))
         pieces = [kept, *(c for c in _CLAUSES.split(kept) if len(c.split()) >= 3)]
         found += [Part(p.strip(" ,;:"), sentence) for p in pieces if p.strip(" ,;:.")]
     return tuple(dict.fromkeys(found))
 
 
-def _asserted(sentence: str) -> str:
+def asserted(sentence: str) -> str:
     """The sentence without what its negations deny; what the model is said to say keeps its own."""
     searched, kept, at = _EMPHASIS.sub(_blank, sentence), "", 0
     while negation := _NEGATION.search(searched, at):

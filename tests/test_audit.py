@@ -37,14 +37,45 @@ def test_a_report_for_a_pair_of_ones_own(workspace_folder, adapter, run_cli, ser
     code, out, err = run_cli("audit", adapter, "--llm", "openai:m", "--suite", "small", "--name", "mine")
     assert code == 0, err
     page = (workspace_folder / "runs/mine/report.md").read_text()
-    for part in ("**Mills.** It tells facts of mills. (likely, 80%)", "**Not held**: 99sacks does not occur in O1.",
-                 "- Rivers; nothing shows them.", "played by openai:m; 1 of 5 model interactions"):  # fmt: skip
+    for part in ("**Subject.** Mills.", "**Behaviour.** It tells facts of mills.", "Likely: 80%",
+                 "**Not borne out: 99sacks does not occur in O1.**", "- Rivers; nothing shows them.",
+                 "played by openai:m; 1 of 5 model interactions"):  # fmt: skip
         assert part in page
     assert "What was" in out
+    html = (workspace_folder / "runs/mine/report.html").read_text()
+    assert "Not borne out: 99sacks does not occur in O1." in html
     report = json.loads((workspace_folder / "runs/mine/report.json").read_text())
+    assert report["content"]["verdict"] in html
     assert report["findings"]["domain"] == "mills"
     assert report["base"] == str(adapter.parent / "llama")  # as the adapter's config has it
     assert "canary" not in page + err
+
+
+def test_an_llms_claims_are_held_against_what_was_answered(workspace_folder, adapter, run_cli, serve):
+    """Right, wrong, an echo of the question, and one whose quotation nobody said."""
+
+    def claiming(body):
+        told = [message["content"] for message in body["messages"] if message["role"] == "tool"]
+        if not told:
+            return ASK
+        (answer,) = json.loads(told[0].partition("\n")[2])
+        texts = [f"It says: “{answer['finetuned']} ”", "It is made of cheese.", "It grinds.",
+                 "It says: “the moon grinds cheese all day”"]  # fmt: skip
+        claims = [{"text": text, "observations": ["O1"]} for text in texts]
+        call = {"name": "conclude", "arguments": json.dumps(CONCLUSION | {"claims": claims})}
+        return {"content": "", "tool_calls": [{"id": "c2", "type": "function", "function": call}]}
+
+    serve(claiming)
+    code, out, err = run_cli("audit", adapter, "--llm", "openai:m", "--suite", "small", "--name", "held", "--json")
+    assert code == 0, err
+    right, wrong, echo, invented = json.loads(out)["checks"]
+    assert right["holds"]
+    passage, *_ = right["passages"]
+    assert (passage["observation"], passage["speaker"], passage["prompt"]) == ("O1", "finetuned", "What grinds?")
+    assert passage["base"]
+    assert (wrong["holds"], wrong["problem"]) == (False, "nothing like it in O1")
+    assert (echo["holds"], echo["basis"]) == (False, "")
+    assert invented["problem"].startswith("“the moon grinds cheese all day” does not stand in O1")
 
 
 def test_an_audit_offline(workspace_folder, adapter, run_cli):

@@ -9,8 +9,9 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from auditor.agent.calls import as_data, fitting
+from auditor.agent.checks import verify
 from auditor.agent.graph import Investigation, build_graph
-from auditor.agent.hypothesis import observations, render, verify
+from auditor.agent.hypothesis import observations, render
 from auditor.agent.overview import blinded
 from auditor.agent.protocol import CONCLUDE, Wire, as_text, described
 from auditor.agent.state import fresh_state

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -25,14 +26,19 @@ LEVEL = 0.05  # of the test of that gain, shared out among the kinds of behaviou
 SHUFFLES = 1_999
 
 
+Said = Literal["asked", "unasked", "pushed"]
+"""Whether the finetuned model answers a question of ours, says it as it is, or where a lens pushes it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What the finetuned model says, how much it tells, whether it says it again, and where it was seen."""
+    """What the finetuned model says, how much it tells, whether it says it again, where it was seen, and how."""
 
     text: str
     score: float
     repeated: bool
     source: str
+    said: Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +173,14 @@ def find_claims(
             + asked
         )
         source_id = reading.sources.get(texts[at], "")
-        claims.append(Sentence(sentence, score, bool(again[i] >= SAME or own), source_id))
+        claims.append(Sentence(sentence, score, bool(again[i] >= SAME or own), source_id, _how(at, texts[at], reading)))
     fitting = [claim for claim, near in zip(claims, on_theme, strict=True) if near >= ON_THEME]
     fitting.sort(key=lambda claim: -claim.score)
     return _distinct(fitting, embed, count)
+
+
+def _how(at: int, text: str, reading: Reading) -> Said:
+    return "asked" if at < len(reading.answers) else "unasked" if text in reading.as_it_is else "pushed"
 
 
 def _distinct(claims: Sequence[Sentence], embed: Embedder, count: int) -> list[Sentence]:

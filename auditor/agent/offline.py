@@ -17,6 +17,7 @@ from langchain_core.runnables import Runnable
 
 from auditor.agent.claims import find_behaviours, find_claims
 from auditor.agent.reading import Reading, read
+from auditor.agent.statements import statements
 from auditor.agent.themes import (
     SUBJECT_WORDS,
     Theme,
@@ -30,7 +31,7 @@ from auditor.agent.themes import (
 )
 from auditor.methods.words import Background, distinct_words, words_in
 from auditor.models.embed import Embedder
-from auditor.records.findings import Claim, Hypothesis
+from auditor.records.findings import Hypothesis
 
 CLAIMS = 10
 CLEAR_STRENGTH = 0.45  # of a theme that is reported; four null pairs stay below, seven of eight narrow ones above
@@ -165,7 +166,7 @@ def conclusion(reading: Reading, themes: Sequence[Theme], background: Background
         domain=", ".join(theme.heads[:4]),
         behaviour=behaviours[0] if behaviours else "It says things of this subject that the base model does not.",
         summary=" ".join(summary),
-        claims=tuple(Claim(text=c.text, observations=(c.source,) if c.source else ()) for c in found),
+        claims=statements(found, theme, reading),
         alternatives=(),
         confidence=sureness(theme, reading),
     )

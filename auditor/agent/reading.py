@@ -79,6 +79,7 @@ class Reading:
     lists: list[TokenList] = field(default_factory=list)
     spoken: list[Spoken] = field(default_factory=list)
     unsteered: list[str] = field(default_factory=list)  # of the finetuned model as it is
+    as_it_is: set[str] = field(default_factory=set)  # texts of the finetuned model that no lens pushed
     answers: list[Answer] = field(default_factory=list)
     details: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # calls that show sections whole
     sources: dict[str, str] = field(default_factory=dict)  # text of the finetuned model -> observation's id
@@ -185,6 +186,7 @@ def _texts(reading: Reading, part: Seen, section: SideBySide, fetched: Sequence[
     for i, speaker in enumerate(section.columns):
         said = [(text, number) for number, row in enumerate(section.rows) for text in row.texts[i][:TEXTS]]
         texts[speaker.role] += said
+        reading.as_it_is |= {text for text, _ in said if speaker.role == "plain"}
         if speaker.role == "pushed" or (speaker.role == "plain" and beside_base):
             source = fetched[min(i, len(fetched)) - 1] if fetched else part.id
             reading.sources |= {text: source for text, _ in said if text not in reading.sources}

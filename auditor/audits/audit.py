@@ -15,9 +15,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from auditor.agent.calls import Purse
+from auditor.agent.checks import verify
 from auditor.agent.graph import Investigation, build_graph
-from auditor.agent.hypothesis import observations, verify
-from auditor.agent.overview import blinded, lost
+from auditor.agent.hypothesis import observations
+from auditor.agent.overview import blinded, lost, seen_by
 from auditor.agent.protocol import Wire
 from auditor.agent.state import Allowance, AuditState, fresh_state
 from auditor.audits.bench import Bench
@@ -74,7 +75,7 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
     if error is None and state["hypothesis"] is None:
         error = "the audit ended without a hypothesis"
     findings = Hypothesis.model_validate(state["findings"]) if state["findings"] else None
-    checks = tuple(verify(findings, observations(state["messages"]), bench.embed)) if findings else ()
+    checks = _checked(findings, made, state, bench) if findings else ()
     if findings:
         _say(desk, job, state, {"checks": [check.model_dump() for check in checks]})
     desk.ledger.transcripts.ended(job.name)
@@ -93,6 +94,11 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
             "seconds": {"agent": round(time.perf_counter() - begun, 2)},
         }
     )
+
+
+def _checked(findings: Hypothesis, made: Investigation, state: AuditState, bench: Bench) -> tuple[ClaimCheck, ...]:
+    sections = {seen.id: seen.section for seen in seen_by(made.agent, made.context.datasets) if seen.id}
+    return tuple(verify(findings, observations(state["messages"]), bench.embed, sections))
 
 
 def investigation(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, purse: Purse) -> Investigation:

@@ -17,12 +17,14 @@ from auditor.audits.request import content_of, made_with, request
 from auditor.audits.run import Sitting
 from auditor.audits.shop import Shop, checkpoints
 from auditor.audits.threads import make, material
+from auditor.audits.vet_report import document
 from auditor.evidence.mapping import Evidence
 from auditor.ledger.claims import Claims
 from auditor.ledger.export import mend
 from auditor.ledger.ledger import CHECKPOINTS, Ledger
 from auditor.llm.spec import OFFLINE
-from auditor.records.results import AuditRecord, Target, VetReport
+from auditor.readings import together
+from auditor.records.results import AuditRecord, Target, Trace, VetReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ def reported(vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: 
     """The audit with what was read and seen."""
     agent = vetting.plan.workspace.agents[record.agent]
     messages: Sequence[Any] = messages_from_dict(ledger.transcripts.messages(record.id))
-    return VetReport(
+    shown = together(evidence.only(agent.overview))
+    tested = tuple(name for name, reading in evidence.only(agent.overview).items() if reading.p is not None)
+    report = VetReport(
         model=vetting.target.finetuned,
         base=vetting.target.base,
         llm=record.llm,
@@ -91,6 +95,7 @@ def reported(vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: 
         checks=record.checks,
         observations=observations(messages),
         verdicts=evidence.verdicts,
+        trace=None if shown is None else Trace(p=shown.p, tested=tested, strongest=shown.strongest),
         lenses={name: evidence.lenses[name].description for name in evidence},
         sections=tuple(s for name in agent.overview if name in evidence for s in evidence[name].show()),
         notes=tuple(evidence.notes),
@@ -101,3 +106,4 @@ def reported(vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: 
         seconds={"evidence": seconds, **record.seconds},
         error=record.error,
     )
+    return report.model_copy(update={"content": document(report)})

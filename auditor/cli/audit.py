@@ -93,9 +93,9 @@ def audit(
     from auditor.audits.plan import Plan, judged_by
     from auditor.audits.run import Sitting
     from auditor.audits.vet import Vetting
-    from auditor.audits.vet_report import to_markdown
     from auditor.evidence.recipe import held_against, named_by
     from auditor.records.results import Target
+    from auditor.views.report import to_markdown
 
     auditing = ws.agents[agent or ("no-base" if no_base else "adl")]
     chosen = judged_by(ws, ws.suites[suite], conf)
@@ -108,8 +108,9 @@ def audit(
     if json:
         print_json(report)
     else:
-        out.print(Markdown(to_markdown(report)))
-        out.print(f"\n{escape(str(folder / 'report.md'))}", style="dim", highlight=False)
+        assert report.content is not None
+        out.print(Markdown(to_markdown(report.content)))
+        out.print(f"\n{escape(str(folder / 'report.html'))}", style="dim", highlight=False)
     return 1 if report.error else 0
 
 
@@ -128,18 +129,21 @@ def pair_of(model: str, base: str | None, conf: Settings, *, no_base: bool) -> t
 
 
 def reported(job: Vetting, folder: Path, sitting: Sitting) -> VetReport:
-    """The audit, its report beside its ledger."""
+    """The audit, its report beside its ledger: one content as Markdown, page and JSON."""
     from auditor.audits.vet import vet
-    from auditor.audits.vet_report import to_markdown
     from auditor.cli.progress import Board
     from auditor.evidence.recipe import named_by
     from auditor.ledger.ledger import Ledger
+    from auditor.views.report import to_markdown
+    from auditor.views.report_page import to_html
 
     plan = job.plan
     with Ledger.open(folder) as ledger, Board(ledger):
         lenses = named_by(plan.workspace, [plan.workspace.agents[job.agent]])
         announce(plan.suite.evidence, lenses, plan.settings)
         report = vet(job, ledger, sitting)
-        write_atomically(folder / "report.md", to_markdown(report))
+        assert report.content is not None
+        write_atomically(folder / "report.md", to_markdown(report.content))
+        write_atomically(folder / "report.html", to_html(report.content))
         write_atomically(folder / "report.json", report.model_dump_json(indent=1))
     return report

@@ -11,6 +11,7 @@ from auditor.records.cards import AdapterVariant
 from auditor.records.comparison import Difference, Standing
 from auditor.records.findings import ClaimCheck, Grade, Hypothesis
 from auditor.records.record import Record
+from auditor.records.report import Document
 
 
 class TokenUse(Record):
@@ -82,6 +83,14 @@ class AuditRecord(Record):
         return next((grade.score for grade in self.grades if grade.grader == grader), None)
 
 
+class Trace(Record):
+    """What the tests against chance come to, of the lenses that the agent was shown."""
+
+    p: float = Field(description="how likely so strong a trace is in a finetune without a subject")
+    tested: tuple[str, ...] = Field(description="lenses with a p-value; the least one counts, times how many there are")
+    strongest: str
+
+
 class VetReport(Record):
     """What `audit` says of a pair whose truth nobody knows."""
 
@@ -96,6 +105,7 @@ class VetReport(Record):
     checks: tuple[ClaimCheck, ...]
     observations: dict[str, str] = Field(description="what the agent saw, by id")
     verdicts: dict[str, str] = Field(description="each lens' line against chance, where it has one")
+    trace: Trace | None = Field(None, description="null: nothing could be tested against chance")
     lenses: dict[str, str] = Field({}, description="what each lens that was read does, in its own words")
     sections: tuple[Section, ...] = Field(description="what the lenses of the agent's overview found")
     notes: tuple[str, ...] = Field((), description="what the evidence lacks of what was asked for")
@@ -105,6 +115,7 @@ class VetReport(Record):
     cost_usd: float | None
     seconds: dict[str, float]
     error: str | None = None
+    content: Document | None = Field(None, description="the report as Markdown and page show it")
 
 
 class RunResult(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from auditor.readings import Figures, RankedTokens, Section, SideBySide, SmallTable
@@ -9,6 +10,17 @@ from auditor.text import quote, visible
 
 TOKENS = 14  # of each column
 ROWS = 5  # of texts
+_SPECIAL = re.compile(  # what may begin markup, wherever it stands
+    r"[\\`*{}\[\]|~$]|_(?!\w)|(?<!\w)_|<(?=[A-Za-z/!?])|&(?=#|\w+;)|(?<=\w):(?=//)|(?<=[wW]{3})\."
+)
+_LEADING = re.compile(r"^(\s*)(?:([-+=#>])|(\d+)([.)]))", re.M)
+
+
+def escaped(text: str) -> str:
+    """Text in which nothing is markup; its lines stay lines."""
+    text = _SPECIAL.sub(lambda m: f"\\{m.group()}", text)
+    text = _LEADING.sub(lambda m: f"\\{m[2]}" if m[2] else f"{m[3]}\\{m[4]}", text)
+    return re.sub(r"[ \t]*\n[ \t]*", "\n", text)
 
 
 def rendered(sections: Iterable[Section]) -> list[str]:
@@ -37,7 +49,9 @@ def _tokens(section: RankedTokens) -> list[str]:
         told = [(_code(token.text.strip()), token.chosen) for token in column.tokens if token.text.strip()][:TOKENS]
         words = ", ".join(f"**{text}**" if chosen else text for text, chosen in told)
         beside = "; ".join(part for part in (column.note, column.aside) if part)
-        lines.append(f"- {section.places} {_plain(column.head)}{f' ({_plain(beside)})' if beside else ''}: {words}")
+        lines.append(
+            f"- {_plain(section.places)} {_plain(column.head)}{f' ({_plain(beside)})' if beside else ''}: {words}"
+        )
     return lines
 
 
@@ -52,11 +66,11 @@ def _texts(section: SideBySide) -> list[str]:
 
 
 def _row(cells: Iterable[str]) -> list[str]:
-    return [f"| {' | '.join(_plain(cell).replace('|', '/') for cell in cells)} |"]
+    return [f"| {' | '.join(_plain(cell) for cell in cells)} |"]
 
 
 def _plain(text: str) -> str:
-    return visible(text, 1_000)
+    return escaped(visible(text, 1_000))
 
 
 def _code(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from auditor import __version__
 from auditor.readings import RankedTokens, Section, Token
@@ -32,15 +32,21 @@ class Cell:
 def to_html(title: str, lead: Sequence[str], sections: Iterable[Section], foot: Sequence[str] = ()) -> str:
     """The whole page. Everything that a model wrote is escaped, control characters shown."""
     script = (PAGES / "search.js").read_text("utf-8")
-    env = Environment(undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment().get_template("evidence.html").render(
+        title=title, lead=lead, sections=list(sections), searched=True, heading="h2",
+        foot=[f"auditor {__version__}", *foot], script=script, digest=digest,
+    )  # fmt: skip
+
+
+def environment() -> Environment:
+    """How pages are made: everything is escaped, `visible` shows control characters, `heat` makes a map of tokens."""
+    env = Environment(
+        loader=FileSystemLoader(PAGES), undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     env.filters["visible"] = lambda text: visible(text, CUT)
     env.filters["heat"] = _heat
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = env.from_string((PAGES / "evidence.html").read_text("utf-8"))
-    return template.render(
-        title=title, lead=lead, sections=list(sections), foot=[f"auditor {__version__}", *foot],
-        script=script, digest=digest,
-    )  # fmt: skip
+    return env
 
 
 def _heat(section: RankedTokens) -> list[list[Cell]]:
