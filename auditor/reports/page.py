@@ -7,10 +7,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from auditor import __version__
 from auditor.comparison.figures import NARROW, WIDE, charts, svg
@@ -21,8 +20,8 @@ from auditor.records.results import AuditRecord
 from auditor.reports.text import Part, spanned
 from auditor.reports.transcript import message_of
 from auditor.text import readable, visible
+from auditor.views.page import PAGES, environment
 
-PAGES = Path(__file__).parent.parent / "pages"
 LINE = 400  # characters of what stands in one line
 SHARED = 500  # characters from which a message to the agent is kept once for all audits
 SAYS = 180  # characters of a hypothesis in the table of audits
@@ -30,15 +29,9 @@ SAYS = 180  # characters of a hypothesis in the table of audits
 
 @cache
 def templates() -> Environment:
-    """All escape what they are given."""
-    env = Environment(
-        loader=FileSystemLoader(PAGES),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: readable(value) if type(value) is str else value,
-    )
+    """The pages' environment, with what these need; control characters are shown wherever a text is put in."""
+    env = environment()
+    env.finalize = lambda value: readable(value) if type(value) is str else value
     env.filters |= {
         "visible": lambda text: visible(str(text), LINE), "readable": readable, "number": _number, "share": _share,
         "signed": signed, "p": _p, "spanned": _spanned,

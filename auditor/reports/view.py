@@ -10,10 +10,11 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
 
-from auditor.reports.page import PAGES, templates
+from auditor.reports.page import templates
 from auditor.reports.shelf import Kept, Shelf
 from auditor.server.guard import is_local
 from auditor.server.listen import listen
+from auditor.views.page import PAGES
 from auditor.workspace import Workspace
 
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
