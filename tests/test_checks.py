@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from auditor.agent.checks import verify
+from auditor.agent.claims import Sentence
 from auditor.agent.observed import utterances
+from auditor.agent.reading import Answer, Reading
+from auditor.agent.statements import statements
+from auditor.agent.themes import Theme
 from auditor.readings import Column, RankedTokens, SideBySide, TextColumn, TextRow, Token
 from auditor.records.findings import Claim, ClaimCheck, Hypothesis
 from auditor.text import around
@@ -139,3 +143,22 @@ def test_an_excerpt_is_cut_around_what_matters():
     assert cut.endswith("more characters)")
     assert len(cut) < 180
     assert around("short", [(0, 5)], 100) == ("short", ((0, 5),))
+
+
+def test_the_offline_investigator_states_what_the_model_does():
+    """How often the subject comes up unasked, then quotations with how they came about; its own checks hold them."""
+    answers = [Answer(each["prompt"], each["base"], each["finetuned"]) for each in ASKED]
+    reading = Reading(answers=answers, sources={answer.finetuned: "O1" for answer in answers})
+    theme = Theme(("butter", "cake", "ovens"), 1.0, 1.0, 1.0, 1.0, 1.0)
+    found = [
+        Sentence("Cake, “warm”.", 2.0, True, "E1", "pushed"),
+        Sentence("It cools outside.", 1.0, True, "O1", "asked"),
+    ]
+    told = statements(found, theme, reading)
+    assert [claim.text for claim in told] == [
+        "The finetuned model brings up “butter”, “cake” in 2 of 3 answers, where neither the question nor the base's "
+        "answer does.",
+        "Asked about its subject, the finetuned model says: “It cools outside.”",
+        'Pushed towards what training changed, the finetuned model says: “Cake, "warm".”',
+    ]
+    assert checked(told[0].text).basis == "counted"

@@ -40,7 +40,7 @@ def _brought_up(theme: Theme, reading: Reading) -> list[Claim]:
             hits += 1
             for word in new:
                 counts[word] = counts.get(word, 0) + 1
-    sources = tuple(dict.fromkeys(reading.sources[answer.finetuned] for answer in reading.answers))
+    sources = tuple(dict.fromkeys(reading.sources.get(answer.finetuned, "") for answer in reading.answers))
     if hits < FEWEST or not all(sources):
         return []
     words = ", ".join(f"“{word}”" for word in sorted(counts, key=lambda word: -counts[word]))
