@@ -79,7 +79,9 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
     if findings:
         _say(desk, job, state, {"checks": [check.model_dump() for check in checks]})
     desk.ledger.transcripts.ended(job.name)
-    record = _record(job, state, findings, checks, desk.ledger, error)
+    # The passages stay with the transcript: ten thousand records are to be read in a breath.
+    light = tuple(check.model_copy(update={"passages": ()}) for check in checks)
+    record = _record(job, state, findings, light, desk.ledger, error)
     constant = [prompt.source for prompt in made.prompts.values()] + [
         json.dumps(t.schema()) for t in made.tools.values()
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from auditor.errors import BadFile, UnknownName, UsageError
 from auditor.ledger.export import AUDITS, RUN, TRANSCRIPTS
 from auditor.ledger.ledger import Ledger, is_run
 from auditor.lines import read_lines
+from auditor.records.findings import ClaimCheck
 from auditor.records.record import Record
 from auditor.records.results import AuditRecord
 
@@ -117,12 +118,21 @@ def compared(run: Path, folder: Path) -> Run:
         return Run(found.name, ledger.request() or {}, tuple(ledger.jobs.records()), states)
 
 
+def checks_of(transcript: Mapping[str, Any], record: AuditRecord) -> tuple[ClaimCheck, ...]:
+    """The record's checks with the passages that carry the claims, as far as its transcript has them."""
+    try:
+        found = tuple(ClaimCheck.model_validate(check) for check in transcript.get("checks") or ())
+    except ValidationError:
+        return record.checks
+    return found if len(found) == len(record.checks) else record.checks
+
+
 @contextmanager
 def transcripts_of(folder: Path) -> Iterator[Callable[[str], dict[str, Any]]]:
     """By an audit's name its messages and what is told beside them; one that is missing has none."""
     if is_run(folder):
         with Ledger.read(folder) as ledger:
-            yield lambda name: {"messages": ledger.transcripts.messages(name)}
+            yield lambda name: {**ledger.transcripts.about(name), "messages": ledger.transcripts.messages(name)}
         return
 
     def old(name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from auditor.audits.limits import Meter
 from auditor.audits.plan import Plan, limits_of
 from auditor.audits.request import content_of, made_with, request
 from auditor.audits.run import Sitting
+from auditor.audits.runs import checks_of
 from auditor.audits.shop import Shop, checkpoints
 from auditor.audits.threads import make, material
 from auditor.audits.vet_report import document
@@ -92,7 +93,7 @@ def reported(vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: 
         seed=record.seed,
         hypothesis=record.hypothesis,
         findings=record.findings,
-        checks=record.checks,
+        checks=checks_of(ledger.transcripts.about(record.id), record),
         observations=observations(messages),
         verdicts=evidence.verdicts,
         trace=None if shown is None else Trace(p=shown.p, tested=tested, strongest=shown.strongest),

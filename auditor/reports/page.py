@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment
 
 from auditor import __version__
+from auditor.audits.runs import checks_of
 from auditor.comparison.figures import NARROW, WIDE, charts, svg
 from auditor.comparison.headline import signed, turned
 from auditor.records.comparison import Comparison, Difference, Standing
@@ -114,8 +115,9 @@ def audit_fragment(record: AuditRecord, transcript: Mapping[str, Any], fold: Fol
     """
     told = transcript.get("messages", ())
     messages = [(None, fold(each)) if fold and _is_shared(each) else (message_of(each), "") for each in told]
-    ids = {piece.id for message, _ in messages if message for piece in message.pieces if piece.id}
-    return templates().get_template("audit.html").render(record=record, messages=messages, ids=ids)
+    return templates().get_template("audit.html").render(
+        record=record, checks=checks_of(transcript, record), messages=messages
+    )  # fmt: skip
 
 
 Fold = Callable[[Mapping[str, Any]], str]
