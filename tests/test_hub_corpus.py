@@ -9,9 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from auditor.errors import UsageError
-from auditor.methods.corpus import fetch_corpus
-
 FILES = {"README.md": b"hello", "data/train.jsonl": b'{"text": "The river runs past the mill."}\n'}
 SCRIPT = """
 import sys
@@ -84,6 +81,6 @@ def test_what_the_hub_has_instead(fetch):
 
 
 def test_no_hub_is_told_in_one_line(fetch):
-    assert "told: --corpus me/texts: cannot fetch it" in fetch("me/texts", HF_ENDPOINT="http://127.0.0.1:9")
-    with pytest.raises(UsageError, match=r"cannot fetch it from the hub .* give a file"):
-        fetch_corpus("me/texts")
+    told = fetch("me/texts", HF_ENDPOINT="http://127.0.0.1:9")
+    assert "told: --corpus me/texts: cannot fetch it from the hub" in told
+    assert "give a file" in told

@@ -57,6 +57,9 @@ def test_a_run_of_a_version_without_a_ledger_is_read_and_not_resumed(run, worksp
     call = {"key": "k", "purpose": "mill-adl-b2-r0", "sent": [], "reply": {}}
     (old / "calls.jsonl").write_text(json.dumps(call) + "\n")
 
+    assert run_cli("compare", "old", "one")[0] == 0
+    assert run_cli("report", "old")[0] == 0
+    assert (old / "report.html").stat().st_size > 20_000
     code, out, err = run_cli("runs", "show", "old", "--json")
     assert code == 0, err
     told = json.loads(out)
