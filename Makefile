@@ -11,13 +11,13 @@ quickstart: $(VENV)/.installed  ## set everything up, then audit the bundled org
 	$(BIN)/auditor evaluate --budget 5
 
 test: $(VENV)/.installed-dev  ## all tests that this machine can run
-	OMP_WAIT_POLICY=active GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed-dev  ## lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_WAIT_POLICY=active GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest
+	$(PYTEST)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install -q -c $(LOCK) -e '.[dev]'
 	@touch $@
+
+# Two files at once, each with one thread in torch: much of what tests do is waiting for processes to start.
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=active GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 TESTED = torch<=2.13.0# the newest of which the machines that test this have a CPU build
 

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the hub
+os.environ["COLUMNS"] = "200"  # as wide as that is what consoles are made for when they are imported
 
 from auditor.runtime import tune_process
 
