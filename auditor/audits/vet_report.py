@@ -131,7 +131,7 @@ def _claimed(number: int, check: ClaimCheck) -> Claimed:
 
 
 def _standing(check: ClaimCheck) -> tuple[Standing, str]:
-    too = ", but the base says much the same: it tells nothing of the training" if check.shared else ""
+    too = "; the base says much the same, or the question led there: by itself it tells little of the training" if check.shared else ""
     held: Standing = "shared" if check.shared else "likely" if check.basis in ("alike", "absent") else "holds"
     if check.holds:
         why = {
