@@ -234,6 +234,37 @@ def test_the_view_shows_runs_and_follows_one(tmp_path, workspace_of_nothing):
             shelf.close()
 
 
+def test_hostile_texts_in_a_terminal_and_in_the_view(tmp_path, workspace_of_nothing, capsys):
+    from auditor.cli.compare import show
+    from auditor.reports.shelf import Shelf
+    from auditor.reports.view import create_view
+
+    records = [hostile(text, i) for i, text in enumerate(TEXTS)]
+    show(compare([run(TEXTS[0], records[:12])]))
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]", capsys.readouterr().out)
+    with Ledger.open(tmp_path / "bad") as ledger:
+        ledger.begin({"suite": {"name": TEXTS[1]}, "graders": ["g"]}, dict, resume=False)
+        ledger.jobs.enter((f"id {i}", r.id, "{}") for i, r in enumerate(records))
+        for each, text in zip(records, TEXTS, strict=True):
+            clean = text.encode("utf-8", "replace").decode()
+            ledger.transcripts.say(each.id, spoken(clean[:50_000])["messages"], {})
+            ledger.jobs.finish(each)
+        shelf = Shelf(tmp_path, workspace_of_nothing, tmp_path)
+        try:
+            client = TestClient(create_view(shelf, "runs"), base_url="http://127.0.0.1")
+            assert wait(lambda: shelf.get("bad") or shelf.problem("bad"), 60)
+            assert shelf.problem("bad") == ""
+            for number in range(0, len(records), 5):
+                answer = client.get(f"/runs/bad/audit/{number}")
+                assert answer.status_code == 200
+                assert not re.search(
+                    r"<(?:script|img|iframe|base|form)|[\x00-\x08\x0b\x0c\x0e-\x1f\u202a-\u202e]", answer.text
+                )
+            assert "<script>window" not in client.get("/").text
+        finally:
+            shelf.close()
+
+
 def wait(what, seconds=20.0):
     import time
 

@@ -15,7 +15,7 @@ Readings = Callable[[str], tuple[Sequence[Section], Sequence[str]]]
 
 
 def kept_readings(run: Run, workspace: Workspace, root: Path) -> Readings:
-    """Those that the run's agents were given. They are shown as they were kept, before any test against chance."""
+    """Those that the run's agents were given."""
 
     def readings(organism: str) -> tuple[Sequence[Section], Sequence[str]]:
         keys: dict[str, str] = {}
@@ -31,8 +31,6 @@ def kept_readings(run: Run, workspace: Workspace, root: Path) -> Readings:
                 missing.append(lens)
             else:
                 sections += found[0].show()
-        notes = ["Tests against chance are in the transcripts, as the agents were told of them."] if sections else []
-        notes += [f"No longer in the cache: {', '.join(missing)}."] if missing else []
-        return sections, notes
+        return sections, [f"No longer in the cache: {', '.join(missing)}."] if missing else []
 
     return readings
