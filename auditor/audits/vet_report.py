@@ -131,7 +131,8 @@ def _claimed(number: int, check: ClaimCheck) -> Claimed:
 
 
 def _standing(check: ClaimCheck) -> tuple[Standing, str]:
-    too = "; the base says much the same, or the question led there: by itself it tells little of the training" if check.shared else ""
+    little = "; the base says much the same, or the question led there: by itself it tells little of the training"
+    too = little if check.shared else ""
     held: Standing = "shared" if check.shared else "likely" if check.basis in ("alike", "absent") else "holds"
     if check.holds:
         why = {

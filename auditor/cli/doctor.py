@@ -25,6 +25,10 @@ PACKAGES = (
     "langchain-openai",
     "sentence-transformers",
 )
+EXTRAS = {  # what each brings that nothing else needs
+    "agreement": "krippendorff", "anthropic": "langchain_anthropic", "inspect": "inspect_ai",
+    "otel": "opentelemetry.sdk", "parquet": "pyarrow", "ray": "ray", "slurm": "submitit", "vllm": "vllm",
+}  # fmt: skip
 KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")
 NEEDED_GB = 4.0
 
@@ -57,7 +61,17 @@ def _software() -> list[Finding]:
             found.append(Finding(name, version(name)))
         except PackageNotFoundError:
             found.append(Finding(name, "missing", "pip install auditor-adl again"))
-    return found
+    there = [extra for extra, module in EXTRAS.items() if _has(module)]
+    missing = ", ".join(extra for extra in EXTRAS if extra not in there)
+    told = ", ".join(there) or "none"
+    return [*found, Finding("extras", f"{told}; not here: {missing}" if missing else told)]
+
+
+def _has(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
 
 
 def _machine() -> list[Finding]:
