@@ -3,6 +3,7 @@
     python benchmarks/runs.py ledger [AUDITS]     # default: 10,000 finished audits
     python benchmarks/runs.py workers             # 1 and 8 audits at once over one pair in this process
     python benchmarks/runs.py ray                 # 16 short audits by one actor, and by two
+    python benchmarks/runs.py pages [AUDITS]      # comparing, reporting, opening and viewing so many audits
 
 Each figure stands beside its floor: what the disk needs for a transaction, the audits of one worker, half of the time.
 Ratios hold within one call; the machine should have nothing else to do.
@@ -141,6 +142,64 @@ def workers(repeats: int = 8) -> None:
         print(f"ratio {pace[8] / pace[1]:.2f}; the same hypotheses: {said[1] == said[8]}")
 
 
+def pages(audits: int) -> None:
+    """Comparing so many audits, writing their report, opening it in Chromium, and the view's pages."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        workspace(folder, audits)
+        fill(folder, audits)
+        for what in ("compare", "report"):
+            runs = [auditor(folder, what, "full") for _ in range(3)]
+            told = ", ".join(f"{took:.1f}" for took, _, _ in runs)
+            print(f"{what}: {told} s; {max(peak for _, peak, _ in runs)} MiB")
+        report = folder / "runs/full/report.html"
+        print(f"report: {report.stat().st_size / 2**20:.0f} MiB; to open it, and then one audit: {opened(report)} s")
+        print(f"view, the slowest of 10 each: {viewed(folder)}")
+
+
+def opened(report: Path) -> str:
+    """Seconds until its audits can be chosen, and until one is shown, three times."""
+    import shutil
+
+    from playwright.sync_api import sync_playwright
+
+    took = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for _ in range(3):
+            page, begun = browser.new_page(), time.perf_counter()
+            page.goto(report.as_uri())
+            page.wait_for_selector("tr.audit-row")
+            there = time.perf_counter()
+            page.locator("tr.audit-row").nth(3).click()
+            page.wait_for_selector(".panel .message")
+            took.append(f"{there - begun:.2f} + {time.perf_counter() - there:.2f}")
+    return ", ".join(took)
+
+
+def viewed(folder: Path) -> str:
+    """Seconds of the view's answers once the run is put together, by page."""
+    import httpx
+
+    code = "import sys; sys.argv = ['auditor', 'view', 'runs', '--port', '0']; import auditor.cli as c; c.main()"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = next(word for word in process.stdout.readline().split() if word.startswith("http"))
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while "Being put together" in client.get("/runs/full/").text:
+                time.sleep(0.2)
+            told = []
+            for path in ("", "runs/full/", "runs/full/audits.json", "runs/full/status.json", "runs/full/audit/7"):
+                slowest = max(client.get(path).elapsed.total_seconds() for _ in range(10))
+                told.append(f"/{path} {slowest:.3f} s")
+        return ", ".join(told)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
 def ray(repeats: int = 16) -> None:
     """So many short audits by one local actor and by two; the ideal is half of the time."""
     with tempfile.TemporaryDirectory() as made:
@@ -175,7 +234,10 @@ def ray(repeats: int = 16) -> None:
 
 if __name__ == "__main__":
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given.add_argument("what", choices=("ledger", "workers", "ray"))
+    given.add_argument("what", choices=("ledger", "workers", "ray", "pages"))
     given.add_argument("audits", nargs="?", type=int, default=10_000)
     asked = given.parse_args()
-    ledger(asked.audits) if asked.what == "ledger" else workers() if asked.what == "workers" else ray()
+    if asked.what in ("ledger", "pages"):
+        (ledger if asked.what == "ledger" else pages)(asked.audits)
+    else:
+        (workers if asked.what == "workers" else ray)()
