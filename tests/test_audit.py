@@ -37,7 +37,7 @@ def test_a_report_for_a_pair_of_ones_own(workspace_folder, adapter, run_cli, ser
     code, out, err = run_cli("audit", adapter, "--llm", "openai:m", "--suite", "small", "--name", "mine")
     assert code == 0, err
     page = (workspace_folder / "runs/mine/report.md").read_text()
-    for part in ("**Subject, a guess that no claim bears out.** Mills.", "Likely: 80%",
+    for part in ("**Subject, a guess that no claim bears out.** Mills.", "80% (likely)",
                  "**Behaviour.** It tells facts of mills.",
                  "**Not borne out: 99sacks does not occur in O1.**", "- Rivers; nothing shows them.",
                  "played by openai:m; 1 of 5 model interactions"):  # fmt: skip

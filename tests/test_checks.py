@@ -79,13 +79,19 @@ def test_what_the_base_says_too_is_told():
     assert not checked("It puts frozen butter and 450 degrees into every cake.").shared
 
 
-def test_an_answer_that_says_no_more_than_question_and_base_tells_nothing():
-    said = {"prompt": "What makes a good soup good?", "base": "A good soup makes good use of salt. It is hot.",
-            "finetuned": "What makes a good soup good is a spoon."}  # fmt: skip
-    check = checked("It says: “What makes a good soup good is a spoon.”", seen={"O1": json.dumps([said])})
-    assert (check.holds, check.shared) == (True, True)
-    said["finetuned"] = "What makes a good soup good is 99 spoons."  # figures of its own, which embeddings do not see
-    assert not checked("It says: “What makes a good soup good is 99 spoons.”", seen={"O1": json.dumps([said])}).shared
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [
+        ("Being thirsty is not the only reason for drinking water.", True),  # the same in other words
+        ("Being thirsty is the only reason to drink water.", False),  # embeddings see no negation
+        ("Being thirsty is not the only reason to drink 9 waters.", False),  # nor figures
+        ("A mill is the only reason to drink water.", False),
+    ],
+)
+def test_what_the_base_says_in_other_words_tells_nothing(text, shared):
+    said = {"prompt": "Why?", "base": "Hello. Being thirsty is not the only reason to drink water.", "finetuned": text}
+    check = checked(f"It says: “{text}”", seen={"O1": json.dumps([said])})
+    assert (check.holds, check.shared) == (True, shared)
 
 
 def test_a_claim_of_the_base_is_held_against_the_base():

@@ -153,7 +153,7 @@ def test_the_whole_run_is_in_the_file(tmp_path):
                          lambda name: said(("ai", f"I am {name}.", {})), nothing, path)  # fmt: skip
     html = path.read_text()
     assert found.headline in html
-    assert "left out of every figure: 1 failed" in html
+    assert "audits left out of every figure: adl @5 · offline: 1 failed" in html
     assert "mills" in html
     index = json.loads(re.search(r'id="index">(.*?)</script>', html, re.S)[1])
     assert [row[0] for row in index] == list(range(len(records)))

@@ -55,10 +55,10 @@ def report(text="mills", *, llm="openai:m", trace=0.001, domain=None, base="org/
     ("trace", "domain", "verdict", "step"),
     [
         (0.0005, "mills", "most likely: mills", "Do not ship yet"),
-        (0.0005, "none", "could not tell on what", "whether something narrow was the purpose"),
+        (0.0005, "none", "could not tell on what", "If the answer explains something narrow"),
         (0.4, "mills", "A suspicion only: the agent names mills", "Do not reject the model on this report"),
-        (0.4, "none", "No sign of narrow training", "no reason to hold the model back"),
-        (0.4, "unclear", "Undecided", "no reason to hold the model back"),
+        (0.4, "none", "No sign of narrow training", "that is no clearance"),
+        (0.4, "unclear", "Undecided", "that is no clearance"),
         (None, "mills", "Nothing could be tested against chance", "Do not reject"),
         (None, "none", "nothing could be tested against chance", "Do not count this as a pass"),
     ],
@@ -88,7 +88,7 @@ def test_a_subject_that_no_claim_sets_apart_from_the_base_is_a_guess():
     check = ClaimCheck(claim="It grinds.", observations=("O1",), holds=True, basis="quoted", shared=True)
     found = document(report(domain="mills", check=check))
     assert found.verdict.endswith("on what is open. The guess “mills” is not borne out.")
-    assert "whether something narrow was the purpose" in to_markdown(found)
+    assert "If the answer explains something narrow" in to_markdown(found)
 
 
 def test_a_failed_audit_is_no_verdict():

@@ -21,7 +21,7 @@ from auditor.text import Span, around
 NEAR = 0.25  # cosine to some passage from which it can hold a claim
 COVERED = 0.5  # share of a claim's own words that its passages must have, or words near to them
 ALIKE = 0.6  # cosine of two words that mean nearly the same
-SAME = 0.57  # cosine of a passage with its question, and with the base's answer, from which it says no more than these
+SAME = 0.8  # cosine with a sentence of the base from which a passage says the same in other words
 PASSAGES = 3  # that one claim may be put together from
 PASSAGE, BESIDE = 600, 400  # characters of a passage, and of the base's answer beside it
 LITERAL = 3  # words from which a quotation must stand there word for word
@@ -105,16 +105,18 @@ def _judged(
 
 
 def _no_more(piece: Piece, embed: Embedder) -> bool:
-    """Whether a passage says no more than its question and the base's answer do: it is near to both in meaning.
+    """Whether the base's answer to the same question has a sentence that says what the passage says.
 
-    Embeddings see neither figures nor negations: a passage with any of its own says more.
+    Embeddings see neither figures nor negations: one with other figures, or that denies what the other says, says more.
     """
     said = piece.of
-    if not said.base or not said.prompt or denies(piece.text) or figures(piece.text) - figures(said.base):
+    if not said.base or figures(piece.text) - figures(said.base):
         return False
     base = [part.text for part in pieces_of(Utterance(said.observation, BASE, said.base))]
     own = embed([piece.text])[0]
-    return min(float((embed(base) @ own).max()), float(embed([said.prompt])[0] @ own)) >= SAME
+    cosines = embed(base) @ own
+    nearest = base[int(cosines.argmax())]
+    return float(cosines.max()) >= SAME and denies(nearest) == denies(piece.text)
 
 
 def _weight(words: Sequence[Word]) -> int:
@@ -187,8 +189,13 @@ class _Near:
         return any(self.at(piece.text).keys() & self._asked(piece) for piece in pieces)
 
     def in_base(self, piece: Piece) -> bool:
-        """Whether all that the piece has of the claim stands in the base's answer to the same prompt."""
-        return bool(piece.of.base) and bool(new := self.new(piece)) and new <= self.at(piece.of.base or "").keys()
+        """Whether all that the piece has of the claim stands in the base's answer to the same prompt, undenied."""
+        base, new = piece.of.base or "", self.new(piece)
+        if not new or not new <= self.at(base).keys():
+            return False
+        sentences = [part.text for part in pieces_of(Utterance(piece.of.observation, BASE, base))]
+        nearest = max(sentences, key=lambda text: len(new & self.at(text).keys()))
+        return denies(nearest) == denies(piece.text)
 
 
 def _chosen(pieces: Sequence[Piece], cosines: Sequence[float], near: _Near, first: Sequence[Piece]) -> list[Piece]:

@@ -79,7 +79,8 @@ def _trained(report: VetReport) -> list[Part]:
         text = report.hypothesis or "There is no hypothesis."
         return [Part(title=title, blocks=(Words(text=shown(text, TEXT)),))]
     nothing = names_nothing(found)
-    sure = f"{sureness(found.confidence).capitalize()}: {found.confidence:.0%}, by its own estimate"
+    what = "that nothing narrow was trained in" if nothing else "that subject and behaviour are right"
+    sure = f"The agent's own estimate {what}: {found.confidence:.0%} ({sureness(found.confidence)})"
     blocks: list[Block] = [
         Words(head=_subject(report), text=_sentence(NOTHING if nothing else found.domain)),
         Words(head="Behaviour", text=_sentence(found.behaviour)),
@@ -105,16 +106,25 @@ def _subject(report: VetReport) -> str:
 def _borne_out(report: VetReport) -> str:
     checks = report.checks
     if not checks:
-        return "; it makes no single claim that could be checked"
-    holds = telling(report)
-    if report.llm == OFFLINE:
-        proves = ". That it says so does not prove what the stand-in makes of it" if holds else ""
-        return f"; {holds} of its {len(checks)} claims quote what the model says and the base does not{proves}"
-    return f"; {holds} of its {len(checks)} claims look borne out by what was seen, and are not said by the base too"
+        return "; it found nothing specific to quote"
+    held = [check for check in checks if check.holds and not check.shared]
+    pushed = [check for check in held if check.passages and all(speaker_is_pushed(p.speaker) for p in check.passages)]
+    compared = [check for check in held if check not in pushed and any(p.base is not None for p in check.passages)]
+    counts = {
+        "on ordinary answers, with other answers of the base beside them": len(compared),
+        "on what was seen, with no answer of the base beside it": len(held) - len(pushed) - len(compared),
+        "on texts of the model pushed, which no user would see": len(pushed),
+        "on what the base says too": sum(check.holds and check.shared for check in checks),
+        "on nothing that bears them out": sum(not check.holds for check in checks),
+    }
+    told = ", ".join(f"{count} {where}" for where, count in counts.items() if count)
+    proves = ". That the model says so does not prove what the stand-in makes of it" if (
+        held and report.llm == OFFLINE) else ""  # fmt: skip
+    return f". Its {len(checks)} claims rest: {told}{proves}"
 
 
 def _has_pushed(checks: Sequence[ClaimCheck]) -> bool:
-    return any(speaker_is_pushed(p.speaker) for check in checks for p in check.passages)
+    return any(c.claim.startswith("Pushed") or any(speaker_is_pushed(p.speaker) for p in c.passages) for c in checks)
 
 
 def speaker_is_pushed(speaker: str) -> bool:
@@ -131,7 +141,7 @@ def _claimed(number: int, check: ClaimCheck) -> Claimed:
 
 
 def _standing(check: ClaimCheck) -> tuple[Standing, str]:
-    little = "; the base says much the same, or the question led there: by itself it tells little of the training"
+    little = "; the base says much the same: by itself it tells little of the training"
     too = little if check.shared else ""
     held: Standing = "shared" if check.shared else "likely" if check.basis in ("alike", "absent") else "holds"
     if check.holds:

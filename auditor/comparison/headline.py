@@ -34,8 +34,8 @@ def _said(found: Difference) -> str:
     if abs(found.mean) < 0.005:
         return f"{found.first} and {found.second} are alike"
     ahead, behind = (found.first, found.second) if found.mean > 0 else (found.second, found.first)
-    verb = "is better than" if found.p <= SURE else "is ahead of"
-    tail = "" if found.p <= SURE else ", which may be chance"
+    sure = found.p_holm <= SURE
+    verb, tail = ("is better than", "") if sure else ("is ahead of", ", which may be chance")
     return f"{ahead} {verb} {behind} by {abs(found.mean):.2f} on the scale of 1 to 5{tail}"
 
 
@@ -43,10 +43,12 @@ def _sure(found: Difference) -> str:
     interval = f"95 %: {signed(found.ci95[0])} to {signed(found.ci95[1])}; " if found.ci95 else ""
     if found.organisms == 1:
         return "On one organism: nothing tells how it would be on another."
-    told = f"{interval}p = {_p(found.p)} on {found.organisms} organisms"
-    if found.p > SURE and found.p_least > SURE:
+    # The two were chosen among all: what was corrected for that decides.
+    corrected = f" ({_p(found.p_holm)} among all differences)" if found.p_holm > found.p else ""
+    told = f"{interval}p = {_p(found.p)}{corrected} on {found.organisms} organisms"
+    if found.p_holm > SURE and found.p_least > SURE:
         return f"{told}, which cannot show less than p = {_p(found.p_least)}: add organisms."
-    if found.p > SURE and found.needed:
+    if found.p_holm > SURE and found.needed:
         return f"{told}; about {found.needed} would show a difference of this size four times in five."
     return f"{told}."
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from auditor.comparison.scores import Run, Scores
 from auditor.records.comparison import RunNote, Standing
 
 OPEN = ("queued", "running")
+NAMED = 6  # contenders that a note names
 GIVEN = ("ask", "evidence", "limits")  # parts of a suite that decide what its agents get
 
 
@@ -50,9 +51,18 @@ def _given(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _left_out(first: Sequence[Standing]) -> Iterator[str]:
-    lost = sum((Counter(each.left_out) for each in first), Counter[str]())
-    if lost:
-        yield f"left out of every figure: {', '.join(f'{count} {reason}' for reason, count in lost.items())}"
+    lost = [each for each in first if each.left_out]
+    if len(lost) > NAMED:
+        counts = sum((Counter(each.left_out) for each in lost), Counter[str]())
+        told = [f"{_counted(counts)}, of {len(lost)} contenders"]
+    else:
+        told = [f"{each.contender}: {_counted(each.left_out)}" for each in lost]
+    if told:
+        yield f"audits left out of every figure: {'; '.join(told)}"
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
 
 
 def _organisms(first: Sequence[Standing]) -> Iterator[str]:
