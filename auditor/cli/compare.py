@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from auditor.comparison.scores import Run
 
 MOST = 8  # lines of a kind that a terminal shows
-SCALE = 4  # of grades 1 to 5
 TABLES = (".csv", ".parquet")
 
 
@@ -126,7 +125,7 @@ def difference_line(each: Difference) -> str:
     over = f" (95 %: {signed(one.ci95[0])} to {signed(one.ci95[1])})" if one.ci95 else ""
     told = f"{one.first} − {one.second}: {one.mean:+.2f}{over}, p {one.p:.2g}, Holm {one.p_holm:.2g}"
     told += f"; better on {one.better}, alike on {one.alike}, worse on {one.worse}"
-    if one.detectable is not None and abs(one.mean) < one.detectable <= SCALE:
+    if one.detectable is not None and abs(one.mean) < one.detectable:
         told += f"; {one.organisms} organisms show differences from {one.detectable:.2f} on"
         told += f", this one needs {one.needed}" if one.needed else ""
     return told

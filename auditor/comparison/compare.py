@@ -136,6 +136,7 @@ def _difference(
     span = HIGHEST - LOWEST
     interval, how = mean_interval(values, least=-span, most=span)
     shown, needed = detectable(values)
+    shown = shown if shown is not None and shown <= span else None
     better, worse = sum(v > ALIKE for v in values), sum(v < -ALIKE for v in values)
     return Difference(
         grader=grader, first=first, second=second, organisms=len(values), mean=round(float(np.mean(values)), 3),

@@ -86,7 +86,9 @@ class Difference(Record):
     better: int = Field(description="organisms where the first is better")
     alike: int
     worse: int
-    detectable: float | None = Field(description="the difference that so many organisms show four times in five")
+    detectable: float | None = Field(
+        description="the difference that so many organisms show four times in five; null: none on this scale"
+    )
     needed: int | None = Field(description="organisms that would show this difference four times in five")
 
 
