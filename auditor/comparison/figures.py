@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from html import escape
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from auditor.comparison.costs import MEASURES
+from auditor.comparison.drawing import (
+    COLOURS,
+    FAINT,
+    INK,
+    LEGEND,
+    WIDE,
+    Tips,
+    as_svg,
+    drawing,
+    label_of,
+    legend,
+    new_axes,
+    new_figure,
+    plain_axes,
+)  # fmt: skip
 from auditor.comparison.judged import RIGHT
 from auditor.records.comparison import Cell, Comparison, Standing
-from auditor.text import visible
 
-COLOURS = ("#2f81d0", "#d9730d", "#2e9960", "#a259c4", "#c9485b", "#7d8590", "#a08400", "#1599a8")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-INK, FAINT = "#24292f", "#8c959f"
-THEMED = {INK: "var(--ink)", FAINT: "var(--faint)"}  # on a page, colours follow its light or dark
-WIDE, NARROW = 7.6, 3.9  # inches, at 100 units each
 LABELS = {"tokens": "tokens an audit", "cost_usd": "USD an audit", "interactions": "model interactions an audit",
           "lens_seconds": "seconds of reading lenses"}  # fmt: skip
-PLAIN: Any = {"text.parse_math": False, "font.family": "sans-serif", "font.size": 9}  # names are no formulas
-NAME = 36  # characters of a label, half of them on a narrow chart
-LEGEND = 10  # entries of a legend
+MARKERS = ("o", "s", "^", "D", "v", "P")
 MOST_ROWS = 60  # of the spread's organisms
 
 Draw = Callable[[Any, Comparison, str, float, "Tips"], None]
-
-
-class Tips:
-    """What a point says when it is pointed at: matplotlib's links around points become SVG titles."""
-
-    def __init__(self) -> None:
-        self._texts = list[str]()
-
-    def on(self, points: Any, texts: Sequence[str]) -> None:
-        """One text a point."""
-        points.set_urls([f"tip:{len(self._texts) + i}" for i in range(len(texts))])
-        self._texts += texts
-
-    def placed(self, svg: str) -> str:
-        def titled(match: re.Match[str]) -> str:
-            return f"<g><title>{escape(visible(self._texts[int(match[1])]))}</title>{match[2]}</g>"
-
-        return re.sub(r'<a xlink:href="tip:(\d+)"[^>]*>(.*?)</a>', titled, svg, flags=re.S)
 
 
 def charts(comparison: Comparison, grader: str) -> dict[str, Draw]:
@@ -70,8 +54,6 @@ def charts(comparison: Comparison, grader: str) -> dict[str, Draw]:
 
 def save(comparison: Comparison, path: Path) -> None:
     """The first grader's chart of all organisms, with the spread, in a file of its own. Raises BadFile, UsageError."""
-    import matplotlib as mpl
-
     from auditor.errors import UsageError
     from auditor.files import replacing
 
@@ -83,8 +65,8 @@ def save(comparison: Comparison, path: Path) -> None:
     if not drawn:
         raise UsageError("there is nothing to plot: no audit has a grade")
     heights = [_height(draw, comparison, grader) for _, draw in drawn]
-    with mpl.rc_context(PLAIN), _any_glyph():
-        figure = _figure(WIDE, sum(heights))
+    with drawing("plot"):
+        figure = new_figure(WIDE, sum(heights))
         parts = figure.subfigures(len(drawn), 1, height_ratios=heights, squeeze=False)
         for (title, draw), part in zip(drawn, parts[:, 0], strict=True):
             part.suptitle(title, color=INK, fontsize=11)
@@ -95,37 +77,10 @@ def save(comparison: Comparison, path: Path) -> None:
 
 def svg(draw: Draw, comparison: Comparison, grader: str, width: float, name: str) -> str:
     """One chart for a page: its text is text, its ink follows the page. `name`: no two on a page alike."""
-    import matplotlib as mpl
-
-    with mpl.rc_context({**PLAIN, "svg.fonttype": "none", "svg.hashsalt": name}), _any_glyph():
-        tips, figure, stream = Tips(), _figure(width, _height(draw, comparison, grader)), io.StringIO()
+    with drawing(name):
+        tips, figure = Tips(), new_figure(width, _height(draw, comparison, grader))
         draw(figure, comparison, grader, width, tips)
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
-    for colour, variable in THEMED.items():
-        text = text.replace(colour, variable)
-    text = re.sub(r"font: [\d.]+px [^;\"]+", lambda m: re.sub(r"px .*", "px system-ui, sans-serif", m[0]), text)
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text, count=1)
-    return tips.placed(text)
-
-
-@contextmanager
-def _any_glyph() -> Iterator[None]:
-    """Names may be in any script: a page's own font has what matplotlib's lacks."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")
-        yield
-
-
-def _name(text: str, width: float) -> str:
-    return visible(text, NAME if width > NARROW else NAME // 2)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
+        return tips.placed(as_svg(figure))
 
 
 def _height(draw: Draw, comparison: Comparison, grader: str) -> float:
@@ -139,32 +94,6 @@ def _height(draw: Draw, comparison: Comparison, grader: str) -> float:
     return 2.9
 
 
-def _axes(figure: Any, **labels: str) -> Any:
-    axes = figure.subplots()
-    _plain(axes, **labels)
-    return axes
-
-
-def _plain(axes: Any, **labels: str) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(colors=INK, which="both", length=3)
-    axes.set(**labels)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-
-
-def _legend(axes: Any, width: float) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    if len(names) > LEGEND:
-        handles, names = handles[:LEGEND], [*names[: LEGEND - 1], f"… and {len(names) - LEGEND + 1} more"]
-    columns = max(1, min(5, int(width * 11 / (max(map(len, names), default=1) + 5))))
-    axes.legend(
-        handles, names, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=8,
-        labelcolor=INK, borderaxespad=0.2, handletextpad=0.4, columnspacing=1.0,
-    )  # fmt: skip
-
-
 def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
     """One row a contender: organisms by family, the mean and its interval (paper, figure 3)."""
     cells = [cell for cell in comparison.cells if cell.grader == grader]
@@ -172,7 +101,7 @@ def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips
     ranked = sorted(graded, key=lambda each: each.mean or 0.0)
     rows = {each.contender: i for i, each in enumerate(ranked)}
     families, bases = _places(cell.family for cell in cells), _places(cell.base for cell in cells)
-    axes = _axes(figure, xlabel="grade")
+    axes = new_axes(figure, xlabel="grade")
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.family, cell.base].append(cell)
@@ -180,7 +109,7 @@ def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips
         dots = axes.scatter(
             [cell.mean for cell in of], [rows[cell.contender] + _offset(cell.organism) for cell in of], s=26, lw=0,
             marker=MARKERS[bases[base] % len(MARKERS)], color=COLOURS[families[family] % len(COLOURS)], alpha=0.75,
-            label=_name(f"{family}, {base}" if len(bases) > 1 and base else family or "organisms", width),
+            label=label_of(f"{family}, {base}" if len(bases) > 1 and base else family or "organisms", width),
         )  # fmt: skip
         tips.on(dots, [f"{cell.organism}: {cell.mean:.2f} ({_listed(cell.scores)})" for cell in of])
     means = [each.mean or 0.0 for each in ranked]
@@ -192,9 +121,9 @@ def _points(figure: Any, comparison: Comparison, grader: str, width: float, tips
         axes.annotate(f"{each.mean:.2f}", (each.mean, at), **said)
     marks = axes.scatter(means, places, marker="|", s=110, color=INK, lw=2.4, zorder=3)
     tips.on(marks, [f"{each.contender}: {each.mean:.2f}, {_interval(each)}" for each in ranked])
-    axes.set_yticks(range(len(ranked)), [_name(each.contender, width) for each in ranked])
+    axes.set_yticks(range(len(ranked)), [label_of(each.contender, width) for each in ranked])
     _grades(axes, len(ranked))
-    _legend(axes, width)
+    legend(axes, width)
 
 
 def _spread(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
@@ -205,7 +134,7 @@ def _spread(figure: Any, comparison: Comparison, grader: str, width: float, tips
     }
     shown = sorted(sorted(widest, key=lambda name: -widest[name])[:MOST_ROWS], reverse=True)
     rows = {name: i for i, name in enumerate(shown)}
-    axes = _axes(figure, xlabel="grade of each repeat")
+    axes = new_axes(figure, xlabel="grade of each repeat")
     contenders = _places(cell.contender for cell in cells)
     for name, place in contenders.items():
         of = [cell for cell in cells if cell.contender == name and cell.organism in rows]
@@ -214,12 +143,12 @@ def _spread(figure: Any, comparison: Comparison, grader: str, width: float, tips
         least, most = [min(cell.scores) for cell in of], [max(cell.scores) for cell in of]
         axes.hlines(places, least, most, color=colour, lw=2, alpha=0.6)
         dots = axes.scatter(
-            [cell.mean for cell in of], places, s=18, color=colour, lw=0, zorder=3, label=_name(name, width)
+            [cell.mean for cell in of], places, s=18, color=colour, lw=0, zorder=3, label=label_of(name, width)
         )
         tips.on(dots, [f"{cell.organism}, {name}: {_listed(cell.scores)}" for cell in of])
-    axes.set_yticks(list(rows.values()), [_name(name, width) for name in rows])
+    axes.set_yticks(list(rows.values()), [label_of(name, width) for name in rows])
     _grades(axes, len(rows))
-    _legend(axes, width)
+    legend(axes, width)
 
 
 def _grades(axes: Any, rows: int) -> None:
@@ -229,17 +158,17 @@ def _grades(axes: Any, rows: int) -> None:
 
 def _budgets(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
     """Mean grade and interval against the budget of model interactions."""
-    axes = _axes(figure, xlabel="budget of model interactions", ylabel="mean grade")
+    axes = new_axes(figure, xlabel="budget of model interactions", ylabel="mean grade")
     standings = [each for each in comparison.standings if each.grader == grader and each.mean is not None]
     for i, (agent, of) in enumerate(_by_agent(standings).items()):
         of = sorted(of, key=lambda each: each.budget)
-        _line(axes, [each.budget for each in of], of, _name(agent, width), COLOURS[i % len(COLOURS)], tips)
+        _line(axes, [each.budget for each in of], of, label_of(agent, width), COLOURS[i % len(COLOURS)], tips)
     axes.set_xscale("symlog", linthresh=1, base=2)
     ticks = sorted({each.budget for each in standings})
     axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
     axes.minorticks_off()
     axes.set(ylim=(0.9, 5.1), yticks=range(1, 6))
-    _legend(axes, width)
+    legend(axes, width)
 
 
 def _costs(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
@@ -248,23 +177,23 @@ def _costs(figure: Any, comparison: Comparison, grader: str, width: float, tips:
     measures = [measure for measure in MEASURES if _known(standings, measure)][: 4 if width > 5 else 2]
     several = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axes, measure in zip(several, measures, strict=True):
-        _plain(axes, xlabel=LABELS[measure])
+        plain_axes(axes, xlabel=LABELS[measure])
         axes.xaxis.label.set_fontsize(8)
         for i, (agent, of) in enumerate(_by_agent(standings).items()):
             known = sorted((each for each in of if getattr(each.costs, measure) is not None),
                            key=lambda each: getattr(each.costs, measure))  # fmt: skip
             xs = [getattr(each.costs, measure) for each in known]
-            _line(axes, xs, known, _name(agent, width), COLOURS[i % len(COLOURS)], tips)
+            _line(axes, xs, known, label_of(agent, width), COLOURS[i % len(COLOURS)], tips)
         axes.set(ylim=(0.9, 5.1), yticks=range(1, 6))
         axes.margins(x=0.1)
         axes.locator_params(axis="x", nbins=4)
     several[0].set_ylabel("mean grade", color=INK)
-    _legend(several[0], width)
+    legend(several[0], width)
 
 
 def _confidence(figure: Any, comparison: Comparison, grader: str, width: float, tips: Tips) -> None:
     """Share of audits graded 4 or more against the confidence that they state."""
-    axes = _axes(figure, xlabel="stated confidence", ylabel=f"share graded {RIGHT} or more")
+    axes = new_axes(figure, xlabel="stated confidence", ylabel=f"share graded {RIGHT} or more")
     axes.plot((0, 1), (0, 1), color=FAINT, lw=0.8, ls=":")
     for i, each in enumerate(of for of in comparison.confidence if of.grader == grader):
         colour = COLOURS[i % len(COLOURS)]
@@ -273,14 +202,14 @@ def _confidence(figure: Any, comparison: Comparison, grader: str, width: float, 
             [b.right for b in each.curve],
             color=colour,
             lw=1,
-            label=_name(each.agent, width),
+            label=label_of(each.agent, width),
         )
         stated, right = [point.stated for point in each.curve], [point.right for point in each.curve]
         sizes = [10 + 90 * point.n / each.n for point in each.curve]
         dots = axes.scatter(stated, right, s=sizes, color=colour, lw=0, alpha=0.8)
         tips.on(dots, [f"{each.agent}: states {p.stated:.2f}, right {p.right:.0%} of {p.n}" for p in each.curve])
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.05))
-    _legend(axes, width)
+    legend(axes, width)
 
 
 def _line(axes: Any, xs: Sequence[float], of: Sequence[Standing], name: str, colour: str, tips: Tips) -> None:

@@ -13,7 +13,8 @@ from jinja2 import Environment
 
 from auditor import __version__
 from auditor.audits.runs import checks_of
-from auditor.comparison.figures import NARROW, WIDE, charts, svg
+from auditor.comparison.drawing import NARROW, WIDE
+from auditor.comparison.figures import charts, svg
 from auditor.comparison.headline import signed, turned
 from auditor.records.comparison import Comparison, Difference, Standing
 from auditor.records.findings import Passage
