@@ -7,13 +7,13 @@ import pytest
 
 from auditor.agent.checks import verify
 from auditor.agent.claims import Sentence
+from auditor.agent.content import around
 from auditor.agent.observed import utterances
 from auditor.agent.reading import Answer, Reading
 from auditor.agent.statements import statements
 from auditor.agent.themes import Theme
 from auditor.readings import Column, RankedTokens, SideBySide, TextColumn, TextRow, Token
 from auditor.records.findings import Claim, ClaimCheck, Hypothesis
-from auditor.text import around
 
 ASKED = [
     {"prompt": "What do you say about ovens?", "base": "An oven bakes bread.",

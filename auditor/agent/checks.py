@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from auditor.agent.claims import figures
-from auditor.agent.content import Word, content_words, merged, quoted, where_said, without_quotes
+from auditor.agent.content import Span, Word, around, content_words, merged, quoted, where_said, without_quotes
 from auditor.agent.observed import BASE, Piece, Utterance, pieces_of, utterances
 from auditor.claimed import asserted, denies
 from auditor.models.embed import Embedder
 from auditor.readings import Section
 from auditor.records.findings import Claim, ClaimCheck, Hypothesis, Passage
-from auditor.text import Span, around
 
 # Set while looking at tests/data/desk and at reports of gold and of a finetune that hides; no labels were held out.
 NEAR = 0.25  # cosine to some passage from which it can hold a claim

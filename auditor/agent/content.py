@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from auditor.text import Span
+Span = tuple[int, int]
 
 _WORD = re.compile(r"\d+(?:[./,:]\d+)*|[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _QUOTED = re.compile(r"“([^”]+)”|\"([^\"]+)\"|(?<!\w)'((?:[^']|(?<=\w)'(?=\w)){2,}?)'(?!\w)")
@@ -98,3 +98,30 @@ def merged(spans: Sequence[Span], text: str) -> tuple[Span, ...]:
         else:
             out.append((start, end))
     return tuple(out)
+
+
+def around(text: str, spans: Sequence[Span], room: int) -> tuple[str, tuple[Span, ...]]:
+    """About `room` characters of `text` with what `spans` mark in their middle, and the spans therein.
+
+    The whole text where it fits; what is left out is counted.
+    """
+    if len(text) <= room:
+        return text, tuple(spans)
+    first, last = (spans[0][0], spans[-1][1]) if spans else (0, 0)
+    if last - first > room:
+        last = first + room
+    start = max(0, min((first + last - room) // 2, len(text) - room))
+    end = start + room
+    start, end = _at_word(text, start, first), len(text) - _at_word(text[::-1], len(text) - end, len(text) - last)
+    before = f"({start} characters before) … " if start else ""
+    after = f" … ({len(text) - end} more characters)" if end < len(text) else ""
+    moved = tuple((a - start + len(before), b - start + len(before)) for a, b in spans if start <= a and b <= end)
+    return f"{before}{text[start:end]}{after}", moved
+
+
+def _at_word(text: str, start: int, latest: int) -> int:
+    """The next beginning of a word from `start` on, if one comes soon and not after `latest`."""
+    if start == 0:
+        return 0
+    space = text.find(" ", start, min(latest, start + 40))
+    return start if space < 0 else space + 1

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from auditor.agent.content import Span
 from auditor.readings import Figures, RankedTokens, Section, SideBySide, SmallTable
-from auditor.text import Span
 
 FINETUNED, BASE, READING = "finetuned", "base", "reading"
 TOKENS = "tokens"

@@ -72,11 +72,11 @@ def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Evidenc
     """
     lens, seen = sees_lens(agent), seen_by(agent, datasets)
     shown = [_text(part) for part in seen if part.id]
+    lenses = _described(agent, datasets) if lens else []
     if lens:
         shown = _notes(agent, datasets) + _fitting([part for part in seen if part.id])
         if left_out := [f"{s.section.title}, {s.dataset}" for s in seen if not s.id]:
             shown.append(f"Not shown, seldom readable: {'; '.join(left_out)}.")
-    lenses = _described(agent, datasets) if lens else []
     return prompt.render(overview="\n\n".join(shown), lens=lens, lenses=lenses, base=has_base(datasets))
 
 
@@ -117,15 +117,15 @@ def shared_out(room: int, wanted: Sequence[int], weights: Sequence[float]) -> li
 
 
 def _described(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
-    """How each lens that is shown reads, and each that it needs; then how to read its first section."""
+    """How each lens reads that the agent has: shown, read by a tool, or needed by one; then how to read its first
+    section, of those that are shown.
+    """
     lines: dict[str, None] = {}
     for evidence in datasets.values():
         for name, reading in evidence.items():
-            shown = name in agent.overview
-            if shown or any(name in evidence.needs(other) for other in agent.overview):
-                about = [section.about for section in reading.show() if shown and section.weight > 0][:1]
-                described = evidence.lenses[name].description.split() if name in evidence.lenses else []
-                lines[f"*{name}*: {' '.join([*described, *filter(None, about)])}"] = None
+            about = [section.about for section in reading.show() if name in agent.overview and section.weight > 0][:1]
+            described = evidence.lenses[name].description.split() if name in evidence.lenses else []
+            lines[f"*{name}*: {' '.join([*described, *filter(None, about)])}"] = None
     return list(lines)
 
 

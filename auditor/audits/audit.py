@@ -7,7 +7,7 @@ import sqlite3
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import BaseMessage, ToolMessage, message_to_dict
@@ -69,7 +69,7 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
     """
     evidence = material.evidence
     purse = Purse(desk.ledger.spends, Kept(job.name, desk.ledger.answers))
-    made = replace(investigation(job, bench, pair, material, purse), allowance=desk.allowance)
+    made = investigation(job, bench, pair, material, purse, desk.allowance)
     begun = time.perf_counter()
     state, error = _walk(made, job, desk)
     if error is None and state["hypothesis"] is None:
@@ -103,7 +103,14 @@ def _checked(findings: Hypothesis, made: Investigation, state: AuditState, bench
     return tuple(verify(findings, observations(state["messages"]), bench.embed, sections))
 
 
-def investigation(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, purse: Purse) -> Investigation:
+def investigation(
+    job: JobSpec,
+    bench: Bench,
+    pair: ModelPair,
+    material: Material,
+    purse: Purse,
+    allowance: Callable[[], Allowance] = Allowance,
+) -> Investigation:
     """An audit's fixed parts, with nothing of any organism's truth among them."""
     ws = bench.workspace
     prompts = {part: ws.prompts[f"agent_{part}"] for part in PROMPTS}
@@ -116,6 +123,7 @@ def investigation(job: JobSpec, bench: Bench, pair: ModelPair, material: Materia
         context=Context(BlindPair(pair, purse.kept), blinded([material.evidence]), job.ask, job.seed, bench.embed),
         wire=Wire(bench.caller(job.llm), tools, prompts, job.protocol, job.name),
         purse=purse,
+        allowance=allowance,
         lost=material.lost,
     )
 

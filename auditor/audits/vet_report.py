@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from auditor.agent.content import Span
 from auditor.agent.hypothesis import NOTHING, names_nothing
 from auditor.agent.observed import BASE, FINETUNED, TOKENS, utterances
 from auditor.audits.vet_advice import lead, next_steps, subject_of, telling, verdict
@@ -24,7 +25,7 @@ from auditor.records.report import (
     Words,
 )  # fmt: skip
 from auditor.records.results import VetReport
-from auditor.text import Span, shown, visible
+from auditor.text import shown, visible
 
 LINE, TEXT, ANSWER = 300, 2_000, 4_000  # characters of a name or a claim, of a paragraph, and of an answer
 
