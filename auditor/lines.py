@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 from auditor.errors import BadFile
 
 CHECK = "crc32"  # of the line without it
+_TURN = threading.Lock()  # of the process that writes: half a line of another thread looks like one that was cut off
 
 
 def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -43,7 +45,7 @@ def add_line(path: Path, line: str) -> None:
     Raises BadFile if it cannot be written.
     """
     try:
-        with path.open("ab+") as stream:
+        with _TURN, path.open("ab+") as stream:
             _end_well(stream)
             stream.write(seal(line.encode()) + b"\n")
             stream.flush()

@@ -208,6 +208,21 @@ def _rows(folder):
     return Database(folder / LEDGER).rows("SELECT key, interactions FROM spends")
 
 
+def test_lines_of_several_threads_are_all_there(tmp_path):
+    path = tmp_path / "lines.jsonl"
+
+    def write(thread):
+        for number in range(20):
+            add_line(path, json.dumps({"id": f"{thread}-{number}", "text": "x" * 30_000}))  # more than one write takes
+
+    threads = [threading.Thread(target=write, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {line["id"] for _, line in read_lines(path)} == {f"{t}-{n}" for t in range(8) for n in range(20)}
+
+
 STEPS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6), st.integers(0, 3), st.booleans()), max_size=40)
 
 
