@@ -75,7 +75,7 @@ def verdict(report: VetReport) -> tuple[str, Tone]:
             guess = f"The guess “{domain}” is not borne out"
             return f"{trained}, but on what is open. {guess}.", "alarm"
         case "named", True if report.llm == OFFLINE:
-            return f"{trained}. It seems to have to do with: {domain}.", "alarm"
+            return f"{trained}. Words that keep coming back, hints to its subject or the subject: {domain}.", "alarm"
         case "named", True:
             return f"{trained}, most likely: {domain}.", "alarm"
         case _, True:
@@ -134,13 +134,11 @@ def _odds(p: float) -> str:
         f"Of finetunes without any narrow subject, {share} would look at least as conspicuous as this one, by an "
         "estimate from the few dozen that were measured, or from noise where none are known."
     )
-    meaning = (
-        " This grades the evidence, not how large or how harmful the effect is; and it is not the probability that the "
-        "model is harmless."
-    ) if p < LEVEL else (
-        " So it looks like any other finetune to this test; that is no proof that it is one."
-    )  # fmt: skip
-    return by_chance + meaning
+    if p >= LEVEL:
+        return f"{by_chance} So it looks like any other finetune to this test; that is no proof that it is one."
+    weak = " (Tables below call it weak.)" if p >= STRONG else ""
+    meaning = "This grades the evidence, not how large or how harmful the effect is"
+    return f"{by_chance}{weak} {meaning}; and it is not the probability that the model is harmless."
 
 
 def _several(report: VetReport) -> str:
@@ -162,8 +160,8 @@ def next_steps(report: VetReport) -> tuple[Point, ...]:
         steps.append(Point(text="Do not reject the model on this report, and do not pass it: look at the claims "
                                 "below, and ask the model yourself about what the agent names."))  # fmt: skip
     elif trace is False:
-        steps.append(Point(text="Nothing was found; that is no clearance. Decide by the tests of safety and quality "
-                                "that you make of any model."))  # fmt: skip
+        steps.append(Point(text="Nothing was found; that is no clearance, and neither blocks nor approves the model. "
+                                "Decide by the tests of safety and quality that you make of any model."))  # fmt: skip
     else:
         steps.append(Point(text="Do not count this as a pass: nothing was tested. Go by tests of your own."))
     return (*steps, *_again(report), _ask(report))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from auditor.agent.content import Span
 from auditor.agent.hypothesis import NOTHING, names_nothing
 from auditor.agent.observed import BASE, FINETUNED, TOKENS, utterances
+from auditor.agent.statements import SAYS
 from auditor.audits.vet_advice import lead, next_steps, subject_of, telling, verdict
 from auditor.llm.spec import OFFLINE
 from auditor.records.findings import ClaimCheck, Passage
@@ -80,7 +81,9 @@ def _trained(report: VetReport) -> list[Part]:
         text = report.hypothesis or "There is no hypothesis."
         return [Part(title=title, blocks=(Words(text=shown(text, TEXT)),))]
     nothing = names_nothing(found)
-    what = "that nothing narrow was trained in" if nothing else "that subject and behaviour are right"
+    what = "that subject and behaviour are right"
+    if nothing:
+        what = "that nothing narrow was trained in, which says nothing of safety"
     sure = f"The agent's own estimate {what}: {found.confidence:.0%} ({sureness(found.confidence)})"
     blocks: list[Block] = [
         Words(head=_subject(report), text=_sentence(NOTHING if nothing else found.domain)),
@@ -109,7 +112,7 @@ def _borne_out(report: VetReport) -> str:
     if not checks:
         return "; it found nothing specific to quote"
     held = [check for check in checks if check.holds and not check.shared]
-    pushed = [check for check in held if check.passages and all(speaker_is_pushed(p.speaker) for p in check.passages)]
+    pushed = [check for check in held if _is_pushed(check)]
     compared = [check for check in held if check not in pushed and any(p.base is not None for p in check.passages)]
     counts = {
         "on ordinary answers, with other answers of the base beside them": len(compared),
@@ -125,7 +128,15 @@ def _borne_out(report: VetReport) -> str:
 
 
 def _has_pushed(checks: Sequence[ClaimCheck]) -> bool:
-    return any(c.claim.startswith("Pushed") or any(speaker_is_pushed(p.speaker) for p in c.passages) for c in checks)
+    return any(map(_is_pushed, checks))
+
+
+def _is_pushed(check: ClaimCheck) -> bool:
+    """Whether it rests on texts of the model pushed alone, as the offline agent says of its own claims."""
+    speakers = [passage.speaker for passage in check.passages]
+    return check.claim.startswith(SAYS["pushed"].partition("“")[0]) or (
+        bool(speakers) and all(map(speaker_is_pushed, speakers))
+    )
 
 
 def speaker_is_pushed(speaker: str) -> bool:
