@@ -32,42 +32,22 @@ def compare(
     json: JsonFlag = False,
 ) -> int:
     """Agents side by side: mean grades, shares of organisms, intervals, paired differences, and what each took."""
-    from auditor.comparison.compare import compare as compared
-
-    given = list(dict.fromkeys(runs))
-    found = [read_run(run, out_dir) for run in given]
-    for path, kinds in ((table, TABLES),):
-        if path is not None and path.suffix not in kinds:
-            raise UsageError(f"--table {path}: its name must end with {' or '.join(kinds)}")
     from auditor.audits.calibrate import trust_of
+    from auditor.comparison.compare import compare as compared
+    from auditor.comparison.scores import is_called
 
+    if table is not None and table.suffix not in TABLES:
+        raise UsageError(f"--table {table}: its name must end with {' or '.join(TABLES)}")
+    found = [read_run(run, out_dir) for run in dict.fromkeys(runs)]
     comparison = compared(found, grader or (), trust_of(workspace()))
-    if grader and (
-        unknown := [name for name in grader if not any(_named(label, name) for label in comparison.graders)]
-    ):
-        known = {grade.grader for run in found for record in run.records for grade in record.grades}
-        raise UsageError(
-            f"--grader {unknown[0]} graded none of these; there are {', '.join(sorted(known)) or 'no grades'}"
-        )
-    written = list[Path]()
-    if table is not None:
-        from auditor.comparison.table import write
-
-        write(comparison, table)
-        written.append(table)
-    if plot is not None:
-        from auditor.comparison.figures import save
-
-        save(comparison, plot)
-        written.append(plot)
-    if html is not None:
-        from auditor.reports.write import write_comparison
-
-        write_comparison(comparison, html)
-        written.append(html)
+    if unknown := [name for name in grader or () if not any(is_called(label, name) for label in comparison.graders)]:
+        known = sorted({grade.grader for run in found for record in run.records for grade in record.grades})
+        raise UsageError(f"--grader {unknown[0]} graded none of these; there are {', '.join(known) or 'no grades'}")
+    write_files(comparison, table, plot, html)
     print_json(comparison) if json else show(comparison)
-    if written and not json:
-        out.print("\n".join(plain(str(path)) for path in written), style="dim", highlight=False)
+    if not json:
+        for path in filter(None, (table, plot, html)):
+            out.print(plain(str(path)), style="dim", highlight=False)
     return 0 if any(each.n for each in comparison.standings) else 1
 
 
@@ -78,8 +58,20 @@ def read_run(run: Path, folder: Path) -> Run:
     return compared(run, folder)
 
 
-def _named(label: str, name: str) -> bool:
-    return label == name or label.split("@")[0].split(" (")[0] == name
+def write_files(comparison: Comparison, table: Path | None, plot: Path | None, html: Path | None) -> None:
+    """Those that are asked for. Raises BadFile, UsageError."""
+    if table is not None:
+        from auditor.comparison.table import write
+
+        write(comparison, table)
+    if plot is not None:
+        from auditor.comparison.figures import save
+
+        save(comparison, plot)
+    if html is not None:
+        from auditor.reports.write import write_comparison
+
+        write_comparison(comparison, html)
 
 
 def show(comparison: Comparison) -> None:

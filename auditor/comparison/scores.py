@@ -97,12 +97,12 @@ def scores_of(runs: Sequence[Run], graders: Sequence[str] = ()) -> Scores:
     first = [judged.get((i, name), name) for i, run in enumerate(runs) for name in run.request.get("graders", ())]
     order = list(dict.fromkeys([*first, *by_grader]))
     if graders:
-        order = list(dict.fromkeys(name for wanted in graders for name in order if _is(name, wanted)))
+        order = list(dict.fromkeys(name for wanted in graders for name in order if is_called(name, wanted)))
     origins = {label: (runs[i], name) for (i, name), label in judged.items()}
     return Scores({name: by_grader.get(name, []) for name in order}, audits, notes, origins)
 
 
-def _is(label: str, wanted: str) -> bool:
+def is_called(label: str, wanted: str) -> bool:
     """Whether a grader is meant by its whole label, or by its name alone."""
     return label == wanted or label.split("@")[0].split(" (")[0] == wanted
 

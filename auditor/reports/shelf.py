@@ -27,7 +27,7 @@ AGAIN = 5.0  # seconds after which a run that goes on is put together anew
 
 @dataclass(slots=True)
 class Kept:
-    """One run. `seen`: the event up to which `progress` has been told."""
+    """One run, put together. `version`: of its events, or of its files."""
 
     run: Run
     html: str
@@ -39,8 +39,8 @@ class Kept:
 
 
 @dataclass(slots=True)
-class Standing:
-    """How a run stands, from its events."""
+class Followed:
+    """How a run stands, by its events up to `seen`."""
 
     progress: Progress = field(default_factory=Progress)
     seen: int = 0
@@ -54,7 +54,7 @@ class Shelf:
         self._folder, self._workspace, self._cache = folder, workspace, cache
         self._kept: dict[str, Kept] = {}
         self._problems: dict[str, str] = {}
-        self._standing: dict[str, Standing] = {}
+        self._standing: dict[str, Followed] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -91,7 +91,7 @@ class Shelf:
 
     def status(self, name: str) -> dict[str, Any]:
         """How far a run is, in a line."""
-        standing = self._standing.get(name) or Standing()
+        standing = self._standing.get(name) or Followed()
         ended = sum(count for state, count in standing.states.items() if state in ENDED)
         jobs, progress = sum(standing.states.values()), standing.progress
         doing = f"{progress.target}: {progress.stage} · " if progress.stage else ""
@@ -148,7 +148,7 @@ class Shelf:
 
     def _told(self, path: Path) -> float:
         """Go on by the run's events; the newest one's number."""
-        standing = self._standing.setdefault(path.name, Standing())
+        standing = self._standing.setdefault(path.name, Followed())
         with Ledger.read(path) as ledger:
             events = ledger.events.since(standing.seen)
             states = list(ledger.jobs.states().values())
