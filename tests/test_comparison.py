@@ -187,7 +187,19 @@ def test_confidence_costs_and_agreement():
     assert own.alpha > 0.7
 
 
-def test_ten_thousand_audits_give_no_warning_and_few_numbers():
+def test_a_confidence_on_the_edge_of_a_bin_is_counted_where_it_is_averaged():
+    says = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 0.2, 0.65)
+    made = next(r.findings for r in rich(np.random.default_rng(9), {"adl": 3.0}, organisms=1, repeats=1))
+    records = [
+        record("a", "adl", 5.0, repeat=i, findings=made.model_copy(update={"confidence": value}))
+        for i, value in enumerate(says)
+    ]
+    (found,) = compare([run("r", records)]).confidence
+    assert sum(b.n for b in found.curve) == len(says)
+    assert sum(b.n * b.stated for b in found.curve) == pytest.approx(sum(says), abs=0.01)
+
+
+def test_a_thousand_audits_give_no_warning_and_few_numbers():
     rng = np.random.default_rng(8)
     records = planted(rng, {"adl": 3.5, "blackbox": 2.0}, organisms=33, repeats=20)
     with warnings.catch_warnings():

@@ -66,10 +66,8 @@ def confidence(grader: str, scores: Sequence[Score]) -> list[Confidence]:
     for agent, pairs in stated.items():
         says, right = np.array([s for s, _ in pairs]), np.array([r for _, r in pairs], float)
         shares, means = calibration_curve(right, says, n_bins=BINS, strategy="uniform")
-        places = np.minimum((says * BINS).astype(int), BINS - 1)
+        places = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], says)  # as scikit-learn puts what is on an edge
         sizes = [int(n) for n in np.bincount(places, minlength=BINS) if n]
-        if len(sizes) != len(shares):  # one on a bin's edge
-            sizes = [0] * len(shares)
         curve = tuple(
             Bin(stated=round(float(m), 3), right=round(float(s), 3), n=n)
             for m, s, n in zip(means, shares, sizes, strict=True)
