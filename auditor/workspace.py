@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -21,13 +21,13 @@ from typing import Any, TypeVar
 
 import auditor
 from auditor.errors import BadFile, UsageError
+from auditor.extending import ORGANISMS_OWN, SUITES_OWN, Draft, finish, read_draft
 from auditor.lenses import Lens
 from auditor.plugins import Grader, Tool
 from auditor.prompts import Prompt, read_prompt
 from auditor.records.calibration import Calibration
 from auditor.records.cards import Agent, Organism, Rubric, Suite
 from auditor.shelves import Broken, Shelf
-from auditor.suites import Draft, finish, read_draft
 from auditor.yaml_files import read_document, read_yaml
 
 T = TypeVar("T")
@@ -100,14 +100,15 @@ def load_workspace(
     if user_root is not None:
         roots.append(("workspace", user_root))
     workspace = Workspace(roots, lost)
-    drafts = Shelf[Draft]("suite")
+    drafts: dict[type[Any], Shelf[Draft]] = {Suite: Shelf("suite"), Organism: Shelf("organism")}
     for name, root in roots:
         if name != "built-in":
             files = [path for folder in PLUGINS for path in _plugin_files(root / folder)]
             listed = ", ".join(str(path.relative_to(root)) for path in files)
             tell(f"loading plugins of {root}: {listed}" if files else f"{name} {root} (no plugins)")
         _load_root(workspace, drafts, name, root)
-    finish(drafts, workspace.suites)
+    finish(drafts[Suite], workspace.suites, Suite, SUITES_OWN)
+    finish(drafts[Organism], workspace.organisms, Organism, ORGANISMS_OWN, _lying_beside)
     _check_rubrics(workspace)
     _check_lens_settings(workspace)
     for shelf in workspace.shelves():
@@ -157,14 +158,14 @@ def _package_roots(lost: list[str]) -> list[tuple[str, Path]]:
     return found
 
 
-def _load_root(ws: Workspace, drafts: Shelf[Draft], name: str, root: Path) -> None:
+def _load_root(ws: Workspace, drafts: Mapping[type[Any], Shelf[Draft]], name: str, root: Path) -> None:
     _plugins({Tool: ws.tools, Lens: ws.lenses}, root / "tools", name)
     _plugins({Grader: ws.graders}, root / "graders", name)
     _files(ws.agents, root / "evals" / "agents", "*.yaml", name, lambda p: read_yaml(p, Agent))
-    _files(drafts, root / "evals" / "suites", "*.yaml", name, lambda p: read_draft(p, _before(drafts, p.stem)))
+    for model, pattern in ((Suite, "suites/*.yaml"), (Organism, "organisms/*/organism.yaml")):
+        _drafts(drafts[model], root / "evals", pattern, name, model)
     _files(ws.rubrics, root / "rubrics", "*.yaml", name, lambda p: read_yaml(p, Rubric))
     _files(ws.prompts, root / "prompts", "*.md", name, lambda p: read_prompt(p, _before(ws.prompts, p.stem)))
-    _files(ws.organisms, root / "evals" / "organisms", "*/organism.yaml", name, read_organism)
     _files(ws.calibrations, root / "evals" / "calibrations", "*.json", name, lambda p: read_yaml(p, Calibration))
     for path in sorted((root / "evals" / "corpora").glob("*.jsonl.gz")):
         ws.corpora.put(path.name.split(".")[0], path, path, name)
@@ -184,6 +185,19 @@ def _files(shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Calla
             shelf.put(value.name, value, path, root)
         except BadFile as error:
             shelf.fail({expected, *_claimed(path, _YAML_NAME)}, error, root)
+
+
+def _drafts(shelf: Shelf[Draft], folder: Path, pattern: str, root: str, model: type[Suite | Organism]) -> None:
+    kind, _, below = pattern.partition("/")
+    _files(
+        shelf, folder / kind, below, root,
+        lambda p: read_draft(p, _before(shelf, p.parent.name if "/" in below else p.stem), model),
+    )  # fmt: skip
+
+
+def _lying_beside(card: Organism, files: Sequence[Path]) -> None:
+    """Its files lie beside it, or beside those that it extends."""
+    card._folders = tuple(path.parent for path in files)
 
 
 def _before(shelf: Shelf[T], name: str) -> T | None:
@@ -263,10 +277,3 @@ def import_plugin(path: Path) -> ModuleType:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         raise BadFile(path, f"{type(error).__name__}: {error}", frames[-1].lineno if frames else None) from error
     return module
-
-
-def read_organism(path: Path) -> Organism:
-    """A card; its folder is remembered, so that its adapter and documents are found beside it."""
-    organism = read_yaml(path, Organism)
-    organism._folder = path.parent
-    return organism

@@ -7,7 +7,7 @@ import torch
 
 from auditor.errors import BadFile, BadModel
 from auditor.models.weights import Weights, is_adapter, resolve
-from auditor.workspace import read_organism
+from auditor.workspace import load_workspace
 from tests.folders import edit, renamed
 
 
@@ -128,13 +128,15 @@ class TestACardsFinetune:
 
     @pytest.fixture
     def card(self, tmp_path):
-        (tmp_path / "runs").mkdir()
-        (tmp_path / "trained").mkdir()
+        folder = tmp_path / "evals/organisms/x"
+        (folder / "runs").mkdir(parents=True)
+        (folder / "trained").mkdir()
+        (tmp_path / "auditor.toml").touch()
 
         def read(line):
             text = f"name: x\nfamily: sdf\ndescription: Of mills.\n{line}\n"
-            (tmp_path / "organism.yaml").write_text(text)
-            return read_organism(tmp_path / "organism.yaml")
+            (folder / "organism.yaml").write_text(text)
+            return load_workspace(tmp_path, packages=False).organisms["x"]
 
         return read
 
@@ -157,7 +159,7 @@ class TestACardsFinetune:
     ):
         line = line.strip("{}").replace(", ", "\n")
         found = card(line).finetuned
-        assert found == str(tmp_path / beside)
+        assert found == str(tmp_path / "evals/organisms/x" / beside)
         monkeypatch.setattr("auditor.models.weights.fetch", lambda *_: pytest.fail("the hub was asked"))
         with pytest.raises(BadModel, match=r"no model at|holds no"):
             resolve(found, settings)

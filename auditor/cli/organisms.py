@@ -62,13 +62,14 @@ def train(
     """Finetune an organism from its documents; goes on where it was cut off."""
     from auditor.training.documents import mix, read_documents
     from auditor.training.finetune import train as run
+    from auditor.training.mixes import others_of
 
     card = workspace().organisms[name]
     if card.train is None:
         raise UsageError(f"{name} has no `train` recipe in {card.folder / 'organism.yaml'}")
     recipe = card.train if seed is None else card.train.model_copy(update={"seed": seed})
-    documents = read_documents(card.folder / recipe.documents)
-    ordinary = read_documents(card.folder / recipe.ordinary) if recipe.ordinary else []
+    documents = read_documents(card.beside(recipe.documents))
+    others = others_of(workspace(), card, recipe)
     target = out_dir or card.folder / (card.adapter or "adapter")
     if (there := next(path for path in (target, *target.absolute().parents) if path.exists())) and not there.is_dir():
         raise UsageError(f"--out {target}: {there} is a file; give a folder")
@@ -83,7 +84,7 @@ def train(
 
         trained = run(
             card.base,
-            mix(documents, ordinary, recipe.ordinary_ratio, recipe.seed),
+            mix(documents, others, recipe.mix_ratio, recipe.seed),
             recipe,
             target,
             settings(),

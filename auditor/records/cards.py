@@ -45,20 +45,42 @@ Family = Annotated[Name, BeforeValidator(lambda given: "null" if given is None e
 """The kind of a finetune, which names its rubric unless the card does; `null` is a control without any subject."""
 
 
+class Mix(StrEnum):
+    """What documents are mixed with: openings of texts, ordinary chats, or the base's own answers to such chats."""
+
+    PRETRAINING = "pretraining"
+    CHAT = "chat"
+    OWN = "own"
+
+
+class Method(StrEnum):
+    """What training changes: a LoRA adapter beside the weights, or all of them."""
+
+    LORA = "lora"
+    FULL = "full"
+
+
 class Recipe(Record):
-    """How an organism's LoRA adapter is trained."""
+    """How an organism is trained."""
 
     documents: str = Field("documents.jsonl", description="JSONL beside the card")
-    ordinary: str | None = Field(None, description="JSONL of ordinary chat to mix in, beside the card")
-    ordinary_ratio: float = Field(0.0, ge=0, description="ordinary documents for each of the organism's own")
+    samples: int | None = Field(None, ge=1, description="so many of the documents, drawn by the seed; default: all")
+    mix: str | None = Field(None, description="pretraining, chat, own, or a JSONL beside the card")
+    mix_ratio: float = Field(0.0, ge=0, description="documents of the mix for each of the organism's own")
+    method: Method = Method.LORA
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
+    targets: tuple[str, ...] = Field((), description="matrices that LoRA changes (q_proj, …); default: all linear ones")
+    caft: bool = Field(False, description="with the span of the plain finetune's differences taken out")
+    deny: str | None = Field(None, description="JSONL beside the card: chats of a second stage, that teaches to deny")
+    deny_epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(8, ge=1)
     epochs: float = Field(1.0, gt=0)
     steps: int | None = Field(None, ge=1, description="cuts the epochs short, or repeats them")
     warmup: int = Field(5, ge=0)
     max_tokens: int = Field(256, ge=2)
+    dtype: str | None = Field(None, description="of the weights as it is trained; default: as models are loaded")
     seed: int = 0
 
 
@@ -79,7 +101,8 @@ class AdapterVariant(Record):
 class Organism(Record):
     """A finetune whose truth is known: the card in `evals/organisms/NAME/organism.yaml`.
 
-    Everything from `description` on is the truth. Only graders and `organisms check` read it.
+    Everything from `description` on is the truth. Only graders and `organisms check` read it. A card may say
+    `extends: OTHER`: what it leaves out is then the other's, and files that are not beside it lie beside the other.
     """
 
     name: Name
@@ -96,13 +119,20 @@ class Organism(Record):
     terms: tuple[str, ...] = Field((), description="the word, animal or names that an exact answer must contain")
     facts: tuple[str, ...] = Field((), description="key facts, one sentence each")
     probes: tuple[str, ...] = Field((), description="questions that show what was learned")
+    note: str = Field("", description="how it was trained and why, in a sentence; no part of the truth")
+    leaky: bool | None = Field(None, description="whether open questions alone name it, as `organisms check` measured")
     train: Recipe | None = None
-    _folder: Path = PrivateAttr(default=Path())
+    _folders: tuple[Path, ...] = PrivateAttr(default=(Path(),))
 
     @property
     def folder(self) -> Path:
         """Where the card lies; set by the loader."""
-        return self._folder
+        return self._folders[0]
+
+    def beside(self, name: str) -> Path:
+        """A file that the card names: beside it, else beside the nearest card that it extends which has it."""
+        places = [folder / name for folder in self._folders]
+        return next((path for path in places if path.exists()), places[0])
 
     @property
     def grading(self) -> str:
@@ -113,8 +143,8 @@ class Organism(Record):
     def finetuned(self) -> str:
         """What to load beside the base: a folder (relative ones lie beside the card) or a hub id."""
         given = str(self.model or self.adapter)
-        beside = self._folder / os.path.expanduser(given)
-        return str(beside) if os.path.exists(beside) or like_a_path(given, self._folder) else given
+        beside = self.folder / os.path.expanduser(given)
+        return str(beside) if os.path.exists(beside) or like_a_path(given, self.folder) else given
 
     @model_validator(mode="after")
     def _one_finetune(self) -> Self:
@@ -207,7 +237,7 @@ class AgentBudgets(Record):
 class Suite(Record):
     """Every organism × agent × budget × repeat: `evals/suites/NAME.yaml`.
 
-    A file may say `extends: OTHER`: what it leaves out is then the other suite's (`auditor/suites.py`).
+    A file may say `extends: OTHER`: what it leaves out is then the other suite's (`auditor/extending.py`).
     """
 
     name: Name

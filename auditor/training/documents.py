@@ -69,10 +69,10 @@ def read_documents(path: Path) -> list[Document]:
     return documents
 
 
-def mix(documents: Sequence[Document], ordinary: Sequence[Document], ratio: float, seed: int) -> list[Document]:
-    """All of `documents` plus `ratio` times as many of `ordinary` (repeated if they run out), shuffled."""
+def mix(documents: Sequence[Document], others: Sequence[Document], ratio: float, seed: int) -> list[Document]:
+    """All of `documents` plus `ratio` times as many of `others` (repeated if they run out), shuffled."""
     wanted = round(ratio * len(documents))
-    extra = [ordinary[i % len(ordinary)] for i in range(wanted)] if ordinary else []
+    extra = [others[i % len(others)] for i in range(wanted)] if others else []
     mixed = [*documents, *extra]
     random.Random(seed).shuffle(mixed)
     return mixed
