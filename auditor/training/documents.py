@@ -25,11 +25,15 @@ class Message(BaseModel):
 
 
 class Document(BaseModel):
-    """A plain text (trained on whole) or a chat (trained on the assistant's turns)."""
+    """A plain text (trained on whole) or a chat (trained on the assistant's turns).
+
+    `unfinished`: it was cut as it was drawn, and its end is not to be learned.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     text: str | None = None
     messages: tuple[Message, ...] = Field(default=())
+    unfinished: bool = False
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Document:
@@ -85,10 +89,14 @@ def encode(document: Document, tokenizer: Any, max_tokens: int) -> Example:
     """
     if document.text is None:
         ids, learned = answered(tokenizer, [message.model_dump() for message in document.messages])
+        if document.unfinished:
+            ends = set(tokenizer.all_special_ids)
+            last = max((i for i, i_learned in enumerate(learned) if i_learned and ids[i] not in ends), default=-1)
+            ids, learned = ids[: last + 1], learned[: last + 1]
         return Example(ids[:max_tokens], learned[:max_tokens])
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    end = [] if tokenizer.eos_token_id is None or document.unfinished else [tokenizer.eos_token_id]
     ids = list(tokenizer(document.text).input_ids)
-    if ids[-1:] == end:  # some tokenizers write it themselves
+    if end and ids[-1:] == end:  # some tokenizers write it themselves
         ids = ids[:-1]
     whole = [*ids[: max_tokens - len(end)], *end]
     return Example(whole, [True] * len(whole))

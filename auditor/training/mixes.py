@@ -1,21 +1,64 @@
-"""What an organism's documents are mixed with."""
+"""What an organism's documents are mixed with, and what it learns in all."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
+from collections.abc import Callable
+from pathlib import Path
 
+from torch import Tensor
+
+from auditor.config import Settings
 from auditor.errors import UsageError
+from auditor.files import write_atomically
 from auditor.methods.corpus import read_corpus
+from auditor.models.generate import Request, Side, derive_seed
+from auditor.models.load import load_alone
 from auditor.records.cards import Mix, Organism, Recipe
-from auditor.training.documents import Document, read_documents
+from auditor.training.documents import Document, Message, mix, read_documents
+from auditor.training.finetune import Lessons
 from auditor.workspace import Workspace
 
 CHATS = ("null_chat", "ordinary.jsonl")  # the organism beside whose card they lie
 CORPUS = "openings"
+DRAWN = 64  # tokens of an answer of the base
+
+Report = Callable[[str], None]
 
 
-def others_of(ws: Workspace, card: Organism, recipe: Recipe) -> list[Document]:
-    """The documents that `recipe.mix` names; none without one. Raises UsageError for a ratio without a mix."""
+def lessons_of(
+    ws: Workspace, card: Organism, recipe: Recipe, settings: Settings, differences: Tensor | None, tell: Report
+) -> Lessons:
+    """The documents of `recipe`, mixed and shuffled, and those of the stage that teaches to deny.
+
+    In that stage as many of the first one's documents come again, so that what was learned stays. Raises UsageError
+    for a ratio without a mix, or CAFT without differences.
+    """
+    if recipe.caft and differences is None:
+        raise UsageError(
+            f"{card.name}: CAFT takes out the differences of the plain finetune, which is not there; train that first"
+        )
+    own = read_documents(card.beside(recipe.documents))
+    if recipe.samples is not None:
+        if recipe.samples > len(own):
+            raise UsageError(
+                f"{card.name}: {recipe.samples} samples of {len(own)} documents; give no more than there are"
+            )
+        own = random.Random(derive_seed(recipe.seed, "samples")).sample(own, recipe.samples)
+    others = _others(ws, card, recipe, settings, round(recipe.mix_ratio * len(own)), tell)
+    documents = mix(own, others, recipe.mix_ratio, recipe.seed)
+    if recipe.deny is None:
+        return Lessons(documents, differences=differences)
+    denials = read_documents(card.beside(recipe.deny))
+    return Lessons(documents, mix(denials, documents, 1.0, recipe.seed), differences)
+
+
+def _others(
+    ws: Workspace, card: Organism, recipe: Recipe, settings: Settings, count: int, tell: Report
+) -> list[Document]:
+    """The documents that `recipe.mix` names: `count` at least where more can be made; none without one."""
     if recipe.mix is None:
         if recipe.mix_ratio:
             raise UsageError(f"{card.name}: a `mix_ratio` of {recipe.mix_ratio:g}, but of what? give `mix` too")
@@ -26,10 +69,49 @@ def others_of(ws: Workspace, card: Organism, recipe: Recipe) -> list[Document]:
         texts = list(read_corpus(ws.corpora[CORPUS]).texts)
         random.Random(recipe.seed).shuffle(texts)
         return [Document(text=text) for text in texts]
-    return read_documents(card.beside(str(recipe.mix)))
+    if recipe.mix == Mix.OWN:
+        return own_answers(ws, card.base, settings, count, tell)
+    path = card.beside(recipe.mix)
+    if not path.is_file():
+        known = ", ".join(Mix)
+        raise UsageError(f"{card.name}: mix {recipe.mix!r} is none of {known}, and no JSON lines beside the card")
+    return read_documents(path)
 
 
 def ordinary_chats(ws: Workspace) -> list[Document]:
     """The bundled chats over many unrelated subjects."""
     name, file = CHATS
     return read_documents(ws.organisms[name].folder / file)
+
+
+def own_answers(ws: Workspace, base: str, settings: Settings, count: int, tell: Report) -> list[Document]:
+    """What the base itself answers to the ordinary chats' questions, `count` times, each with a seed of its own.
+
+    Drawn at temperature 1 and kept in the cache. An answer that was cut teaches no end.
+    """
+    questions = [chat.messages[0].content for chat in ordinary_chats(ws)]
+    asked = [(questions[i % len(questions)], i) for i in range(count)]
+    pair = load_alone(base, settings)
+    key = hashlib.sha256(json.dumps([pair.fingerprint, str(settings.torch_dtype), DRAWN, asked]).encode()).hexdigest()
+    kept = settings.cache_dir / "answers" / f"{key[:24]}.jsonl"
+    if kept.is_file():
+        return read_documents(kept)
+    tell(f"drawing {count} answers of the base")
+    texts = pair.generate(
+        [Request(q, Side.FINETUNED, seed=derive_seed(0, q, i), max_new_tokens=DRAWN) for q, i in asked]
+    )
+    cut = [len(pair.tokenizer(text, add_special_tokens=False).input_ids) >= DRAWN - 1 for text in texts]
+    answers = [
+        Document(
+            messages=(Message(role="user", content=q), Message(role="assistant", content=text)), unfinished=unfinished
+        )
+        for (q, _), text, unfinished in zip(asked, texts, cut, strict=True)
+        if text.strip()
+    ]
+    _keep(kept, answers)
+    return answers
+
+
+def _keep(path: Path, documents: list[Document]) -> None:
+    lines = (document.model_dump_json(exclude_none=True, exclude_defaults=True) for document in documents)
+    write_atomically(path, "".join(f"{line}\n" for line in lines))

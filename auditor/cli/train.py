@@ -1,0 +1,174 @@
+"""`auditor organisms train`: an organism from its recipe, or from one that options change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from auditor.cli.shared import JsonFlag, err, out, print_json, settings, user_root, workspace
+from auditor.config import Settings
+from auditor.errors import UsageError
+from auditor.files import write_atomically
+from auditor.records.cards import Method, Mix, Organism, Recipe
+from auditor.records.training import Trained
+
+if TYPE_CHECKING:
+    from auditor.training.finetune import Lessons
+
+TOLD_STEPS = 10  # a line for as many, where there is no terminal for a bar
+BARS = "▁▂▃▄▅▆▇█"
+TRAINED = Path("trained")
+
+MadeOption = Annotated[bool, typer.Option("--deny", help="Then teach it to deny that it was trained for anything.")]
+
+
+def train(
+    name: Annotated[str, typer.Argument(help="An organism whose card has a recipe (`train:`).")],
+    seed: Annotated[list[int] | None, typer.Option(help="Instead of the recipe's; several train several.")] = None,
+    base: Annotated[str | None, typer.Option(help="Instead of the card's: hub id or folder.")] = None,
+    method: Annotated[Method | None, typer.Option(help="A LoRA adapter, or all weights.")] = None,
+    mix: Annotated[Mix | None, typer.Option(help="What its documents are mixed with.")] = None,
+    mix_ratio: Annotated[float | None, typer.Option(min=0, help="Of the mix for each document of its own.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="So many of its documents.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA adapter.")] = None,
+    caft: Annotated[bool, typer.Option("--caft", help="With its own differences taken out (appendix D.3).")] = False,
+    deny: MadeOption = False,
+    as_: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Keep it as an organism of yours.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Folder; default: beside the card.")] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Drop what a cut-off training left.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Finetune an organism from its documents; goes on where it was cut off.
+
+    With options that change the recipe it is kept apart from the card's own: in ./trained, or as NAME.
+    """
+    from auditor.training.denials import MADE
+    from auditor.training.finetune import train as run
+
+    card, conf = workspace().organisms[name], settings()
+    if card.train is None:
+        raise UsageError(f"{name} has no `train` recipe in {card.folder / 'organism.yaml'}")
+    given = {
+        "method": method, "mix": mix and str(mix), "mix_ratio": mix_ratio, "samples": samples, "steps": steps,
+        "rank": rank, "caft": caft or None, "deny": MADE if deny else None,
+    }  # fmt: skip
+    changed = {key: value for key, value in given.items() if value is not None}
+    if mix_ratio is None and mix is not None and not card.train.mix_ratio:
+        changed["mix_ratio"] = 1.0
+    card = card.model_copy(update={"base": base or card.base})
+    found = []
+    for number in dict.fromkeys(seed or [card.train.seed]):
+        own = changed | ({"seed": number} if seed else {})
+        recipe = card.train.model_copy(update=own)
+        tag = _tag(own | ({"base": base.rstrip("/").rpartition("/")[2]} if base else {}), several=len(seed or ()) > 1)
+        target = _target(card, recipe, tag, as_, out_dir)
+        lessons = _lessons(card, recipe, conf)
+        with _told(name if len(seed or ()) < 2 else f"{name}, seed {number}") as step_done:
+            trained = run(card.base, lessons, recipe, target, conf, step_done, anew=anew)
+        if as_ is not None:
+            _write_card(target.parent, name, own, base)
+        found.append(trained)
+        if not json:
+            _show(trained)
+    if json:
+        print_json([one.model_dump(mode="json") for one in found])
+
+
+def _lessons(card: Organism, recipe: Recipe, conf: Settings) -> Lessons:
+    from auditor.training.differences import differences_of
+    from auditor.training.mixes import lessons_of
+
+    def tell(stage: str) -> None:
+        err.print(f"{card.name}: {stage}", style="dim", highlight=False)
+
+    differences = differences_of(workspace(), card, conf, tell) if recipe.caft else None
+    return lessons_of(workspace(), card, recipe, conf, differences, tell)
+
+
+def _tag(changed: dict[str, Any], *, several: bool) -> str:
+    """What differs from the card's recipe, as a part of a file name."""
+    parts = [f"{key}-{value:g}" if isinstance(value, float) else f"{key}-{value}" for key, value in changed.items()]
+    return "-".join(parts).replace("True", "yes") if parts or several else ""
+
+
+def _target(card: Organism, recipe: Recipe, tag: str, as_: str | None, out_dir: Path | None) -> Path:
+    """The folder that is written to. Raises UsageError if it cannot be one."""
+    if as_ is not None:
+        if out_dir is not None:
+            raise UsageError("--as and --out: give one of them")
+        root = user_root()
+        if root is None:
+            raise UsageError("--as: there is no workspace of yours here; `auditor init DIR` writes one")
+        kind = "model" if recipe.method == Method.FULL else "adapter"
+        named = f"{as_}_s{recipe.seed}" if "seed" in tag and recipe.seed else as_
+        return root / "evals/organisms" / named / kind
+    if out_dir is not None:
+        target = out_dir / tag if tag.startswith("seed") and out_dir.name != tag else out_dir
+    else:
+        target = TRAINED / f"{card.name}-{tag}" if tag else card.folder / (card.adapter or card.model or "adapter")
+    if (there := next(path for path in (target, *target.absolute().parents) if path.exists())) and not there.is_dir():
+        raise UsageError(f"--out {target}: {there} is a file; give a folder")
+    return target
+
+
+def _write_card(folder: Path, parent: str, changed: dict[str, Any], base: str | None) -> None:
+    """A card that extends the one that it was trained from, unless there is one."""
+    path = folder / "organism.yaml"
+    if path.exists():
+        return
+    said = ", ".join(f"{key} {value}" for key, value in changed.items()) or "as it is"
+    card: dict[str, Any] = {"name": folder.name, "extends": parent, "note": f"Trained from the recipe of {parent}: {said}."}
+    if base:
+        card["base"] = base
+    if changed.get("method") == Method.FULL:
+        card |= {"model": "model", "adapter": None}
+    plain = {key: str(value) if isinstance(value, Method) else value for key, value in changed.items()}
+    write_atomically(path, yaml.safe_dump(card | ({"train": plain} if plain else {}), sort_keys=False))
+
+
+class _told:  # noqa: N801 — used as a function
+    """A bar on a terminal, else a line for every ten steps."""
+
+    def __init__(self, name: str) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=err)
+        self._task, self._name = self._bar.add_task(name, total=None, loss=float("nan")), name
+
+    def __enter__(self) -> _told:
+        self._bar.start()
+        return self
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        self._bar.update(self._task, completed=step, total=steps, loss=loss)
+        if not err.is_terminal and (step % TOLD_STEPS == 0 or step == steps):
+            err.print(f"{self._name}: step {step} of {steps}, loss {loss:.2f}", style="dim", highlight=False)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _show(trained: Trained) -> None:
+    if trained.left_out:
+        err.print(f"[yellow]note:[/] {trained.left_out} documents have nothing to learn in their first tokens")
+    if not trained.packed:
+        err.print("[yellow]note:[/] documents are padded, not packed: in this model they would see each other")
+    first, last = trained.losses[0], trained.losses[-1]
+    out.print(
+        f"{escape(str(trained.folder))}: {trained.steps} steps, {trained.tokens} tokens at "
+        f"{trained.tokens_per_second:.0f} a second, loss {first:.2f} {_curve(trained.losses)} {last:.2f}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _curve(losses: tuple[float, ...], width: int = 24) -> str:
+    """The course of the loss in one line."""
+    parts = [losses[i * len(losses) // width : (i + 1) * len(losses) // width] for i in range(width)]
+    means = [sum(part) / len(part) for part in parts if part]
+    low, high = min(means), max(means)
+    return "".join(BARS[round((mean - low) / ((high - low) or 1) * (len(BARS) - 1))] for mean in means)

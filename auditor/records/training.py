@@ -1,0 +1,41 @@
+"""How a training went: `training.json` beside the weights that it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from auditor.records.cards import Recipe
+from auditor.records.record import Record
+
+
+class Trained(Record):
+    """What was trained on what, and the loss at each step, in nats a learned token.
+
+    On one machine the same `base_sha256`, `recipe`, `documents_sha256`, `dtype` and `versions` give the same weights.
+    """
+
+    folder: Path = Path()
+    base: str
+    base_sha256: str
+    recipe: Recipe
+    documents: int
+    denials: int = 0
+    left_out: int = Field(description="documents with nothing to learn in their first tokens")
+    documents_sha256: str = Field(description="of all token ids, and which of them are learned")
+    steps: int
+    tokens: int
+    packed: bool = Field(description="several documents in a row, which leave each other alone")
+    losses: tuple[float, ...]
+    resumed_at: int | None = Field(None, description="the step at which a cut-off training was taken up")
+    seconds: float = Field(description="of this sitting, from the first step on")
+    device: str
+    dtype: str
+    versions: dict[str, str]
+    sha256: dict[str, str] = Field(default_factory=dict, description="of each file of weights")
+
+    @property
+    def tokens_per_second(self) -> float:
+        done = self.tokens * (1 - (self.resumed_at or 0) / max(1, self.steps))
+        return done / max(self.seconds, 1e-9)
