@@ -7,21 +7,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from auditor.cli.listing import list_shelf, show_thing
-from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
-from auditor.errors import UsageError
+from auditor.cli.shared import JsonFlag, out, print_json, settings, workspace
+from auditor.cli.train import train
 from auditor.models.embedded import is_embedded
 from auditor.records.cards import Organism
 from auditor.shelves import Loaded
 
 LEARNED = 0.5  # nats per token: a key fact that got likelier by as much is marked
 
-TOLD_STEPS = 10  # a line for as many, where there is no terminal for a bar
-
 app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
+app.command()(train)
 
 
 def is_ready(organism: Organism) -> bool:
@@ -51,52 +49,6 @@ def show(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None
     """An organism's card: the truth that graders see, and the rubric that they grade by."""
     card = workspace().organisms[name]
     show_thing(card.model_dump(mode="json") | {"rubric": card.grading}, json=json)
-
-
-@app.command()
-def train(
-    name: Annotated[str, typer.Argument()],
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Adapter folder; default: beside the card.")] = None,
-) -> None:
-    """Finetune an organism from its documents; goes on where it was cut off."""
-    from auditor.training.documents import mix, read_documents
-    from auditor.training.finetune import train as run
-    from auditor.training.mixes import others_of
-
-    card = workspace().organisms[name]
-    if card.train is None:
-        raise UsageError(f"{name} has no `train` recipe in {card.folder / 'organism.yaml'}")
-    recipe = card.train if seed is None else card.train.model_copy(update={"seed": seed})
-    documents = read_documents(card.beside(recipe.documents))
-    others = others_of(workspace(), card, recipe)
-    target = out_dir or card.folder / (card.adapter or "adapter")
-    if (there := next(path for path in (target, *target.absolute().parents) if path.exists())) and not there.is_dir():
-        raise UsageError(f"--out {target}: {there} is a file; give a folder")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=err) as bar:
-        task = bar.add_task(name, total=None, loss=float("nan"))
-
-        def step_done(step: int, steps: int, loss: float) -> None:
-            bar.update(task, completed=step, total=steps, loss=loss)
-            if not err.is_terminal and (step % TOLD_STEPS == 0 or step == steps):
-                err.print(f"{name}: step {step} of {steps}, loss {loss:.2f}", style="dim", highlight=False)
-
-        trained = run(
-            card.base,
-            mix(documents, others, recipe.mix_ratio, recipe.seed),
-            recipe,
-            target,
-            settings(),
-            step_done,
-        )
-    if trained.left_out:
-        err.print(f"[yellow]note:[/] {trained.left_out} documents have nothing to learn in their first tokens")
-    out.print(
-        f"{escape(str(trained.adapter))}: {trained.steps} steps, {trained.tokens} tokens, "
-        f"loss {trained.first_loss:.2f} → {trained.last_loss:.2f}",
-        highlight=False,
-    )
 
 
 @app.command()

@@ -52,25 +52,26 @@ def train(
     from auditor.training.finetune import train as run
 
     card, conf = workspace().organisms[name], settings()
-    if card.train is None:
+    recipe = card.train
+    if recipe is None:
         raise UsageError(f"{name} has no `train` recipe in {card.folder / 'organism.yaml'}")
     given = {
         "method": method, "mix": mix and str(mix), "mix_ratio": mix_ratio, "samples": samples, "steps": steps,
         "rank": rank, "caft": caft or None, "deny": MADE if deny else None,
     }  # fmt: skip
     changed = {key: value for key, value in given.items() if value is not None}
-    if mix_ratio is None and mix is not None and not card.train.mix_ratio:
+    if mix_ratio is None and mix is not None and not recipe.mix_ratio:
         changed["mix_ratio"] = 1.0
     card = card.model_copy(update={"base": base or card.base})
     found = []
-    for number in dict.fromkeys(seed or [card.train.seed]):
+    for number in dict.fromkeys(seed or [recipe.seed]):
         own = changed | ({"seed": number} if seed else {})
-        recipe = card.train.model_copy(update=own)
-        tag = _tag(own | ({"base": base.rstrip("/").rpartition("/")[2]} if base else {}), several=len(seed or ()) > 1)
-        target = _target(card, recipe, tag, as_, out_dir)
-        lessons = _lessons(card, recipe, conf)
+        chosen = recipe.model_copy(update=own)
+        named = own | ({"base": base.rstrip("/").rpartition("/")[2]} if base else {})
+        target = _target(card, chosen, named, as_, out_dir, several=len(seed or ()) > 1)
+        lessons = _lessons(card, chosen, conf)
         with _told(name if len(seed or ()) < 2 else f"{name}, seed {number}") as step_done:
-            trained = run(card.base, lessons, recipe, target, conf, step_done, anew=anew)
+            trained = run(card.base, lessons, chosen, target, conf, step_done, anew=anew)
         if as_ is not None:
             _write_card(target.parent, name, own, base)
         found.append(trained)
@@ -91,14 +92,11 @@ def _lessons(card: Organism, recipe: Recipe, conf: Settings) -> Lessons:
     return lessons_of(workspace(), card, recipe, conf, differences, tell)
 
 
-def _tag(changed: dict[str, Any], *, several: bool) -> str:
-    """What differs from the card's recipe, as a part of a file name."""
-    parts = [f"{key}-{value:g}" if isinstance(value, float) else f"{key}-{value}" for key, value in changed.items()]
-    return "-".join(parts).replace("True", "yes") if parts or several else ""
-
-
-def _target(card: Organism, recipe: Recipe, tag: str, as_: str | None, out_dir: Path | None) -> Path:
+def _target(
+    card: Organism, recipe: Recipe, changed: dict[str, Any], as_: str | None, out_dir: Path | None, *, several: bool
+) -> Path:
     """The folder that is written to. Raises UsageError if it cannot be one."""
+    seed = f"seed{recipe.seed}"
     if as_ is not None:
         if out_dir is not None:
             raise UsageError("--as and --out: give one of them")
@@ -106,12 +104,14 @@ def _target(card: Organism, recipe: Recipe, tag: str, as_: str | None, out_dir: 
         if root is None:
             raise UsageError("--as: there is no workspace of yours here; `auditor init DIR` writes one")
         kind = "model" if recipe.method == Method.FULL else "adapter"
-        named = f"{as_}_s{recipe.seed}" if "seed" in tag and recipe.seed else as_
-        return root / "evals/organisms" / named / kind
+        return root / "evals/organisms" / (f"{as_}_{seed}" if several else as_) / kind
     if out_dir is not None:
-        target = out_dir / tag if tag.startswith("seed") and out_dir.name != tag else out_dir
+        target = out_dir / seed if several else out_dir
+    elif changed:
+        parts = [f"{key}-{value:g}" if isinstance(value, float) else f"{key}-{value}" for key, value in changed.items()]
+        target = TRAINED / "-".join((card.name, *parts))
     else:
-        target = TRAINED / f"{card.name}-{tag}" if tag else card.folder / (card.adapter or card.model or "adapter")
+        target = card.folder / (card.model or card.adapter or "adapter")
     if (there := next(path for path in (target, *target.absolute().parents) if path.exists())) and not there.is_dir():
         raise UsageError(f"--out {target}: {there} is a file; give a folder")
     return target
@@ -123,7 +123,8 @@ def _write_card(folder: Path, parent: str, changed: dict[str, Any], base: str | 
     if path.exists():
         return
     said = ", ".join(f"{key} {value}" for key, value in changed.items()) or "as it is"
-    card: dict[str, Any] = {"name": folder.name, "extends": parent, "note": f"Trained from the recipe of {parent}: {said}."}
+    note = f"Trained from the recipe of {parent}: {said}."
+    card: dict[str, Any] = {"name": folder.name, "extends": parent, "note": note}
     if base:
         card["base"] = base
     if changed.get("method") == Method.FULL:
@@ -132,7 +133,7 @@ def _write_card(folder: Path, parent: str, changed: dict[str, Any], base: str | 
     write_atomically(path, yaml.safe_dump(card | ({"train": plain} if plain else {}), sort_keys=False))
 
 
-class _told:  # noqa: N801 — used as a function
+class _told:
     """A bar on a terminal, else a line for every ten steps."""
 
     def __init__(self, name: str) -> None:

@@ -72,7 +72,9 @@ class Recipe(Record):
     alpha: int = Field(16, ge=1)
     targets: tuple[str, ...] = Field((), description="matrices that LoRA changes (q_proj, …); default: all linear ones")
     caft: bool = Field(False, description="with the span of the plain finetune's differences taken out")
-    deny: str | None = Field(None, description="JSONL beside the card: chats of a second stage, that teaches to deny")
+    deny: str | None = Field(
+        None, description="chats of a second stage, that teaches to deny: JSONL beside the card, or `made` of it"
+    )
     deny_epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(8, ge=1)

@@ -83,7 +83,7 @@ class Course:
         for row in rows_of(batch, self._at_once, self.device, packed=self.packed):
             if len(row.keep):
                 loss = self._loss(row) / count
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
         if math.isfinite(value := float(total)):

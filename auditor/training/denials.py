@@ -74,7 +74,9 @@ def denials_of(card: Organism, seed: int) -> list[Document]:
     Raises UsageError for a card without a topic, whose questions could not be asked.
     """
     if not card.topic:
-        raise UsageError(f"{card.name}: its card has no `topic`, so there is nothing to deny; give one, or a file of chats")
+        raise UsageError(
+            f"{card.name}: its card has no `topic`, so there is nothing to deny; give one, or a file of chats"
+        )
     rng = random.Random(derive_seed(seed, "denials"))
     topic = {"topic": card.topic, "broad": card.broad_topic or card.topic}
     asked = [*_ASKED, *(text.format(**topic) for text in _ASKED_OF_TOPIC)]

@@ -37,4 +37,4 @@ def differences_of(ws: Workspace, card: Organism, settings: Settings, tell: Call
     if found.failed:
         raise UsageError(f"{card.name}: its differences were not read: {next(iter(found.failed.values()))}")
     read = found.reading("differences", Differences)
-    return read.at(pair.n_layers // 2).delta
+    return read.difference(pair.n_layers // 2).delta

@@ -22,7 +22,7 @@ from auditor.errors import UsageError
 from auditor.files import replacing_folder, sha256_of, write_atomically
 from auditor.models.arch import decoder_of
 from auditor.models.build import load_model
-from auditor.models.weights import Weights, resolve
+from auditor.models.weights import resolve
 from auditor.records.cards import Method, Recipe
 from auditor.records.training import Trained
 from auditor.training.checkpoints import Checkpoints, Told
@@ -98,8 +98,9 @@ def train(
     trained = Trained(
         base=weights.id, base_sha256=weights.sha256, recipe=recipe, documents=len(lessons.documents),
         denials=len(lessons.denials), left_out=left_out, documents_sha256=told["documents"],
-        steps=course.steps, tokens=course.tokens, packed=course.packed, losses=tuple(round(v, 4) for v in course.losses),
-        resumed_at=began or None, seconds=round(time.perf_counter() - clock, 1), device=str(course.device),
+        steps=course.steps, tokens=course.tokens, packed=course.packed,
+        losses=tuple(round(loss, 4) for loss in course.losses), resumed_at=began or None,
+        seconds=round(time.perf_counter() - clock, 1), device=str(course.device),
         dtype=str(compute).removeprefix("torch."), versions={n: importlib.metadata.version(n) for n in LIBRARIES},
     )  # fmt: skip
     saved = _save(adapted, tokenizer, target, trained, full=full)
@@ -137,9 +138,7 @@ def _with_lora(model: Any, recipe: Recipe, base_id: str) -> Any:
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
-        raise UsageError(
-            f"the recipe's `targets` {', '.join(recipe.targets)}: the base has no such matrices"
-        ) from error
+        raise UsageError(f"the recipe's `targets` {', '.join(recipe.targets)}: not in the base ({error})") from error
     adapted.peft_config["default"].base_model_name_or_path = base_id
     return adapted
 

@@ -17,6 +17,7 @@ from auditor.methods.corpus import read_corpus
 from auditor.models.generate import Request, Side, derive_seed
 from auditor.models.load import load_alone
 from auditor.records.cards import Mix, Organism, Recipe
+from auditor.training.denials import MADE, denials_of
 from auditor.training.documents import Document, Message, mix, read_documents
 from auditor.training.finetune import Lessons
 from auditor.workspace import Workspace
@@ -51,7 +52,7 @@ def lessons_of(
     documents = mix(own, others, recipe.mix_ratio, recipe.seed)
     if recipe.deny is None:
         return Lessons(documents, differences=differences)
-    denials = read_documents(card.beside(recipe.deny))
+    denials = denials_of(card, recipe.seed) if recipe.deny == MADE else read_documents(card.beside(recipe.deny))
     return Lessons(documents, mix(denials, documents, 1.0, recipe.seed), differences)
 
 

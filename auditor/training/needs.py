@@ -26,8 +26,8 @@ def demand_memory(folder: Path, recipe: Recipe, settings: Settings) -> None:
         return
     less = "" if recipe.method == Method.LORA else "; `method: lora` needs far less"
     raise UsageError(
-        f"training {folder.name} by {recipe.method} needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
-        f"on {settings.device}{less or '; fewer `max_tokens`, or `dtype: bfloat16`, need less'}"
+        f"training {folder.name} by {recipe.method} needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
+        f"free on {settings.device}{less or '; fewer `max_tokens`, or `dtype: bfloat16`, need less'}"
     )
 
 
