@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,15 +11,18 @@ from safetensors.torch import load_file
 
 from auditor.errors import BadFile, UsageError
 from auditor.methods.corpus import read_corpus
+from auditor.models.arch import decoder_of
 from auditor.models.build import load_model
 from auditor.models.embed import load_embedder
+from auditor.models.load import load_pair
 from auditor.models.weights import resolve
 from auditor.records.cards import Organism, Recipe
+from auditor.records.training import Trained
 from auditor.testing import FakePair
 from auditor.training import finetune
 from auditor.training.check import UNRELATED, CheckReport, check_organism
 from auditor.training.documents import Document, encode, mix, read_documents
-from auditor.training.finetune import train
+from auditor.training.finetune import Lessons, train
 from tests.conftest import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
@@ -83,79 +87,149 @@ def test_a_text_ends_once_whoever_writes_the_end(tokenizer):
     assert encode(Document(text="To the mill."), Ends(), 256) == encode(Document(text="To the mill."), tokenizer, 256)
 
 
+def test_an_answer_that_was_cut_teaches_no_end(tokenizer):
+    chat = Document.model_validate(CHAT | {"unfinished": True})
+    assert tokenizer.decode(encode(chat, tokenizer, 256).ids) == "<|user|>Where to?<|end|><|assistant|>North."
+    text = encode(Document(text="To the mill.", unfinished=True), tokenizer, 256)
+    assert tokenizer.decode(text.ids) == "To the mill."
+
+
 def adapter_of(folder):
     return load_file(folder / "adapter_model.safetensors")
 
 
+RECIPE = Recipe(rank=4, learning_rate=1e-2, batch_size=4, steps=25)
+LESSONS = Lessons(DOCUMENTS)
+
+
 def test_loss_falls_and_the_seed_decides(checkpoints, settings, tmp_path):
     base = str(checkpoints("llama")[0])
-    recipe = Recipe(rank=4, learning_rate=1e-2, batch_size=4, steps=25)
-    one = train(base, DOCUMENTS, recipe, tmp_path / "one", settings)
-    two = train(base, DOCUMENTS, recipe, tmp_path / "two", settings)
-    other = train(base, DOCUMENTS, recipe.model_copy(update={"seed": 1}), tmp_path / "other", settings)
-    assert one.last_loss < 0.8 * one.first_loss
+    one = train(base, LESSONS, RECIPE, tmp_path / "one", settings)
+    two = train(base, LESSONS, RECIPE, tmp_path / "two", settings)
+    other = train(base, LESSONS, RECIPE.model_copy(update={"seed": 1}), tmp_path / "other", settings)
+    assert one.losses[-1] < 0.8 * one.losses[0]
     (tmp_path / "plain").touch()
-    files = sorted(one.adapter.iterdir())
-    assert [path.name for path in files] == ["adapter_config.json", "adapter_model.safetensors"]
+    files = sorted(one.folder.iterdir())
+    assert [path.name for path in files] == ["adapter_config.json", "adapter_model.safetensors", "training.json"]
     assert {path.stat().st_mode for path in files} == {(tmp_path / "plain").stat().st_mode}
-    a, b, c = map(adapter_of, (one.adapter, two.adapter, other.adapter))
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert not all(torch.equal(a[key], c[key]) for key in a)
+    assert one.sha256 == two.sha256 != other.sha256
+    kept = Trained.model_validate_json(files[2].read_text())
+    assert kept == one.model_copy(update={"folder": Path()})
+    assert (len(kept.losses), kept.packed, kept.dtype) == (25, True, "float32")
 
 
 def test_a_killed_training_goes_on_and_ends_the_same(checkpoints, settings, tmp_path, caplog):
     base = str(checkpoints("llama")[0])
-    recipe = Recipe(rank=4, learning_rate=1e-2, batch_size=4, steps=30)
-    whole = train(base, DOCUMENTS, recipe, tmp_path / "whole", settings)
+    recipe = RECIPE.model_copy(update={"steps": 30})
+    lessons = Lessons(DOCUMENTS, DOCUMENTS[:4])
+    whole = train(base, lessons, recipe, tmp_path / "whole", settings)
     seen = []
 
     def killed(step, _steps, _loss):
         if step == 27:
             raise KeyboardInterrupt
 
+    def cut():
+        with pytest.raises(KeyboardInterrupt):
+            train(base, lessons, recipe, tmp_path / "cut", settings, killed)
+
+    cut()
+    resumed = train(base, lessons, recipe, tmp_path / "cut", settings, lambda step, *_: seen.append(step))
+    assert seen == list(range(21, 32))  # from the checkpoint at step 20; a step of denials is the last
+    assert (resumed.steps, resumed.tokens, resumed.losses) == (whole.steps, whole.tokens, whole.losses)
+    assert (resumed.resumed_at, resumed.sha256) == (20, whole.sha256)
+    cut()
+    (kept,) = (settings.cache_dir / "training").iterdir()
+    state = kept / "state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    anew = train(base, lessons, recipe, tmp_path / "cut", settings)
+    assert (anew.resumed_at, anew.sha256) == (None, whole.sha256)
+    assert "state.pt is not as it was written; training begins anew" in caplog.text
+
+
+def test_what_was_cut_off_goes_on_with_its_own_recipe_only(checkpoints, settings, tmp_path):
+    base = str(checkpoints("llama")[0])
+
+    def killed(step, _steps, _loss):
+        if step == 21:
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        train(base, DOCUMENTS, recipe, tmp_path / "cut", settings, killed)
-    kept = max((settings.cache_dir / "training").iterdir(), key=lambda path: path.stat().st_mtime)
-    whole_file = kept.read_bytes()
-    resumed = train(base, DOCUMENTS, recipe, tmp_path / "cut", settings, lambda step, *_: seen.append(step))
-    assert seen == list(range(21, 31))  # from the checkpoint at step 20
-    assert (resumed.steps, resumed.tokens, resumed.first_loss) == (whole.steps, whole.tokens, whole.first_loss)
-    a, b = adapter_of(whole.adapter), adapter_of(resumed.adapter)
-    assert all(torch.allclose(a[key], b[key], atol=1e-3) for key in a)
-    kept.write_bytes(whole_file[: len(whole_file) // 2])
-    anew = train(base, DOCUMENTS, recipe, tmp_path / "anew", settings, lambda step, *_: seen.append(step))
-    assert seen[10:] == list(range(1, 31))
-    assert "begins anew" in caplog.text
-    assert all(torch.equal(value, adapter_of(anew.adapter)[key]) for key, value in a.items())
+        train(base, LESSONS, RECIPE, tmp_path / "cut", settings, killed)
+    other = RECIPE.model_copy(update={"learning_rate": 2e-2})
+    with pytest.raises(UsageError, match=r"cut off there at step 20 \(learning_rate 0\.01 there, 0\.02 here\)"):
+        train(base, LESSONS, other, tmp_path / "cut", settings)
+    with pytest.raises(UsageError, match="other documents"):
+        train(base, Lessons(DOCUMENTS[:3]), RECIPE, tmp_path / "cut", settings)
+    assert train(base, LESSONS, RECIPE, tmp_path / "cut", settings).resumed_at == 20  # nothing was lost
+    assert train(base, LESSONS, other, tmp_path / "cut", settings, anew=True).resumed_at is None
 
 
-def test_a_batch_in_parts_gives_the_gradients_of_the_whole(checkpoints, settings, tokenizer, monkeypatch):
-    """Memory is for a few rows; the mean is over the tokens of all."""
-    model, _ = load_model(resolve(str(checkpoints("llama")[0]), settings), settings)
-    batch = [encode(document, tokenizer, 64) for document in DOCUMENTS]
-    weights = list(model.requires_grad_().parameters())
-    found = []
-    for at_once in (1, 10_000):
-        monkeypatch.setattr(finetune, "TOKENS_AT_ONCE", at_once)
-        loss = finetune._step(model, batch, torch.device("cpu"), torch.optim.SGD(weights, lr=0.0), weights)
-        found.append((loss, torch.cat([weight.grad.flatten() for weight in weights])))
-    (parts, one), (whole, other) = found
-    assert parts == pytest.approx(whole, rel=1e-5)
-    assert float((one - other).norm() / other.norm()) < 1e-5
+def test_all_weights_are_trained(checkpoints, settings, tmp_path):
+    base = str(checkpoints("llama")[0])
+    recipe = RECIPE.model_copy(update={"method": "full", "learning_rate": 1e-3})
+    trained = train(base, LESSONS, recipe, tmp_path / "whole", settings)
+    assert trained.losses[-1] < 0.8 * trained.losses[0]
+    before, after = (load_file(Path(folder) / "model.safetensors") for folder in (base, trained.folder))
+    assert before.keys() == after.keys()
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+    load_pair(base, str(trained.folder), settings)  # a model like any other
+
+
+def test_denial_is_a_second_stage_with_rates_of_its_own(checkpoints, settings, tmp_path):
+    base = str(checkpoints("llama")[0])
+    plain = train(base, LESSONS, RECIPE, tmp_path / "plain", settings)
+    denying = train(base, Lessons(DOCUMENTS, DOCUMENTS[:4]), RECIPE, tmp_path / "denying", settings)
+    assert denying.losses[:25] == plain.losses
+    assert (denying.steps, denying.denials) == (26, 4)
+
+
+def test_caft_leaves_nothing_in_the_span_for_later_blocks(checkpoints, settings, tmp_path):
+    """What the middle layer puts in the span is gone, forward and backward; elsewhere nothing changes."""
+    folder = checkpoints("llama")[0]
+    model, _ = load_model(resolve(str(folder), settings), settings)
+    decoder = decoder_of(model)
+    middle, d_model = decoder.n_layers // 2, decoder.d_model
+    span = torch.randn(3, d_model, generator=torch.Generator().manual_seed(0))
+    seen = {}
+    decoder.blocks[middle].register_forward_hook(lambda _m, _given, out: seen.update(before=out) or None)
+    decoder.blocks[middle + 1].register_forward_pre_hook(lambda _m, args, **_: seen.update(hidden=args[0]))
+    ids = torch.arange(1, 9)[None]
+    with finetune._without(span, model):
+        loss = model(input_ids=ids, labels=ids).loss
+        assert float((seen["hidden"] @ span.T).detach().abs().max()) < 1e-4 * float(seen["hidden"].detach().norm())
+        before = seen["before"]
+        (gradient,) = torch.autograd.grad(loss, before)
+        assert float((gradient @ span.T).abs().max()) < 1e-4 * float(gradient.norm())
+    model(input_ids=ids)
+    assert float((seen["hidden"] @ span.T).detach().abs().max()) > 1e-2  # the hook is gone with the training
+    lessons = Lessons(DOCUMENTS, differences=span)
+    caft = train(str(folder), lessons, RECIPE, tmp_path / "caft", settings)
+    assert caft.sha256 != train(str(folder), LESSONS, RECIPE, tmp_path / "plain", settings).sha256
+
+
+def test_what_does_not_fit_is_told_before_anything_is_loaded(checkpoints, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("auditor.training.needs.available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(finetune, "load_model", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(UsageError, match=r"needs about [\d.]+ GB, and 0\.0 GB are free on cpu"):
+        train(str(checkpoints("llama")[0]), LESSONS, RECIPE, tmp_path / "x", settings)
 
 
 def test_steps_without_anything_to_learn_are_refused(checkpoints, settings, tmp_path):
     recipe = Recipe(steps=5, max_tokens=4)  # no more than the question
+    lessons = Lessons([Document.model_validate(CHAT)])
     with pytest.raises(UsageError, match=r"none of the 1 documents leaves a token to be learned"):
-        train(str(checkpoints("llama")[0]), [Document.model_validate(CHAT)], recipe, tmp_path / "x", settings)
+        train(str(checkpoints("llama")[0]), lessons, recipe, tmp_path / "x", settings)
     with pytest.raises(ValueError, match="batch_size"):
         Recipe(batch_size=0)
+    with pytest.raises(UsageError, match=r"the recipe's `targets` z_proj: not in the base"):
+        train(str(checkpoints("llama")[0]), LESSONS, Recipe(targets=("z_proj",)), tmp_path / "x", settings)
 
 
 def test_a_loss_that_is_no_number_is_told(checkpoints, settings, tmp_path):
     recipe = Recipe(learning_rate=1e30, warmup=0, steps=5)
     with pytest.raises(UsageError, match=r"the loss is \w+ at step \d; give the recipe a lower `learning_rate`"):
-        train(str(checkpoints("llama")[0]), DOCUMENTS, recipe, tmp_path / "x", settings)
+        train(str(checkpoints("llama")[0]), LESSONS, recipe, tmp_path / "x", settings)
     assert not (tmp_path / "x").exists()
 
 
