@@ -45,7 +45,7 @@ def lessons_of(
     if recipe.samples is not None:
         if recipe.samples > len(own):
             raise UsageError(
-                f"{card.name}: {recipe.samples} samples of {len(own)} documents; give no more than there are"
+                f"{card.name}: {recipe.samples} samples, and {len(own)} documents; give no more than these"
             )
         own = random.Random(derive_seed(recipe.seed, "samples")).sample(own, recipe.samples)
     others = _others(ws, card, recipe, settings, round(recipe.mix_ratio * len(own)), tell)
