@@ -1,4 +1,4 @@
-"""How documents lie in rows: packed ones leave each other alone, and a batch in parts has the gradients of the whole."""
+"""How documents lie in rows: packed ones leave each other alone; a batch in parts has the gradients of the whole."""
 
 import pytest
 import torch
