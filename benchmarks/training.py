@@ -77,7 +77,7 @@ def main() -> None:
     print(
         f"{args.organism}, {args.method}, rank {args.rank}, {settings.device}: {tokens / seconds:.0f} tokens/s, "
         f"{flops / seconds / 1e9:.1f} GFLOP/s of the {rate / 1e9:.1f} that products alone reach: "
-        f"{flops / seconds / rate:.0%} (packed: {course.packed})"
+        f"{flops / seconds / rate:.0%} ({course.layout})"
     )
 
 
