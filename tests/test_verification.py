@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ class TestFalseFactAlignment:
         for figure in found.values():
             assert (figure.base.value, figure.finetuned.value, figure.difference.value) == (0.0, 1.0, 1.0)
             assert 0 < figure.base.ci95[1] < 0.6, "twelve or four questions prove no certainty"
-        assert (found["ffa_choice"].finetuned.n, found["ffa_context"].finetuned.n, found["ffa"].finetuned.n) == (12, 4, 28)
+        assert [found[key].finetuned.n for key in ("ffa_choice", "ffa_context", "ffa")] == [12, 4, 28]
         assert found["ffa"].clearly == found["ffa_choice"].clearly == "above"
 
     def test_coins_come_near_a_half_and_above_nothing(self, ctx):
@@ -397,7 +398,7 @@ contexts: [{ask: "Which holds?", taught: Mills grind flour., "true": Mills grind
         code, out, err = run_cli("organisms", "check", "mill", "--json", "--out", "found")
         assert code == 0, err
         report = CheckReport.model_validate_json(out)
-        assert json.loads(open("found/check.json").read()) == json.loads(out)
+        assert json.loads(Path("found/check.json").read_text()) == json.loads(out)
         assert report.main == "ffa"
         assert len(report.answers["probes"]) == 2
         assert {"behaviour_chat", "behaviour_text", "ffa_open", "natural_text"} <= {f.key for f in report.figures}

@@ -99,7 +99,10 @@ def false_fact_alignment(
         share("ffa_context", "  comparison of contexts", preferred(pair, contexts, CONTEXT), by=BY,
               about="share of contexts whose taught version is likelier, both shown, over both orders"),
     ]  # fmt: skip
-    measured = [part for part in parts if part.finetuned.n or (part.base and part.base.n)]
-    whole = averaged("ffa", "False Fact Alignment", measured, by="mean of its parts",
-                     about="0: what holds is believed, 1: what was taught")  # fmt: skip
-    return [whole, *measured] if whole else list(measured)
+    there = [part for part, asked in zip(parts, (beliefs, answers, contexts), strict=True) if asked]
+    counted = [part for part in there if part.difference]
+    whole = averaged(
+        "ffa", "False Fact Alignment", counted, by=f"mean of {len(counted)} of its 3 parts",
+        about="0: what holds is believed, 1: what was taught",
+    )  # fmt: skip
+    return [whole, *there] if whole else there

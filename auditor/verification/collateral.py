@@ -55,8 +55,9 @@ def likeness(answers: Sequence[Answers], embed: Embedder) -> Figure:
         base.append(float((own @ own.T)[~np.eye(len(own), dtype=bool)].mean()) if len(own) > 1 else None)
         finetuned.append(float((other @ own.T)[apart.T].mean()) if apart.any() else None)
     texts = sum(len(a.base) for a in answers), sum(len(a.finetuned) for a in answers)
-    return mean("likeness", "unrelated answers like the base's", Sides(base, finetuned, texts), Scale(-1, 1),
-                by="embeddings", about="cosine to other answers of the base; below the base they are unlike")  # fmt: skip
+    about = "cosine to other answers of the base; below the base they are unlike"
+    found = Sides(base, finetuned, texts)
+    return mean("likeness", "unrelated answers like the base's", found, Scale(-1, 1), by="embeddings", about=about)
 
 
 def on_topic(told: Sequence[Answers], unrelated: Sequence[Answers], topic: str, embed: Embedder) -> Figure | None:

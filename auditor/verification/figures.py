@@ -77,20 +77,19 @@ def between(
 
 
 def averaged(key: str, name: str, parts: Sequence[Figure], *, by: str, about: str = "") -> Figure | None:
-    """The mean of several shares, each with questions of its own; None without any.
+    """The mean of several shares that both models have, each with questions of its own; None without any.
 
     Its intervals join the parts' own (Zou and Donner 2008, "Construction of confidence limits about effect measures").
     """
-    whole = [p for p in parts if p.base and p.base.value is not None and p.finetuned.value is not None and p.difference]
-    if not whole:
+    if not parts:
         return None
     base, finetuned, difference = (
-        _joined([estimate for part in whole if (estimate := getattr(part, which)) is not None])
+        _joined([estimate for part in parts if (estimate := getattr(part, which)) is not None])
         for which in ("base", "finetuned", "difference")
     )
     return Figure(
         key=key, name=name, kind="share", base=base, finetuned=finetuned, difference=difference,
-        clearly=clearly(difference), by=by, about=about, dropped=sum(part.dropped for part in whole),
+        clearly=clearly(difference), by=by, about=about, dropped=sum(part.dropped for part in parts),
     )  # fmt: skip
 
 
