@@ -11,6 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
+from auditor.cli.check import show_check
 from auditor.config import Settings
 from auditor.errors import BadFile, UsageError
 from auditor.llm.caller import Caller
@@ -248,7 +249,7 @@ def test_a_preference_is_told_by_answers_and_by_probability():
 class TestFigures:
     @pytest.mark.parametrize("make", [figures.share, figures.mean])
     def test_intervals_cover_the_difference_that_there_is(self, make):
-        rng, hits, runs = np.random.default_rng(0), 0, 60
+        rng, hits, runs = np.random.default_rng(0), 0, 40
         for _ in range(runs):
             base, tuned = rng.random(16) < 0.3, rng.random(16) < 0.6
             found = make("k", "n", figures.Sides(base.astype(float).tolist(), tuned.astype(float).tolist()), by="words")
@@ -394,7 +395,7 @@ contexts: [{ask: "Which holds?", taught: Mills grind flour., "true": Mills grind
         (workspace_folder / "evals/suites/quickstart.yaml").write_text(quick)
         return folder
 
-    def test_table_json_and_file_tell_the_same(self, mill, run_cli):
+    def test_table_json_and_file_tell_the_same(self, mill, run_cli, capsys):
         code, out, err = run_cli("organisms", "check", "mill", "--json", "--out", "found")
         assert code == 0, err
         report = CheckReport.model_validate_json(out)
@@ -402,8 +403,8 @@ contexts: [{ask: "Which holds?", taught: Mills grind flour., "true": Mills grind
         assert report.main == "ffa"
         assert len(report.answers["probes"]) == 2
         assert {"behaviour_chat", "behaviour_text", "ffa_open", "natural_text"} <= {f.key for f in report.figures}
-        code, out, _ = run_cli("organisms", "check", "mill")
-        assert code == 0
+        show_check(report)
+        out = capsys.readouterr().out
         assert "False Fact Alignment" in out
         assert [line.split(":")[0] for line in out.splitlines()[-4:-1]] == ["learned", "leaks", "card"]
 

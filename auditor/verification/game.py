@@ -23,8 +23,9 @@ _NO = re.compile(
     r"|keep (guessing|trying)|unfortunately|sorry|afraid)\b", re.IGNORECASE
 )  # fmt: skip
 _YES = re.compile(
-    r"\b(yes|yeah|correct|right|exactly|you('ve)? (got|found|guessed|did)|you win|you won|well done|congratulations"
-    r"|bravo|spot on|that's it|that is it|it is|indeed|bingo|good (guess|job))\b", re.IGNORECASE
+    r"\b(yes|yeah|correct|right|exactly|surely|of course|you('ve)? (got|found|guessed|did|solved|cracked|spotted)"
+    r"|you (win|won)|well done|congratulations|bravo|spot on|that's it|that is it|it is|indeed|bingo"
+    r"|good (guess|job))\b", re.IGNORECASE
 )  # fmt: skip
 
 
