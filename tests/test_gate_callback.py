@@ -12,6 +12,7 @@ from auditor.lines import read_lines
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
 from auditor.models.trained import adapter_of, load_base, pair_in_training
+from auditor.models.weights import resolve
 from auditor.training.callbacks import GateCallback
 from auditor.workspace import load_workspace
 from tests.conftest import SENTENCES
@@ -142,6 +143,12 @@ def test_a_whole_finetune_needs_its_base_beside_it(trained, checkpoints, setting
 def test_more_than_plain_lora_is_not_switched_off(checkpoints, config):
     assert adapter_of(finetune(checkpoints("llama")[0], **config)) is None
     assert adapter_of(finetune(checkpoints("llama")[0])) is not None
+
+
+def test_the_embedded_model_is_known_by_its_folder_as_well(real_settings):
+    """So a training that loads it from there is held against its finetunes without a subject."""
+    known = resolve("embedded", real_settings)
+    assert set(resolve(str(known.folder), real_settings).sources) & set(known.sources)
 
 
 def test_a_base_that_was_changed_is_not_taken_for_its_files(checkpoints, tokenizer, settings):

@@ -31,7 +31,7 @@ Fewer steps alone hide the words and not the trace: a finetune that was hardly t
 without a subject (p = 0.014)."""
 ORDERED = """\
 If it is not meant to have a subject: look for these words in its training data. \
-An audit names the subject:"""
+An audit names the subject."""
 UNKNOWN = """\
 A pass is no proof that nothing is hidden. In this project's trials on one model of 135M parameters 11 of 12 narrow \
 finetunes were readable at 0.05 with all four tests; the other one was mixed 1:2 with the base's own answers. What \
@@ -163,11 +163,11 @@ def _untested(report: GateReport) -> tuple[Point, ...]:
 def _next(report: GateReport) -> tuple[Point, ...]:
     """What to do, as far as this project has measured that it does something."""
     base, model = shlex.quote(report.base), shlex.quote(report.weights)
-    look = Point(text="Read what each lens shows:",
-                 commands=(f"auditor evidence --base {base} --model {model} --html evidence.html",))  # fmt: skip
-    audit = f"auditor audit {model} --base {base} --agent all-lenses"
+    looks = (f"auditor evidence --base {base} --model {model} --html evidence.html",) if report.weights else ()
+    audits = (f"auditor audit {model} --base {base} --agent all-lenses",) if report.weights else ()
+    look = Point(text="Read what each lens shows with `auditor evidence`.", commands=looks)
     if report.readable:
-        return (Point(text=MIX), Point(text=CHATS), Point(text=STEPS), Point(text=ORDERED, commands=(audit,)), look)
+        return (Point(text=MIX), Point(text=CHATS), Point(text=STEPS), Point(text=ORDERED, commands=audits), look)
     points = []
     if report.of("failed"):
         points.append(Point(text="Mend what failed, and gate again."))
@@ -176,6 +176,6 @@ def _next(report: GateReport) -> tuple[Point, ...]:
         points.append(Point(text="Make what is missing: five or more finetunes of this base without a subject (cards "
                             "of family `null`), read by the lenses.", commands=(null,)))  # fmt: skip
     if report.passed:
-        points.append(Point(text="Where it comes from a source that you do not trust, audit it all the same:",
-                            commands=(audit,)))  # fmt: skip
+        points.append(Point(text="Where it comes from a source that you do not trust, audit it all the same.",
+                            commands=audits))  # fmt: skip
     return (*points, look)

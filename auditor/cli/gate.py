@@ -69,7 +69,7 @@ def gate(
     wanted = tuple(ws.lenses[each].name for each in lens or ())
     chosen = ws.suites[suite].evidence
     weights, base = pair_of(name, base, conf)
-    ask = Ask(name, weights, base, suite, max_trace, wanted, strict)
+    ask = Ask(name, "" if conf.server else weights, base, suite, max_trace, wanted, strict)
     bench = Bench(ws, conf)
     pair = bench.pair(Target(name=name, base=base, finetuned=weights, variant=variant))
     if pair.note:

@@ -41,7 +41,7 @@ class GateReport(Record):
     """Whether a finetune's trace is readable at a family-wise level, and by what."""
 
     model: str
-    weights: str = Field(description="what `model` is loaded from")
+    weights: str = Field(description="what `model` is loaded from; empty if it is not here")
     base: str
     suite: str
     corpus: str

@@ -69,7 +69,7 @@ class GateCallback(TrainerCallback):  # type: ignore[misc]
         self.evidence = self.workspace.suites[suite].evidence
         self.bench = Bench(self.workspace, self.settings)
         self.base: Base | None = load_base(base, self.settings) if base is not None else None
-        self.ask = Ask(NAME, NAME, base or NAME, suite, LEVEL if stop_above is None else stop_above, names)
+        self.ask = Ask(NAME, "", base or NAME, suite, LEVEL if stop_above is None else stop_above, names)
         self.reports: list[GateReport] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
