@@ -121,6 +121,13 @@ class Figures(_Section):
 Section = Annotated[RankedTokens | SideBySide | SmallTable | Figures, Field(discriminator="kind")]
 
 
+class Basis(Record):
+    """What a p-value rests on."""
+
+    finetunes: int = Field(ge=0, description="without a subject, that the pair was held against; 0: noise alone")
+    least: float = Field(0.0, description="the smallest p that the test can give, whatever is read")
+
+
 class Reading(Record):
     """What one lens found in a pair. `arrays` are tensors by name, kept beside the rest; they are no part of the JSON.
 
@@ -139,6 +146,11 @@ class Reading(Record):
     @property
     def p(self) -> float | None:
         """How likely so strong a trace is in a pair without a subject; None where that cannot be told."""
+        return None
+
+    @property
+    def basis(self) -> Basis | None:
+        """What `p` rests on; None where there is none, or nobody says."""
         return None
 
     @property

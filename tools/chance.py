@@ -7,11 +7,11 @@ from torch import Tensor
 
 from auditor import Figures, LensContext, ModelPair, RankedTokens, Reading, Record, lens
 from auditor.methods.broad import Cohesion
-from auditor.methods.chance import against_noise, beside_broad, p_of_trace, told, verdict
+from auditor.methods.chance import against_noise, beside_broad, least_p, p_of_trace, told, verdict
 from auditor.methods.found import Differences
 from auditor.methods.nulls import Nulls
 from auditor.methods.words import gauge_for
-from auditor.readings import Column, Section, Token
+from auditor.readings import Basis, Column, Section, Token
 from auditor.records.evidence import ChanceTest
 
 
@@ -31,6 +31,11 @@ class Chance(Reading):
     @property
     def p(self) -> float | None:
         return p_of_trace(self.test)
+
+    @property
+    def basis(self) -> Basis | None:
+        against = self.test.against
+        return Basis(finetunes=against.broad if against else 0, least=least_p(self.test))
 
     @property
     def trace(self) -> Mapping[str, Tensor]:

@@ -23,7 +23,7 @@ from auditor.methods.diff_mining import (
 )
 from auditor.methods.nulls import Nulls
 from auditor.methods.words import gauge_for
-from auditor.readings import Call, Column, Section, Token, told_p
+from auditor.readings import Basis, Call, Column, Section, Token, told_p
 from auditor.records.evidence import AgainstBroad
 
 Framing = Literal["text", "chats"]
@@ -69,6 +69,10 @@ class DiffMining(Reading):
     @property
     def p(self) -> float | None:
         return None if self.against is None else self.against.p
+
+    @property
+    def basis(self) -> Basis | None:
+        return None if self.against is None else Basis(finetunes=self.against.broad)
 
     @property
     def verdict(self) -> str:

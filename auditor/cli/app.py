@@ -16,6 +16,7 @@ from auditor.cli import (
     doctor,
     evaluate,
     evidence,
+    gate,
     grade,
     graders,
     lenses,
@@ -74,6 +75,7 @@ app.command("export")(runs.export)
 app.command("worker")(worker.worker)
 app.command("merge")(worker.merge)
 app.command("evidence")(evidence.evidence)
+app.command("gate")(gate.gate)
 app.command("ask")(ask.ask)
 app.command("serve")(serve.serve)
 app.command("init")(scaffold.init)

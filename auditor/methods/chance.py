@@ -41,6 +41,11 @@ def p_of_trace(test: ChanceTest) -> float | None:
     return None if test.groups < FEWEST_GROUPS else max(test.norm_p, words)
 
 
+def least_p(test: ChanceTest) -> float:
+    """What `p_of_trace` cannot be below: signs are drawn so many times, of so many groups."""
+    return max(1 / (1 + DRAWS), 2.0 ** -(test.groups - 1))
+
+
 def verdict(test: ChanceTest) -> str:
     """The line that stands first."""
     p = p_of_trace(test)

@@ -25,7 +25,7 @@ from torch import Tensor
 from auditor.methods.frames import Frame
 from auditor.methods.nulls import ENOUGH_PAIRS, Nulls, prediction
 from auditor.methods.words import background_of, is_everybodys, words_in
-from auditor.readings import Column, Figures, RankedTokens, Reading, Section, Token, told_p
+from auditor.readings import Basis, Column, Figures, RankedTokens, Reading, Section, Token, told_p
 from auditor.records.record import Record
 
 if TYPE_CHECKING:
@@ -133,6 +133,10 @@ class Recurring(Reading):
     @property
     def p(self) -> float | None:
         return None if self.test is None else self.test.p
+
+    @property
+    def basis(self) -> Basis | None:
+        return None if self.test is None else Basis(finetunes=self.test.pairs)
 
     @property
     def verdict(self) -> str:

@@ -53,13 +53,22 @@ def read_adapter(folder: Path, model: Any, base_id: str) -> Adapter | None:
     fitted = _fitted(folder, config, tensors, model, base_id)
     _demand_effect(folder, tensors)
     layers = {path: m for path, m in fitted.get_base_model().named_modules() if isinstance(m, LoraLayer)}
+    return plain_matrices(config, tensors, layers)
+
+
+def plain_matrices(
+    config: Any, tensors: Mapping[str, Tensor], layers: Mapping[str, Any], name: str = "default"
+) -> Adapter | None:
+    """The matrices of the adapter `name` on PEFT's `layers`, of `tensors` called as in its file; None if it is more
+    than plain LoRA.
+    """
     if not _is_plain(config, tensors, layers):
         return None
     matrices = {}
     for path, layer in layers.items():
         down, up = (tensors[f"base_model.model.{path}.lora_{part}.weight"].float() for part in "AB")
-        matrices[path] = (down, up * layer.scaling["default"])
-    return Adapter(matrices, max(down.shape[0] for down, _ in matrices.values()))
+        matrices[path] = (down, up * layer.scaling[name])
+    return Adapter(matrices, max((down.shape[0] for down, _ in matrices.values()), default=0))
 
 
 def _is_plain(config: Any, tensors: Mapping[str, Tensor], layers: Mapping[str, Any]) -> bool:

@@ -81,6 +81,11 @@ def is_converted(settings: Settings) -> bool:
     return not flaw(_converted(settings), partial(_digest, settings))
 
 
+def is_converted_folder(path: Path, settings: Settings) -> bool:
+    """Whether the wheel's model is what lies at `path`, as others load it: a training, say."""
+    return path.resolve() == _converted(settings).resolve() and is_converted(settings)
+
+
 def _converted(settings: Settings) -> Path:
     return settings.cache_dir / "models" / "SmolLM2-135M-Instruct"
 

@@ -93,6 +93,11 @@ class Host:
             self._vllm.forget(name)
         self.bank.remove(name)
 
+    def close(self) -> None:
+        """Leave the model as it was found: no adapter, no hook, and nobody waits for rows of it."""
+        self.worker.call(self.bank.close)
+        self.worker.lines.remove(self.line)
+
     def decode(self, rows: Sequence[Row], client: str) -> None:
         """Let `rows` join the others; each tells by its `ended` when it has come to its end."""
         self.worker.decode(self.line, rows, client)

@@ -101,6 +101,13 @@ class LoraBank:
                 self._spans[other] = slice(span.start - rank, span.stop - rank)
         self._forget()
 
+    def close(self) -> None:
+        """Take all off, and the hooks with them."""
+        for layer in self._layers.values():
+            layer.handle.remove()
+        self._layers, self._spans = {}, {}
+        self._forget()
+
     def _forget(self) -> None:
         self._chosen, self.span, self.mask = (), slice(0, 0), None
 

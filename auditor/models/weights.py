@@ -12,7 +12,7 @@ from pathlib import Path
 from auditor.config import Settings
 from auditor.errors import BadModel, UsageError
 from auditor.files import like_a_path
-from auditor.models.embedded import EMBEDDED_ID, embedded_model, is_embedded
+from auditor.models.embedded import EMBEDDED_ID, embedded_model, is_converted_folder, is_embedded
 from auditor.models.hub import HubName, adapter_config, fetch
 from auditor.models.identity import model_hash
 
@@ -46,10 +46,10 @@ def resolve(model: str, settings: Settings) -> Weights:
 
     A folder that is here goes first; what can only be a path is not asked for on the hub. Raises BadModel.
     """
-    if is_embedded(model):
+    path = Path(os.path.expanduser(model))  # this one never raises, nor does os.path.isdir
+    if is_embedded(model) or (model and os.path.isdir(path) and is_converted_folder(path, settings)):
         folder, sha256, sources = embedded_model(settings)
         return Weights(EMBEDDED_ID, folder, sha256, sources)
-    path = Path(os.path.expanduser(model))  # this one never raises, nor does os.path.isdir
     if model and os.path.isdir(path):
         sha256, tensors = model_hash(path, settings)
         return Weights(str(path), path, sha256, (f"tensors:{tensors}",))

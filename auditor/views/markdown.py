@@ -35,7 +35,7 @@ def rendered(sections: Iterable[Section]) -> list[str]:
             case SideBySide():
                 lines += _texts(section)
             case SmallTable():
-                lines += _row(section.heads) + _row(["---"] * len(section.heads))
+                lines += [*_row(section.heads), f"|{' --- |' * len(section.heads)}"]
                 lines += [line for row in section.rows for line in _row(row)]
             case Figures():
                 lines += [f"- {_plain(line)}" for line in section.lines]

@@ -1,0 +1,128 @@
+"""`auditor gate`: for the CI of finetuning jobs, whether what a model was finetuned on is readable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markdown import Markdown
+from rich.markup import escape
+
+from auditor.cli.shared import (
+    AdapterRank,
+    AdapterScale,
+    JsonFlag,
+    ServerOption,
+    announce,
+    err,
+    out,
+    print_json,
+    settings,
+    stages,
+    variant_of,
+    workspace,
+)
+from auditor.config import Settings
+from auditor.errors import UsageError
+from auditor.files import write_atomically
+
+
+def gate(
+    model: Annotated[str | None, typer.Argument(help="An organism, or what --model takes.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Its base; an organism's card or an adapter's config names it.")
+    ] = None,
+    finetune: Annotated[str | None, typer.Option("--model", help="PEFT adapter, whole model, or an organism.")] = None,
+    max_trace: Annotated[
+        float, typer.Option(metavar="P", help="Family-wise level: what p of all tests together is a readable trace.")
+    ] = 0.05,
+    lens: Annotated[
+        list[str] | None, typer.Option(help="Only these lenses; default: every one that has a null for this base.")
+    ] = None,
+    suite: Annotated[str, typer.Option(help="Suite whose evidence settings are used.")] = "quickstart",
+    strict: Annotated[bool, typer.Option("--strict", help="What could not be tested fails the gate, too.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one self-contained page.")] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write gate.json, gate.md and gate.html there.")
+    ] = None,
+    adapter_scale: AdapterScale = None,
+    adapter_rank: AdapterRank = None,
+    server: ServerOption = None,
+    json: JsonFlag = False,
+) -> int:
+    """Exit 1 if a finetune's trace is readable, 0 if it is not, 2 for a wrong request (docs/gate.md)."""
+    demand_places(html, out_dir)
+    ws, conf = workspace(), settings(server=server)
+    name = one_of(model, finetune)
+    card = ws.organisms[name] if name in ws.organisms.items else None
+    variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
+
+    from auditor.audits.bench import Bench
+    from auditor.audits.gate import Ask, gated, lenses_read
+    from auditor.audits.gate_report import document
+    from auditor.records.results import Target
+    from auditor.views.report import to_markdown
+    from auditor.views.report_page import to_html
+    from auditor.views.whole import ordered
+
+    wanted = tuple(ws.lenses[each].name for each in lens or ())
+    chosen = ws.suites[suite].evidence
+    weights, base = pair_of(name, base, conf)
+    ask = Ask(name, "" if conf.server else weights, base, suite, max_trace, wanted, strict)
+    bench = Bench(ws, conf)
+    pair = bench.pair(Target(name=name, base=base, finetuned=weights, variant=variant))
+    if pair.note:
+        err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
+    recipe = bench.recipe(pair, chosen)
+    announce(chosen, lenses_read(recipe, ask), conf)
+    with stages("gate") as tell:
+        report, evidence = gated(ask, pair, recipe, tell)
+    text = to_markdown(document(report))
+    if html is not None or out_dir is not None:
+        page = to_html(document(report, [section for reading in ordered(evidence) for section in reading.show()]))
+        if html is not None:
+            write_atomically(html, page)
+        if out_dir is not None:
+            out_dir.mkdir(parents=True, exist_ok=True)
+            write_atomically(out_dir / "gate.html", page)
+            write_atomically(out_dir / "gate.md", text)
+            write_atomically(out_dir / "gate.json", report.model_dump_json(indent=1))
+    if json:
+        print_json(report)
+    else:
+        out.print(Markdown(text))
+    return 0 if report.passed else 1
+
+
+def demand_places(html: Path | None, out_dir: Path | None) -> None:
+    """Raises UsageError if the report cannot be written where it is wanted, before anything is read."""
+    from auditor.cli.evidence import demand_writable
+
+    if html is not None:
+        demand_writable(html)
+    if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
+        raise UsageError(f"--out {out_dir}: that is a file; give a folder")
+
+
+def one_of(model: str | None, finetune: str | None) -> str:
+    """Raises UsageError unless one is given, and one only."""
+    if (model is None) == (finetune is None):
+        raise UsageError("name the MODEL to gate, once: an organism, an adapter or a whole model")
+    return str(model or finetune)
+
+
+def pair_of(name: str, base: str | None, conf: Settings) -> tuple[str, str]:
+    """What to load, and its base. Raises UsageError, BadModel."""
+    from auditor.models.remote import base_on
+    from auditor.models.weights import base_of
+
+    if conf.server is not None:
+        if base is not None:
+            raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
+        return name, base_on(conf.server, name)
+    cards = workspace().organisms
+    if name in cards.items:
+        card = cards[name]
+        return card.finetuned, base or card.base
+    return name, base or base_of(name)
