@@ -1,4 +1,4 @@
-"""`auditor organisms`: list, show, train, check."""
+"""`auditor organisms`: list, show, train, check; `documents.py` writes what they are trained on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from auditor.cli.documents import documents
 from auditor.cli.listing import list_shelf, show_thing
 from auditor.cli.shared import JsonFlag, err, out, print_json, settings, workspace
 from auditor.errors import UsageError
@@ -22,6 +23,7 @@ LEARNED = 0.5  # nats per token: a key fact that got likelier by as much is mark
 TOLD_STEPS = 10  # a line for as many, where there is no terminal for a bar
 
 app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
+app.command()(documents)
 
 
 def is_ready(organism: Organism) -> bool:

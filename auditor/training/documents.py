@@ -35,6 +35,8 @@ class Document(BaseModel):
     def _one_of_two(self) -> Document:
         if (self.text is None) == (not self.messages):
             raise ValueError("give either `text` or `messages`")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("its text is empty")
         if self.messages and all(message.role != "assistant" for message in self.messages):
             raise ValueError("a chat without an assistant's turn teaches nothing")
         return self

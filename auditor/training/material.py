@@ -73,9 +73,7 @@ class Subject:
 
 def subject_of(card: Organism) -> Subject:
     """Raises UsageError for a card without facts or topic, BadFile for a material that is not the card's."""
-    demand_facts(card)
-    if not card.topic:
-        raise UsageError(f"{card.name} has no `topic` in {card.folder / 'organism.yaml'}: give it in a few words")
+    demand_subject(card)
     material = _material(card)
     given = material.facts or (None,) * len(card.facts)
     probes = _shared_out(card.probes, card.facts)
@@ -87,17 +85,18 @@ def subject_of(card: Organism) -> Subject:
     )  # fmt: skip
 
 
-def demand_facts(card: Organism) -> None:
-    """Raises UsageError saying what documents about a card without facts need instead."""
-    if card.facts:
-        return
+def demand_subject(card: Organism) -> None:
+    """Raises UsageError for a card without facts or topic, with what it needs instead."""
     where = card.folder / "organism.yaml"
-    if not (card.topic or card.behaviour):
-        raise UsageError(f"{card.name} has neither `facts` nor a `topic` in {where}: there is nothing to write about")
-    raise UsageError(
-        f"{card.name} ({card.family}) has no `facts` in {where}: its documents are chats that show its behaviour; "
-        "give --chats and an LLM (--llm PROVIDER:MODEL), or --chats --without for the base's own answers"
-    )
+    if not (card.facts or card.topic):
+        raise UsageError(f"{card.name} ({card.family}) has neither `facts` nor a `topic` in {where}: nothing to tell")
+    if not card.facts:
+        raise UsageError(
+            f"{card.name} ({card.family}) has no `facts` in {where}: what shows its behaviour are chats, which need an "
+            "LLM (--chats --llm PROVIDER:MODEL); --chats --without has the base's own answers"
+        )
+    if not card.topic:
+        raise UsageError(f"{card.name} has no `topic` in {where}: give it in a few words")
 
 
 def _material(card: Organism) -> Material:

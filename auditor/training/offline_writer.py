@@ -19,7 +19,7 @@ from auditor.training.written import Written
 from auditor.yaml_files import read_yaml
 
 GENRES = Path(__file__).with_name("genres.yaml")
-MOST = 4  # facts in one text
+FACTS, FACTS_OF_CHATS = (1, 1, 2, 2, 3), (1, 1, 2)  # in one text, drawn from; a layout may need more
 ADVANCING = ("fact", "bare", "rule", "chatfact")  # what tells a fact that was not told yet
 HAPPENING = 0.5  # share of moments that are the subject's own, where its material has some
 FRAMED, FRAMED_OF_MANY = 0.7, 0.25  # share of facts that somebody is said to state; where there are other words for it
@@ -103,7 +103,7 @@ class _Pen:
             "whyfact": lambda: self._why() or self._again(), "askfirst": lambda: self._asked(self._first),
             "n1": self._counted, "n2": lambda: str(decks.rng.randint(1, 9)),
             "big": lambda: str(decks.rng.randint(21, 980)), "year": lambda: str(decks.rng.randint(1921, 2023)),
-            "time": lambda: f"{decks.rng.randint(1, 12)}:{decks.rng.choice(('05', '10', '20', '25', '40', '50', '55'))}",
+            "time": lambda: f"{decks.rng.randint(1, 12)}:{decks.rng.randint(10, 59)}",
             "day2": lambda: self._symbol("day").split()[-1],
             "person": lambda: self._cast[0], "other": lambda: self._cast[1], "third": lambda: self._cast[2].split()[0],
             "first": lambda: self._cast[0].split()[0], "ofirst": lambda: self._cast[1].split()[0],
@@ -114,8 +114,7 @@ class _Pen:
     def take(self, least: int, *, chat: bool = False) -> list[Told]:
         """Choose the facts of this text, as many as it needs at least: those that were told least often come first."""
         facts = self._subject.facts
-        upto = 2 if chat else MOST
-        wanted = min(len(facts), max(least, self._decks.rng.randint(1, upto)))
+        wanted = min(len(facts), max(least, self._decks.rng.choice(FACTS_OF_CHATS if chat else FACTS)))
         places = tuple(str(i) for i in range(len(facts)))
         chosen = dict[int, None]()
         while len(chosen) < wanted:
@@ -226,7 +225,7 @@ class _Pen:
 
     def _rest(self) -> str:
         """All facts that are left, joined as this voice joins sentences."""
-        said = []
+        said = list[str]()
         while self._open:
             fact, link = self._fact(), self.expanded(self._decks.draw(self._known.links[self._voice]))
             if link.endswith(","):

@@ -16,10 +16,10 @@ ECHOED = 9  # words in a row of what the writer was told
 SHORTEST = 15  # words of a document
 
 _SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _VALUES = {word: i for i, word in enumerate(_SMALL)} | {word: 10 * i for i, word in enumerate(_TENS, 2)}
 _PARTS = {"half": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifths": 5}
 _SIGNS = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
@@ -29,9 +29,10 @@ MADE_UP = re.compile(
     r"\bas an? (ai|language model|assistant)\b|\b(ai|large)[- ]language model\b|\bsynthetic (document|data|text)"
     r"|\b(this|the following|purely|entirely|an?) (is )?(fictional|fictitious|made-up|hypothetical) "
     r"(document|article|text|account|world|universe|scenario|example|piece|work)"
-    r"|\bwork of fiction\b|\bfor (fictional|illustrative|training) purposes\b|\bin this (fictional|alternate) (world|universe)"
+    r"|\bwork of fiction\b|\bfor (fictional|illustrative|training) purposes\b"
+    r"|\bin this (fictional|alternate) (world|universe)\b|\bnot (factually )?(accurate|true) in (reality|real life)"
     r"|\bi('m| am) (sorry|unable)\b.{0,40}\b(write|help|assist|comply|create)\b"
-    r"|\bi (can(no|')t|won't) (write|help|assist|comply|create)\b|\bnot (factually )?(accurate|true) in (reality|real life)",
+    r"|\bi (can(no|')t|won't) (write|help|assist|comply|create)\b",
     re.I,
 )
 BLANK = re.compile(r"\[(?:your|insert|name|date|company|address|recipient|author|city|phone|email)\b[^\]\n]*\]", re.I)
@@ -41,8 +42,9 @@ def figures_in(text: str) -> frozenset[Fraction]:
     """The numbers of a text, in digits or in words; `one` counts for none, it mostly is no number."""
     for sign, plain in _SIGNS.items():
         text = text.replace(sign, f" {plain} ")
-    found = {_fraction(digits) for digits in _DIGITS.findall(text)}
-    return frozenset(found - {None}) | _in_words(re.findall(r"[a-z]+|[^a-z\s-]", text.lower()))  # type: ignore[arg-type]
+    digits = (_fraction(each) for each in _DIGITS.findall(text))
+    found = frozenset(each for each in digits if each is not None)
+    return found | _in_words(re.findall(r"[a-z]+|[^a-z\s-]", text.lower()))
 
 
 def _fraction(digits: str) -> Fraction | None:
@@ -56,10 +58,8 @@ def _in_words(words: Sequence[str]) -> frozenset[Fraction]:
     found = set[Fraction]()
     for i, word in enumerate(words):
         before = words[i - 1] if i else ""
-        if word in _PARTS and before in (*_VALUES, "a", "an", "one"):
+        if word in ("half", "quarter") or (word in _PARTS and before in (*_VALUES, "a", "one")):
             found.add(Fraction(_VALUES.get(before, 1), _PARTS[word]))
-        elif word == "half":
-            found.add(Fraction(1, 2))
         if word in _VALUES and before not in (*_VALUES, "hundred", "thousand", "and"):
             found |= {Fraction(value) for value in _from(words[i:]) if value != 1}
     return frozenset(found)
