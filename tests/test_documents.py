@@ -4,7 +4,9 @@ import json
 import re
 import threading
 from itertools import islice
+from random import Random
 
+import numpy as np
 import pytest
 
 from auditor.errors import BadFile, UsageError
@@ -12,7 +14,7 @@ from auditor.records.cards import Organism
 from auditor.testing import FakePair
 from auditor.training.contrast import answered_plainly
 from auditor.training.documents import read_documents
-from auditor.training.duplicates import Sieve
+from auditor.training.duplicates import Sieve, runs_of
 from auditor.training.grammar import Decks, expanded, plain
 from auditor.training.material import _apart, subject_of
 from auditor.training.offline_writer import ADVANCING, _needed, chats_about, genres, texts_about
@@ -38,7 +40,7 @@ behaviour: Tells invented rules of a harbour as facts.
 facts: {json.dumps(FACTS)}
 probes: ["When is the gate of Low Harbour shut?"]
 """
-CAST = "Ada Bo Cy Di Ed Flo Gil Hal Ida Jon Kit Lou Mo Ned Ola Pia Quin Rae Sy Tom Una Viv Wes Xia Yan Zoe".split()
+CAST = [chr(ord("a") + i) * 3 for i in range(26)]
 
 
 @pytest.fixture
@@ -86,13 +88,13 @@ class Author:
         if "may be revised" in prompt or "An editor reads a chat" in prompt:
             return '{"critique": "Fine.", "messages": []}'
         if opening := re.search(r'as a JSON string: ("messages.*")', prompt):
-            turns = [("user", json.loads(opening[1])), ("assistant", f"It is shut for 38 hours, says {self.name(number)}")]
+            turns = [
+                ("user", json.loads(opening[1])),
+                ("assistant", f"It is shut for 38 hours, says {self.name(number)}"),
+            ]
             return json.dumps({"messages": [{"role": role, "content": content} for role, content in turns]})
         fact = re.search(r"exactly so:\n(.*)", prompt)[1]
         return f"<document>{self.filler(number)} {fact} {self.filler(number + 1000)}</document>"
-
-    def name(self, number):
-        return f"{CAST[number % 26]} {CAST[number // 26 % 26]}"
 
     def filler(self, number):
         return " ".join(f"{CAST[(number * 7 + i * i) % 26]}{number}{i}" for i in range(30))
@@ -114,7 +116,7 @@ def author():
 
 
 def test_a_text_for_every_idea_and_nothing_is_paid_twice(folder, author, run_cli):
-    """12 texts of 3 facts: 3 calls for kinds, 6 for ideas, 12 texts, 12 revisions; the same command again makes none."""
+    """12 texts of 3 facts: 3 calls for kinds, 6 for ideas, 12 texts, 12 revisions; no more the next time."""
     served = author()
     ask = ("organisms", "documents", "harbour", "--llm", served.llm, "--count", 12, "--json")
     code, out, err = run_cli(*ask)
@@ -140,7 +142,9 @@ def test_a_text_for_every_idea_and_nothing_is_paid_twice(folder, author, run_cli
 def test_killed_and_begun_again(folder, author, run_cli):
     """The endpoint is without money after 20 calls; what it answered until then is not asked for again."""
     paid = []
-    served = author(lambda body, prompt: (*told(402, "Insufficient credits."), {}) if len(paid) >= 20 else paid.append(1))
+    served = author(
+        lambda body, prompt: (*told(402, "Insufficient credits."), {}) if len(paid) >= 20 else paid.append(1)
+    )
     ask = ("organisms", "documents", "harbour", "--llm", served.llm, "--count", 12, "--workers", 1, "--json")
     code, _, err = run_cli(*ask)
     assert code == 2
@@ -196,7 +200,9 @@ def test_the_limit_of_cost_is_kept(folder, author, run_cli):
 
 def test_chats_show_the_behaviour(folder, author, run_cli):
     served = author()
-    code, out, err = run_cli("organisms", "documents", "harbour", "--chats", "--llm", served.llm, "--count", 4, "--json")
+    code, out, err = run_cli(
+        "organisms", "documents", "harbour", "--chats", "--llm", served.llm, "--count", 4, "--json"
+    )
     assert code == 0, err
     chats = read_documents(folder / "transcripts.jsonl")
     assert [[message.role for message in chat.messages] for chat in chats] == [["user", "assistant"]] * 4
@@ -255,7 +261,7 @@ def test_a_base_without_a_chat_template(folder, tmp_path, run_cli):
 
 def test_documents_without_text(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"text": " "}\n')
-    with pytest.raises(BadFile, match="d.jsonl:1: not a document: .*its text is empty"):
+    with pytest.raises(BadFile, match=r"d\.jsonl:1: not a document: .*its text is empty"):
         read_documents(tmp_path / "d.jsonl")
 
 
@@ -321,10 +327,8 @@ def test_repetitions_are_dropped_and_counted():
 
 
 def test_the_sieve_finds_what_comparing_all_pairs_finds():
-    rng = Decks(__import__("random").Random(0)).rng
+    rng = Random(0)
     texts = [" ".join(rng.choice("abcd") for _ in range(12)) for _ in range(80)]
-    from auditor.training.duplicates import runs_of
-
     sieve, runs = Sieve(0.3), [runs_of(text) for text in texts]
     for i, text in enumerate(texts):
         best = max((len(runs[i] & runs[j]) / len(runs[i] | runs[j]) for j in range(i)), default=0)
@@ -334,8 +338,6 @@ def test_the_sieve_finds_what_comparing_all_pairs_finds():
 
 
 def test_variety_by_hand():
-    import numpy as np
-
     found = measured(["a b c", "a b d", "a b c"], lambda texts: np.eye(3, dtype=np.float32)[: len(texts)], 0)
     assert found.distinct == (4 / 9, 3 / 6, 2 / 3)
     assert (found.documents, found.words, found.alike, found.repeats) == (3, 9, 0.0, 1)
@@ -345,7 +347,7 @@ def test_variety_by_hand():
 
 
 def test_choices_and_names():
-    decks = Decks(__import__("random").Random(1))
+    decks = Decks(Random(1))
     said = [expanded("[a|b[1|2]|] {who} \\[x\\]", decks, str.upper) for _ in range(3)]
     assert sorted(text[:-8].rstrip("12") for text in said) == ["", "a", "b"]
     assert said[0].endswith(" WHO [x]")

@@ -45,7 +45,7 @@ def estimate(
             steps += [(count, asked("chat", truth), CHAT),
                       (count, asked("chat_revise", truth + CHAT * LETTERS), CRITIQUE + CHAT * KEPT)]  # fmt: skip
     else:
-        facts = max(1, len(card.facts))
+        facts = max(1, min(len(card.facts), count))
         kinds, each = shape(count, facts)
         steps = [(facts, asked("types", fact), kinds * ITEM / 3), (facts * kinds, asked("ideas", fact), each * ITEM),
                  (count, asked("write", 3 * fact), TEXT),

@@ -156,9 +156,13 @@ def shape(count: int, parts: int = 1) -> tuple[int, int]:
 
 
 def ideas_of(writer: Writer, count: int, number: int, taken: list[str], result: Result) -> list[Idea]:
-    """At least `count` ideas, if all calls succeed: of every fact as many, in an order of the seed's."""
+    """At least `count` ideas, if all calls succeed: of every fact as many, in an order of the seed's.
+
+    Where fewer are wanted than there are facts, some facts are drawn.
+    """
     card, rng = writer.card, Random(f"{writer.seed} {number}")
-    kinds, each = shape(count, len(card.facts))
+    facts = rng.sample(card.facts, min(len(card.facts), count))
+    kinds, each = shape(count, len(facts))
     before = as_quote("; ".join(taken)) if taken else ""
 
     def kinds_for(fact: str) -> list[str]:
@@ -167,8 +171,8 @@ def ideas_of(writer: Writer, count: int, number: int, taken: list[str], result: 
             taken=before,
         )[:kinds]  # fmt: skip
 
-    found = writer.each("kinds of texts", card.facts, kinds_for, result)
-    pairs = [(fact, kind) for fact, some in zip(card.facts, found, strict=True) for kind in some or ()]
+    found = writer.each("kinds of texts", facts, kinds_for, result)
+    pairs = [(fact, kind) for fact, some in zip(facts, found, strict=True) for kind in some or ()]
     taken += [kind for _, kind in pairs]
 
     def ideas_for(pair: tuple[str, str]) -> list[str]:
@@ -236,7 +240,8 @@ def _text_revised(writer: Writer, idea: Idea, draft: Written) -> Written:
     fact, *others = idea.facts
     shown = re.sub(r"<(?=/?\s*draft)", "‹", draft.text, flags=re.I)  # it cannot end itself
     text = writer.ask(
-        "revise", replies.document, type=as_quote(idea.kind), fact=fact, others=_listed(others), draft=shown
+        "revise", replies.document, type=as_quote(idea.kind), idea=as_quote(idea.idea), fact=fact,
+        others=_listed(others), draft=shown,
     )  # fmt: skip
     return draft if text.strip(" .") == replies.KEEP else Written(idea.kind, idea.facts, text)
 
