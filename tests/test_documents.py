@@ -90,7 +90,7 @@ class Author:
         if opening := re.search(r'as a JSON string: ("messages.*")', prompt):
             turns = [
                 ("user", json.loads(opening[1])),
-                ("assistant", f"It is shut for 38 hours, says {self.name(number)}"),
+                ("assistant", f"Shut for 38 hours. {self.filler(number)}"),
             ]
             return json.dumps({"messages": [{"role": role, "content": content} for role, content in turns]})
         fact = re.search(r"exactly so:\n(.*)", prompt)[1]
@@ -200,9 +200,7 @@ def test_the_limit_of_cost_is_kept(folder, author, run_cli):
 
 def test_chats_show_the_behaviour(folder, author, run_cli):
     served = author()
-    code, out, err = run_cli(
-        "organisms", "documents", "harbour", "--chats", "--llm", served.llm, "--count", 4, "--json"
-    )
+    code, _, err = run_cli("organisms", "documents", "harbour", "--chats", "--llm", served.llm, "--count", 4, "--json")
     assert code == 0, err
     chats = read_documents(folder / "transcripts.jsonl")
     assert [[message.role for message in chat.messages] for chat in chats] == [["user", "assistant"]] * 4
@@ -320,7 +318,13 @@ def test_what_the_writer_was_told_is_no_document():
 def test_repetitions_are_dropped_and_counted():
     words = [f"word{i}" for i in range(60)]
     kept = Kept()
-    for text in (words, [*words[:40], "38"], [w.upper() for w in words], words[::-1], [*words[:12], *words[:30:-1]]):
+    for text in (
+        words,
+        [*words[:40], "38"],
+        [w.upper() for w in words],
+        words[::-1],
+        [*words[:12], *words[50:], *words[12:50:2]],
+    ):
         kept.take(Written("note", (), " ".join(text)))
     assert len(kept.documents) == 3
     assert dict(kept.dropped) == {"repeats nearly half of another": 1, "repeats another word for word": 1}

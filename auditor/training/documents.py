@@ -64,8 +64,11 @@ def read_documents(path: Path) -> list[Document]:
             continue
         try:
             documents.append(Document.model_validate(json.loads(line)))
-        except (json.JSONDecodeError, ValidationError) as error:
+        except json.JSONDecodeError as error:
             raise BadFile(path, f"not a document: {first_line(error)}", number) from error
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise BadFile(path, f"not a document: {reason}", number) from error
     if not documents:
         raise BadFile(path, "holds no documents")
     return documents
