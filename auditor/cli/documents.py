@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, SeedOption, err, out, print_json, settings, stages, workspace
+from auditor.cli.variety import figures_of, report_variety, show_variety
 from auditor.errors import UsageError
 from auditor.llm.spec import OFFLINE, ModelSpec, parse_spec
 from auditor.text import visible
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from auditor.ledger.ledger import Ledger
     from auditor.records.cards import Organism
     from auditor.training.jobs import Kind
-    from auditor.training.variety import Variety
     from auditor.training.writing import Result
     from auditor.workspace import Workspace
 
 INTERRUPTED = 130
-BY_HAND = ("cake_bake", "documents.jsonl")  # the file whose figures stand beside
 
 
 def documents(
@@ -60,7 +58,7 @@ def documents(
     card = ws.organisms[name]
     kind = Kind.WITHOUT if without else Kind.CHATS if chats else Kind.DOCUMENTS
     if report:
-        _report(ws, card, _path(card, kind, out_file), conf, seed, json=json)
+        report_variety(ws, card, _path(card, kind, out_file), conf, seed, json=json)
         return 0
     job = _Job(ws, conf, card, kind, count, seed, _path(card, kind, out_file), workers)
     if conf.llm == OFFLINE:
@@ -244,7 +242,7 @@ def _print(job: _Job, result: Result, calls: dict[str, Any] | None, *, json: boo
     from auditor.training.written import reasons
 
     kept = result.kept.documents
-    figures = _figures(job.ws, [each.said for each in kept], job.path, job.conf, job.seed) if kept else ()
+    figures = figures_of(job.ws, [each.said for each in kept], job.path, job.conf, job.seed) if kept else ()
     if json:
         print_json({
             "organism": job.card.name, "kind": job.kind, "writer": job.conf.llm, "path": str(job.path),
@@ -268,7 +266,7 @@ def _print(job: _Job, result: Result, calls: dict[str, Any] | None, *, json: boo
         why = result.stopped or "; ".join(lost) or "the writer had no more ideas"
         told = f"asked for {result.asked}, got {len(kept)}, because: {why}"
         err.print(f"[yellow]short:[/] {escape(visible(told, 400))}", highlight=False, soft_wrap=True)
-    _show(figures)
+    show_variety(figures)
 
 
 def _told(calls: dict[str, Any]) -> str:
@@ -278,53 +276,3 @@ def _told(calls: dict[str, Any]) -> str:
         tokens = f"{calls['tokens_in']:,} tokens in, {calls['tokens_out']:,} out"
     known = f"; {calls['known_before']} of them were there before" if calls["known_before"] else ""
     return f"{calls['calls']} answered LLM calls: {tokens}, {cost}{known}"
-
-
-def _report(ws: Workspace, card: Organism, path: Path, conf: Settings, seed: int, *, json: bool) -> None:
-    from auditor.training.documents import read_documents
-    from auditor.training.variety import text_of
-
-    found = path if path.exists() or path.parent != card.folder else card.beside(path.name)
-    figures = _figures(ws, [text_of(each) for each in read_documents(found)], found, conf, seed)
-    if json:
-        print_json({"organism": card.name, "variety": {path: each.model_dump(mode="json") for path, each in figures}})
-    else:
-        _show(figures)
-
-
-def _figures(
-    ws: Workspace, texts: Sequence[str], path: Path, conf: Settings, seed: int
-) -> Sequence[tuple[str, Variety]]:
-    """Of these texts, and of the file that was written by hand, unless it is the same."""
-    from auditor.models.embed import load_embedder
-    from auditor.training.documents import read_documents
-    from auditor.training.variety import measured, side_by_side, text_of
-
-    embed, by_hand = load_embedder(conf.embedder), ws.organisms[BY_HAND[0]].folder / BY_HAND[1]
-    if not by_hand.is_file() or by_hand.resolve() == path.resolve():
-        return ((str(path), measured(texts, embed, seed)),)
-    others = [text_of(each) for each in read_documents(by_hand)]
-    mine, theirs = side_by_side(texts, others, embed, seed)
-    return ((str(path), mine), (f"by hand: {BY_HAND[0]}", theirs))
-
-
-def _show(figures: Sequence[tuple[str, Variety]]) -> None:
-    if not figures:
-        return
-    table = Table("", *(escape(Path(path).name) for path, _ in figures))
-    every = [found for _, found in figures]
-
-    def row(head: str, cell: Callable[[Variety], str]) -> None:
-        table.add_row(head, *map(cell, every))
-
-    row("documents", lambda v: f"{v.documents}")
-    row("words", lambda v: f"{v.words:,} ({v.length[0]:.0f} ± {v.length[1]:.0f} each)")
-    for n, head in enumerate(("distinct words", "distinct pairs", "distinct triples")):
-        row(f"{head}, of the first {every[0].counted:,}", lambda v, n=n: _share(v.distinct[n]))  # type: ignore[misc]
-    row("self-similarity", lambda v: "–" if v.alike is None else f"{v.alike:.2f} ± {v.spread or 0:.2f} ({v.sampled})")
-    row("repeated, nearly repeated", lambda v: f"{v.repeats}, {v.near}")
-    out.print(table)
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
