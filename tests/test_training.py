@@ -109,6 +109,7 @@ def test_loss_falls_and_the_seed_decides(checkpoints, settings, tmp_path):
     assert [path.name for path in files] == ["adapter_config.json", "adapter_model.safetensors", "training.json"]
     assert {path.stat().st_mode for path in files} == {(tmp_path / "plain").stat().st_mode}
     assert one.sha256 == two.sha256 != other.sha256
+    assert files[0].read_bytes() == (two.folder / files[0].name).read_bytes()
     kept = Trained.model_validate_json(files[2].read_text())
     assert kept == one.model_copy(update={"folder": Path()})
     assert (len(kept.losses), kept.layout, kept.dtype) == (25, "shared", "float32")

@@ -1,4 +1,4 @@
-"""`auditor organisms`: list, show, train, check."""
+"""`auditor organisms`: list, show, train, check; `documents.py` writes what they are trained on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from auditor.cli.check import check
+from auditor.cli.documents import documents
 from auditor.cli.listing import list_shelf, show_thing
 from auditor.cli.shared import JsonFlag, workspace
 from auditor.cli.train import train
@@ -18,6 +19,7 @@ from auditor.shelves import Loaded
 app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
 app.command()(train)
 app.command()(check)
+app.command()(documents)
 
 
 def is_ready(organism: Organism) -> bool:

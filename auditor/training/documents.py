@@ -39,6 +39,8 @@ class Document(BaseModel):
     def _one_of_two(self) -> Document:
         if (self.text is None) == (not self.messages):
             raise ValueError("give either `text` or `messages`")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("its text is empty")
         if self.messages and all(message.role != "assistant" for message in self.messages):
             raise ValueError("a chat without an assistant's turn teaches nothing")
         return self
@@ -66,8 +68,11 @@ def read_documents(path: Path) -> list[Document]:
             continue
         try:
             documents.append(Document.model_validate(json.loads(line)))
-        except (json.JSONDecodeError, ValidationError) as error:
+        except json.JSONDecodeError as error:
             raise BadFile(path, f"not a document: {first_line(error)}", number) from error
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise BadFile(path, f"not a document: {reason}", number) from error
     if not documents:
         raise BadFile(path, "holds no documents")
     return documents

@@ -179,10 +179,18 @@ def _save(adapted: Any, tokenizer: Any, target: Path, trained: Trained, *, full:
             adapted.half().save_pretrained(folder, save_embedding_layers=False)
             for name in ("adapter_config.json", "adapter_model.safetensors"):  # PEFT writes an empty model card too
                 copyfile(Path(folder) / name, part / name)
+            _in_order(part / "adapter_config.json")
         digests = {path.name: sha256_of(path) for path in sorted(part.glob("*.safetensors"))}
         trained = trained.model_copy(update={"folder": target, "sha256": digests})
         write_atomically(part / LOG, trained.model_dump_json(indent=1, exclude={"folder"}))
     return trained
+
+
+def _in_order(path: Path) -> None:
+    """PEFT writes the matrices' names as a set has them: in another order each time."""
+    config = json.loads(path.read_text("utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _digest(value: Any) -> str:
