@@ -93,4 +93,4 @@ def test_documents_without_text(trainable, run_cli):
     (trainable / "evals/organisms/mill/documents.jsonl").write_text('{"text": ""}\n')
     code, _, err = run_cli("organisms", "train", "mill")
     assert code == 2
-    assert "none of the 1 documents leaves a token to be learned" in err
+    assert "documents.jsonl:1: not a document: its text is empty" in err

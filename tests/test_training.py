@@ -14,7 +14,7 @@ from auditor.models.arch import decoder_of
 from auditor.models.build import load_model
 from auditor.models.load import load_pair
 from auditor.models.weights import resolve
-from auditor.records.cards import Recipe
+from auditor.records.cards import Method, Recipe
 from auditor.records.training import Trained
 from auditor.training import finetune
 from auditor.training.documents import Document, encode, mix, read_documents
@@ -164,7 +164,7 @@ def test_what_was_cut_off_goes_on_with_its_own_recipe_only(checkpoints, settings
 
 def test_all_weights_are_trained(checkpoints, settings, tmp_path):
     base = str(checkpoints("llama")[0])
-    recipe = RECIPE.model_copy(update={"method": "full", "learning_rate": 1e-3})
+    recipe = RECIPE.model_copy(update={"method": Method.FULL, "learning_rate": 1e-3})
     trained = train(base, LESSONS, recipe, tmp_path / "whole", settings)
     assert trained.losses[-1] < 0.8 * trained.losses[0]
     before, after = (load_file(Path(folder) / "model.safetensors") for folder in (base, trained.folder))
