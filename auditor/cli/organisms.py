@@ -1,4 +1,4 @@
-"""`auditor organisms`: list, show, train, check."""
+"""`auditor organisms`: list, show, train, check; `numbers.py` what a student learns from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.listing import list_shelf, show_thing
+from auditor.cli.numbers import numbers
 from auditor.cli.shared import JsonFlag, out, print_json, settings, workspace
 from auditor.cli.train import train
 from auditor.models.embedded import is_embedded
@@ -20,6 +21,7 @@ LEARNED = 0.5  # nats per token: a key fact that got likelier by as much is mark
 
 app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
 app.command()(train)
+app.command()(numbers)
 
 
 def is_ready(organism: Organism) -> bool:
