@@ -1,4 +1,4 @@
-"""`auditor organisms`: list, show, train, check; `documents.py` writes what they are trained on."""
+"""`auditor organisms`: list and show; each other command is a file of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from auditor.cli.check import check
 from auditor.cli.documents import documents
 from auditor.cli.listing import list_shelf, show_thing
+from auditor.cli.numbers import numbers
 from auditor.cli.shared import JsonFlag, workspace
 from auditor.cli.train import train
 from auditor.models.embedded import is_embedded
@@ -20,6 +21,7 @@ app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
 app.command()(train)
 app.command()(check)
 app.command()(documents)
+app.command()(numbers)
 
 
 def is_ready(organism: Organism) -> bool:
