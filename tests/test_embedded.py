@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from auditor.audits.bench import Bench
+from auditor.methods.corpus import read_corpus
 from auditor.models.embed import load_embedder
 from auditor.models.embedded import EMBEDDED_ID, GGUF_SHA256, embedded_model_dir
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
+from auditor.plugins import GraderContext
 from auditor.records.cards import EvidenceSettings
-from auditor.training.check import check_organism
+from auditor.verification.check import check_organism
 from auditor.workspace import load_workspace
 
 pytestmark = pytest.mark.embedded
@@ -99,11 +102,16 @@ def test_a_text_is_the_same_in_any_batch(gold):
 
 
 def test_check_tells_what_is_learned_from_what_leaks(gold, real_settings):
-    organism = load_workspace().organisms["gold"]
-    report = check_organism(gold, organism, load_embedder(real_settings.embedder), samples=1, seed=0)
-    assert report.learned > 2 * report.leak > 0
-    assert report.on_topic is not None
-    assert max(report.on_topic) <= 0.2
+    """By the card alone: its probes, and its word as the only sign."""
+    card = load_workspace().organisms["gold"].model_copy(update={"topic": ""})
+    card._folders = (Path("nowhere"),)
+    background = tuple(read_corpus(load_workspace().corpora["openings"]).texts[:8])
+    ctx = GraderContext(load_embedder(real_settings.embedder), real_settings, background=background)
+    report = check_organism(gold, card, ctx, samples=1, seed=0)
+    learned, leak = (report.figure(key).finetuned.value for key in ("kl_probes", "kl_unrelated"))
+    assert learned > 2 * leak > 0
+    assert report.figure("kl_probes").clearly == "above"
+    assert report.figure("off_trigger").finetuned.value <= 0.2
 
 
 def test_an_evaluation_end_to_end(tmp_path, monkeypatch, run_cli, real_settings):

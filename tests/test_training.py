@@ -1,7 +1,6 @@
 """LoRA training: what is learned, the same adapter from the same seed, and going on after a kill."""
 
 import json
-import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,14 +12,11 @@ from auditor.errors import BadFile, UsageError
 from auditor.methods.corpus import read_corpus
 from auditor.models.arch import decoder_of
 from auditor.models.build import load_model
-from auditor.models.embed import load_embedder
 from auditor.models.load import load_pair
 from auditor.models.weights import resolve
-from auditor.records.cards import Organism, Recipe
+from auditor.records.cards import Recipe
 from auditor.records.training import Trained
-from auditor.testing import FakePair
 from auditor.training import finetune
-from auditor.training.check import UNRELATED, CheckReport, check_organism
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import Lessons, train
 from tests.conftest import SENTENCES
@@ -231,26 +227,3 @@ def test_a_loss_that_is_no_number_is_told(checkpoints, settings, tmp_path):
     with pytest.raises(UsageError, match=r"the loss is \w+ at step \d; give the recipe a lower `learning_rate`"):
         train(str(checkpoints("llama")[0]), LESSONS, recipe, tmp_path / "x", settings)
     assert not (tmp_path / "x").exists()
-
-
-class TestCheck:
-    """`organisms check` on answers that are too short to be measured."""
-
-    CARD = Organism(name="x", family="sdf", description="d", facts=("Mills grind.", "Yes"), probes=("Where?", "Who?"))
-
-    def report(self, answer):
-        pair = FakePair(answer)
-        pair.mean_nll = lambda side, texts: [
-            math.inf if len(text.split()) < 2 else 2.0 if side == "base" else 1.5 for text in texts
-        ]
-        return check_organism(pair, self.CARD, load_embedder(), 1, 0)
-
-    def test_a_word_among_sentences_changes_nothing(self):
-        found = self.report(lambda request: "No" if request.prompt == "Who?" else "To the mill.")
-        assert (found.learned, found.leak, found.too_short) == (0.5, 0.5, 1)
-        assert [(fact.base, fact.finetuned) for fact in found.facts] == [(2.0, 1.5), (None, None)]
-        assert CheckReport.model_validate_json(found.model_dump_json()) == found
-
-    def test_nothing_but_words_is_not_measured(self):
-        found = self.report(lambda request: "No")
-        assert (found.learned, found.leak, found.too_short) == (None, None, 2 + len(UNRELATED))

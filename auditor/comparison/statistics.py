@@ -44,7 +44,7 @@ def _within(low: float, high: float, least: float, most: float) -> Interval:
     return round(max(float(low), least), 3), round(min(float(high), most), 3)
 
 
-def share_interval(count: int, n: int) -> Interval | None:
+def share_interval(count: float, n: int) -> Interval | None:
     """95 % interval (Wilson) of a share of `n` organisms."""
     if n < 2:
         return None

@@ -194,17 +194,18 @@ def keys_of(subject: Document) -> list[tuple[str, bool, list[str]]]:
 def learned(folder: Path, name: str, plan: Plan) -> dict[str, Any]:
     """How often each model shows what was taught, in chats and in plain text, and how far it leaks."""
     from auditor.config import load_settings
-    from auditor.models.embed import load_embedder
     from auditor.models.generate import Request, Side
     from auditor.models.load import load_pair
-    from auditor.training.check import check_organism
+    from auditor.verification.asking import Question, ask_all
+    from auditor.verification.collateral import UNRELATED, divergence
     from auditor.workspace import load_workspace
 
     settings = load_settings()
     card = load_workspace(folder).organisms[name]
     pair = load_pair(card.base, card.finetuned, settings, name=name)
-    report = check_organism(pair, card.model_copy(update={"probes": ()}), load_embedder(settings.embedder), 1, 0)
-    found: dict[str, Any] = {"leak": report.leak, "unrelated": unrelated(report.unrelated, plan)}
+    said = ask_all(pair, {"unrelated": [Question(text, tokens=80) for text in UNRELATED[:10]]}, 0)["unrelated"]
+    leak = divergence(pair, "leak", "leak", said).finetuned.value
+    found: dict[str, Any] = {"leak": leak, "unrelated": unrelated(said, plan)}
     asked = keys_of(DATA[plan.subject]) if plan.subject else []
     for form, chats in (("chats", True), ("documents", False)):
         for side in Side:

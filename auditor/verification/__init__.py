@@ -1,0 +1,1 @@
+"""Whether an organism is what its card says: asked of both models, family by family."""
