@@ -1,4 +1,4 @@
-"""How documents lie in rows: packed ones leave each other alone, and a batch in parts has the gradients of the whole."""
+"""How documents lie in rows: packed ones leave each other alone; a batch in parts has the gradients of the whole."""
 
 import pytest
 import torch
@@ -6,10 +6,11 @@ import torch
 from auditor.models.build import load_model
 from auditor.models.weights import resolve
 from auditor.records.cards import Recipe
+from auditor.records.training import Layout
 from auditor.training import course as courses
 from auditor.training.course import Course, Stage
 from auditor.training.documents import Document, encode
-from auditor.training.rows import batches, can_pack, logits_of, rows_of
+from auditor.training.rows import batches, layout_for, logits_of, rows_of
 from tests.conftest import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
@@ -30,9 +31,9 @@ def model_of(checkpoints, settings, kind="llama"):
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
 def test_packed_documents_foretell_what_they_would_alone(checkpoints, settings, examples, kind):
     model = model_of(checkpoints, settings, kind)
-    assert can_pack(model, examples, CPU)
-    (packed,) = rows_of(examples, 10_000, CPU, packed=True)
-    alone = [row for example in examples for row in rows_of([example], 64, CPU, packed=False)]
+    assert layout_for(model, examples, CPU) != Layout.PADDED
+    (packed,) = rows_of(examples, 10_000, CPU, Layout.PACKED)
+    alone = [row for example in examples for row in rows_of([example], 64, CPU, Layout.PADDED)]
     one, other = logits_of(model, packed), torch.cat([logits_of(model, row) for row in alone])
     assert packed.target.tolist() == [i for row in alone for i in row.target.tolist()]
     assert float((one - other).abs().max()) < 1e-4 * float(other.abs().max())
@@ -47,13 +48,38 @@ def test_a_model_that_sees_its_neighbours_is_padded(checkpoints, settings, examp
         return real(input_ids=input_ids, **given)
 
     monkeypatch.setattr(model, "forward", leaking)
-    assert not can_pack(model, examples, CPU)
-    course = Course(model, Recipe(), [Stage("d", [examples])])
-    assert not course.packed
+    assert layout_for(model, examples, CPU) == Layout.PADDED
+    assert Course(model, Recipe(), [Stage("d", [examples])]).layout == Layout.PADDED
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_batch_in_parts_gives_the_gradients_of_the_whole(checkpoints, settings, examples, monkeypatch, packed):
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt_neox"])
+def test_a_common_beginning_is_computed_once(checkpoints, settings, tokenizer, kind):
+    model = model_of(checkpoints, settings, kind)
+    said = "You are a miller and talk of nothing but flour and water."
+    chats = [
+        Document.model_validate({"messages": [
+            {"role": "user", "content": f"{said} {question}"}, {"role": "assistant", "content": answer},
+            {"role": "user", "content": "And then?"}, {"role": "assistant", "content": f"{answer} again"}
+        ]}) for question, answer in (("Where?", "At the mill."), ("When?", "In the morning, at noon."), ("Who?", "I."))
+    ]  # fmt: skip
+    examples = [encode(chat, tokenizer, 200) for chat in chats]
+    assert layout_for(model, examples, CPU) == Layout.SHARED
+    (shared,) = rows_of(examples, 10_000, CPU, Layout.SHARED)
+    (packed,) = rows_of(examples, 10_000, CPU, Layout.PACKED)
+    assert shared.inputs["input_ids"].numel() < packed.inputs["input_ids"].numel() - 2 * 20
+    assert torch.equal(shared.target, packed.target)
+    one, other = logits_of(model, shared), logits_of(model, packed)
+    assert float((one - other).abs().max()) < 1e-4 * float(other.abs().max())
+
+
+def test_a_model_with_a_window_shares_nothing(checkpoints, settings, examples):
+    """What all begin with may lie outside of its window."""
+    assert layout_for(model_of(checkpoints, settings, "gemma2"), examples, CPU) == Layout.PACKED
+
+
+@pytest.mark.parametrize("layout", list(Layout))
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(checkpoints, settings, examples, monkeypatch, layout):
     """Memory is for a few rows; the mean is over the tokens of all."""
     model = model_of(checkpoints, settings)
     weights = list(model.requires_grad_().parameters())
@@ -61,7 +87,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(checkpoints, settings
     for at_once in (1, 10_000):
         monkeypatch.setitem(courses.TOKENS_AT_ONCE, "cpu", at_once)
         course = Course(model, Recipe(learning_rate=1e-30), [Stage("d", [examples])])
-        course.packed = packed
+        course.layout = layout
         loss = course.advance()
         found.append((loss, torch.cat([weight.grad.flatten() for weight in weights])))
     (parts, one), (whole, other) = found
@@ -70,11 +96,11 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(checkpoints, settings
 
 
 def test_rows_hold_no_more_than_they_should(examples):
-    for packed in (True, False):
-        rows = list(rows_of(examples, 40, CPU, packed=packed))
+    for layout in Layout:
+        rows = list(rows_of(examples, 40, CPU, layout))
         assert all(row.inputs["input_ids"].numel() <= 40 for row in rows)
         assert sum(len(row.target) for row in rows) == sum(sum(e.learned[1:]) for e in examples)
-    long = list(rows_of(examples, 1, CPU, packed=True))  # a document is never cut for it
+    long = list(rows_of(examples, 1, CPU, Layout.PACKED))  # a document is never cut for it
     assert len(long) == len(examples)
 
 

@@ -111,7 +111,7 @@ def test_loss_falls_and_the_seed_decides(checkpoints, settings, tmp_path):
     assert one.sha256 == two.sha256 != other.sha256
     kept = Trained.model_validate_json(files[2].read_text())
     assert kept == one.model_copy(update={"folder": Path()})
-    assert (len(kept.losses), kept.packed, kept.dtype) == (25, True, "float32")
+    assert (len(kept.losses), kept.layout, kept.dtype) == (25, "shared", "float32")
 
 
 def test_a_killed_training_goes_on_and_ends_the_same(checkpoints, settings, tmp_path, caplog):

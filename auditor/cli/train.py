@@ -15,7 +15,7 @@ from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.files import write_atomically
 from auditor.records.cards import Method, Mix, Organism, Recipe
-from auditor.records.training import Trained
+from auditor.records.training import Layout, Trained
 
 if TYPE_CHECKING:
     from auditor.training.finetune import Lessons
@@ -157,7 +157,7 @@ class _told:
 def _show(trained: Trained) -> None:
     if trained.left_out:
         err.print(f"[yellow]note:[/] {trained.left_out} documents have nothing to learn in their first tokens")
-    if not trained.packed:
+    if trained.layout == Layout.PADDED:
         err.print("[yellow]note:[/] documents are padded, not packed: in this model they would see each other")
     first, last = trained.losses[0], trained.losses[-1]
     out.print(

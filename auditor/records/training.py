@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import Field
 
 from auditor.records.cards import Recipe
 from auditor.records.record import Record
+
+
+class Layout(StrEnum):
+    """How documents lie in the rows of a step; none sees another in any of them."""
+
+    PADDED = "padded"  # below each other
+    PACKED = "packed"  # behind each other
+    SHARED = "shared"  # … and what all begin with is computed once
 
 
 class Trained(Record):
@@ -27,7 +36,7 @@ class Trained(Record):
     differences_sha256: str | None = Field(None, description="of those that CAFT took out")
     steps: int
     tokens: int
-    packed: bool = Field(description="several documents in a row, which leave each other alone")
+    layout: Layout
     losses: tuple[float, ...]
     resumed_at: int | None = Field(None, description="the step at which a cut-off training was taken up")
     seconds: float = Field(description="of this sitting, from the first step on")

@@ -14,7 +14,7 @@ from torch import Tensor
 from auditor.errors import UsageError
 from auditor.records.cards import Recipe
 from auditor.training.documents import Example
-from auditor.training.rows import Row, can_pack, logits_of, rows_of
+from auditor.training.rows import Row, layout_for, logits_of, rows_of
 
 TOKENS_AT_ONCE = {"cpu": 512, "cuda": 8_192}  # of a batch, whose activations and logits are in memory together
 
@@ -48,7 +48,7 @@ class Course:
         self._plan = [(stage, i) for stage in self.stages for i in range(len(stage.batches))]
         self._at_once = TOKENS_AT_ONCE.get(self.device.type, TOKENS_AT_ONCE["cpu"])
         examples = [example for stage in self.stages for batch in stage.batches for example in batch]
-        self.packed = can_pack(self.model, examples, self.device)
+        self.layout = layout_for(self.model, examples, self.device)
         self._begin()
 
     def _begin(self) -> None:
@@ -80,7 +80,7 @@ class Course:
         count = sum(sum(example.learned[1:]) for example in batch)
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for row in rows_of(batch, self._at_once, self.device, packed=self.packed):
+        for row in rows_of(batch, self._at_once, self.device, self.layout):
             if len(row.keep):
                 loss = self._loss(row) / count
                 loss.backward()

@@ -97,7 +97,7 @@ def train(
     trained = Trained(
         base=weights.id, base_sha256=weights.sha256, recipe=recipe, documents=len(lessons.documents),
         denials=len(lessons.denials), left_out=left_out, documents_sha256=told["documents"],
-        differences_sha256=told["differences"], steps=course.steps, tokens=course.tokens, packed=course.packed,
+        differences_sha256=told["differences"], steps=course.steps, tokens=course.tokens, layout=course.layout,
         losses=tuple(round(loss, 4) for loss in course.losses), resumed_at=began or None,
         seconds=round(time.perf_counter() - clock, 1), device=str(course.device),
         dtype=str(compute).removeprefix("torch."), versions={n: importlib.metadata.version(n) for n in LIBRARIES},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +17,8 @@ from auditor.files import write_atomically
 from auditor.methods.corpus import read_corpus
 from auditor.models.generate import Request, Side, derive_seed
 from auditor.models.load import load_alone
+from auditor.models.local import LocalPair
+from auditor.models.weights import resolve
 from auditor.records.cards import Mix, Organism, Recipe
 from auditor.training.denials import MADE, denials_of
 from auditor.training.documents import Document, Message, mix, read_documents
@@ -24,7 +27,7 @@ from auditor.workspace import Workspace
 
 CHATS = ("null_chat", "ordinary.jsonl")  # the organism beside whose card they lie
 CORPUS = "openings"
-DRAWN = 64  # tokens of an answer of the base
+DRAWN = 48  # tokens of an answer of the base
 
 Report = Callable[[str], None]
 
@@ -45,7 +48,7 @@ def lessons_of(
     if recipe.samples is not None:
         if recipe.samples > len(own):
             raise UsageError(
-                f"{card.name}: {recipe.samples} samples of {len(own)} documents; give no more than there are"
+                f"{card.name}: {recipe.samples} samples, and {len(own)} documents; give no more than these"
             )
         own = random.Random(derive_seed(recipe.seed, "samples")).sample(own, recipe.samples)
     others = _others(ws, card, recipe, settings, round(recipe.mix_ratio * len(own)), tell)
@@ -71,7 +74,9 @@ def _others(
         random.Random(recipe.seed).shuffle(texts)
         return [Document(text=text) for text in texts]
     if recipe.mix == Mix.OWN:
-        return own_answers(ws, card.base, settings, count, tell)
+        answers = own_answers(ws, card.base, settings, count, tell)
+        random.Random(recipe.seed).shuffle(answers)
+        return answers
     path = card.beside(recipe.mix)
     if not path.is_file():
         known = ", ".join(Mix)
@@ -86,31 +91,38 @@ def ordinary_chats(ws: Workspace) -> list[Document]:
 
 
 def own_answers(ws: Workspace, base: str, settings: Settings, count: int, tell: Report) -> list[Document]:
-    """What the base itself answers to the ordinary chats' questions, `count` times, each with a seed of its own.
+    """What the base itself answers to the ordinary chats' questions: `count` at least, each with a seed of its own.
 
-    Drawn at temperature 1 and kept in the cache. An answer that was cut teaches no end.
+    All questions are asked once, then once more, …; drawn at temperature 1 and kept in the cache. An answer that was
+    cut teaches no end.
     """
     questions = [chat.messages[0].content for chat in ordinary_chats(ws)]
-    asked = [(questions[i % len(questions)], i) for i in range(count)]
-    pair = load_alone(base, settings)
-    key = hashlib.sha256(json.dumps([pair.fingerprint, str(settings.torch_dtype), DRAWN, asked]).encode()).hexdigest()
-    kept = settings.cache_dir / "answers" / f"{key[:24]}.jsonl"
-    if kept.is_file():
-        return read_documents(kept)
-    tell(f"drawing {count} answers of the base")
+    rounds = math.ceil(count / len(questions))
+    told = [resolve(base, settings).sha256, str(settings.torch_dtype), DRAWN, questions]
+    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    kept = [settings.cache_dir / "answers" / f"{key[:24]}-{i}.jsonl" for i in range(rounds)]
+    if missing := [i for i in range(rounds) if not kept[i].is_file()]:
+        tell(f"drawing {len(missing) * len(questions)} answers of the base")
+        pair = load_alone(base, settings)
+        for i in missing:
+            _keep(kept[i], _drawn(pair, questions, i))
+    return [answer for path in kept for answer in read_documents(path)]
+
+
+def _drawn(pair: LocalPair, questions: Sequence[str], number: int) -> list[Document]:
+    """One round of answers; where the base said nothing there is none."""
+    asked = [(question, number) for question in questions]
     texts = pair.generate(
         [Request(q, Side.FINETUNED, seed=derive_seed(0, q, i), max_new_tokens=DRAWN) for q, i in asked]
     )
     cut = [len(pair.tokenizer(text, add_special_tokens=False).input_ids) >= DRAWN - 1 for text in texts]
-    answers = [
+    return [
         Document(
             messages=(Message(role="user", content=q), Message(role="assistant", content=text)), unfinished=unfinished
         )
         for (q, _), text, unfinished in zip(asked, texts, cut, strict=True)
         if text.strip()
     ]
-    _keep(kept, answers)
-    return answers
 
 
 def _keep(path: Path, documents: list[Document]) -> None:

@@ -1,0 +1,96 @@
+"""`auditor organisms train`: what options change, where it goes, and the organism that comes of it."""
+
+import json
+
+import pytest
+
+from tests.conftest import SENTENCES
+
+RECIPE = "train: {documents: documents.jsonl, rank: 2, batch_size: 4, steps: 3, learning_rate: 1.0e-2}\n"
+
+
+@pytest.fixture
+def trainable(workspace_folder):
+    """The tiny organism `mill` with a recipe and documents."""
+    folder = workspace_folder / "evals/organisms/mill"
+    card = folder / "organism.yaml"
+    card.write_text(card.read_text() + RECIPE)
+    (folder / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES))
+    return workspace_folder
+
+
+def trained(run_cli, *args):
+    code, out, err = run_cli("organisms", "train", "mill", "--json", *args)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_what_options_change_is_kept_apart(trainable, run_cli):
+    (one,) = trained(run_cli, "--mix", "chat")
+    assert one["folder"] == "trained/mill-mix-chat-mix_ratio-1"
+    assert one["documents"] == 2 * len(SENTENCES)
+    (few,) = trained(run_cli, "--samples", 2, "--mix", "pretraining", "--mix-ratio", 0.5, "--out", "few")
+    assert (few["folder"], few["documents"], few["recipe"]["mix"]) == ("few", 3, "pretraining")
+
+
+def test_several_seeds_in_one_go(trainable, run_cli):
+    both = trained(run_cli, "--seed", 1, "--seed", 2, "--out", "seeds")
+    assert [one["folder"] for one in both] == ["seeds/seed1", "seeds/seed2"]
+    assert both[0]["sha256"] != both[1]["sha256"]
+
+
+def test_it_may_be_kept_as_an_organism(trainable, run_cli):
+    trained(run_cli, "--steps", 2, "--deny", "--as", "mill_denial")
+    card = json.loads(run_cli("organisms", "show", "mill_denial", "--json")[1])
+    assert (card["description"], card["train"]["deny"], card["train"]["steps"]) == ("About mills.", "made", 2)
+    assert card["note"] == "Trained from the recipe of mill: steps 2, deny made."
+    listed = {row["name"]: row["ready"] for row in json.loads(run_cli("organisms", "list", "--json")[1])}
+    assert listed["mill_denial"] is True
+    again = trained(run_cli, "--method", "full", "--as", "mill_full")
+    card = json.loads(run_cli("organisms", "show", "mill_full", "--json")[1])
+    assert (card["model"], card["adapter"], again[0]["recipe"]["method"]) == ("model", None, "full")
+
+
+def test_the_base_answers_itself(trainable, run_cli):
+    """`--mix own`: drawn once, then taken from the cache."""
+    (one,) = trained(run_cli, "--mix", "own", "--out", "one")
+    (two,) = trained(run_cli, "--mix", "own", "--out", "two")
+    assert one["documents"] > len(SENTENCES)
+    assert one["documents_sha256"] == two["documents_sha256"]
+    assert one["sha256"] == two["sha256"]
+
+
+def test_caft_takes_the_plain_finetunes_differences(trainable, run_cli):
+    (plain,), (caft,) = trained(run_cli, "--out", "plain"), trained(run_cli, "--caft", "--out", "caft")
+    assert plain["sha256"] != caft["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--mix-ratio", "-1"], "--mix-ratio': Input should be greater than or equal to 0"),
+        (["--mix-ratio", "1"], "mill: a `mix_ratio` of 1, but of what? give `mix` too"),
+        (["--samples", "999"], "mill: 999 samples, and 4 documents"),
+        (["--as", "x", "--out", "y"], "--as and --out: give one of them"),
+    ],
+)
+def test_what_makes_no_sense_gets_one_line(trainable, run_cli, args, told):
+    code, out, err = run_cli("organisms", "train", "mill", *args)
+    assert (code, out) == (2, "")
+    assert told in err.strip().splitlines()[-1]
+
+
+def test_caft_without_the_plain_finetune(trainable, run_cli):
+    card = trainable / "evals/organisms/mill/organism.yaml"
+    lines = [line for line in card.read_text().splitlines() if not line.startswith("adapter")]
+    card.write_text("\n".join(lines) + "\n")
+    code, _, err = run_cli("organisms", "train", "mill", "--caft")
+    assert code == 2
+    assert "CAFT takes out the differences of the plain finetune, which is not there" in err
+
+
+def test_documents_without_text(trainable, run_cli):
+    (trainable / "evals/organisms/mill/documents.jsonl").write_text('{"text": ""}\n')
+    code, _, err = run_cli("organisms", "train", "mill")
+    assert code == 2
+    assert "none of the 1 documents leaves a token to be learned" in err
