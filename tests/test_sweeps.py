@@ -56,6 +56,13 @@ def study(mill, run_cli, monkeypatch):
     return run
 
 
+@pytest.fixture
+def unread(monkeypatch):
+    """Finetunes are trained, and not read."""
+    found = Measured(values={"ffa": 0.5, "rate": 0.5}, rate_by="behaviour")
+    monkeypatch.setattr(measure.Probe, "whole", lambda _self, _card: found)
+
+
 def points(made):
     return [Point.model_validate(point) for point in made.details["points"]]
 
@@ -74,7 +81,7 @@ class TestMixing:
         assert {"ffa", "behaviour", "rate", "natural_text", "relevance patchscope", "similarity steered"} <= set(values)
         assert {"grade adl at 0", "grade blackbox at 0"} <= set(values)
         assert found[0].measured.rate_by == "behaviour"
-        assert any("no p-value" in note for note in found[0].measured.notes)  # the tiny base has no nulls
+        assert any("against noise alone" in note for note in found[0].measured.notes)  # the tiny base has no nulls
         titles = [panel.title for panel in made.panels]
         assert {"What was learned, equal steps", "What can be read, equal steps"} <= set(titles)
         assert (mill / "made/mixing.png").read_bytes().startswith(b"\x89PNG")
@@ -83,7 +90,7 @@ class TestMixing:
         log = Trained.model_validate_json((adapter / "training.json").read_text())
         assert (log.recipe.mix, log.recipe.mix_ratio, log.documents) == ("pretraining", 1.0, 12)
 
-    def test_what_is_trained_already_is_taken_as_it_is(self, study, mill):
+    def test_what_is_trained_already_is_taken_as_it_is(self, study, mill, unread):
         args = ("--ratios", "1", "--no-agents", "--no-match-rate", "--no-plot")
         assert study("mixing", *args)[0] == 0
         before = stamps(mill / "made")
@@ -106,7 +113,7 @@ class TestMixing:
         assert "at most about" in out
 
 
-def test_samples_take_as_many_steps_as_they_are_seen_as_often(study, mill):
+def test_samples_take_as_many_steps_as_they_are_seen_as_often(study, unread):
     code, made, _, err = study("samples", "--samples", "2,4", "--no-agents", "--no-match-rate", "--no-plot")
     assert code == 0, err
     assert [(p.setting, p.x, p.steps) for p in points(made)] == [("samples4", 4.0, 2), ("samples2", 2.0, 1)]
@@ -115,7 +122,7 @@ def test_samples_take_as_many_steps_as_they_are_seen_as_often(study, mill):
     assert "--samples 400: mill has 6 documents" in err
 
 
-def test_caft_trains_the_plain_finetune_first_and_takes_its_differences_out(study, mill):
+def test_caft_trains_the_plain_finetune_first_and_takes_its_differences_out(study, mill, unread):
     code, made, _, err = study("caft", "--no-agents", "--no-match-rate", "--no-plot")
     assert code == 0, err
     plain, caft = (
@@ -130,7 +137,7 @@ def test_caft_trains_the_plain_finetune_first_and_takes_its_differences_out(stud
     assert [series.label for series in bars.series] == ["plain", "CAFT"]
 
 
-def test_all_weights_beside_an_adapter_and_denial(study, mill):
+def test_all_weights_beside_an_adapter_and_denial(study, mill, unread):
     code, made, _, err = study("full-vs-lora", "--no-agents", "--no-match-rate", "--no-plot")
     assert code == 0, err
     assert (mill / "made/organisms/mill-full-2steps/model/config.json").exists()

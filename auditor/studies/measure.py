@@ -77,7 +77,7 @@ class Probe:
             [*found.notes, *(f"{n} was not read: {why}" for n, why in read.failed.items())],
         )
         self.tell(f"{card.name}: tokens and answers")
-        values |= dict(_read(subject, read, self.ws)) | dict(_traces(read, self.lenses, notes))
+        values |= dict(_read(subject, read, self.ws)) | dict(_traces(subject, read, self.lenses, notes))
         del subject, read
         gc.collect()
         if self.agents:
@@ -138,11 +138,14 @@ def _read(subject: Subject, read: Evidence, ws: Workspace) -> Iterator[tuple[str
             yield "similarity within", ceiling[0]
 
 
-def _traces(read: Evidence, lenses: Sequence[str], notes: list[str]) -> Iterator[tuple[str, float]]:
+def _traces(subject: Subject, read: Evidence, lenses: Sequence[str], notes: list[str]) -> Iterator[tuple[str, float]]:
+    """−log10 p of each lens that has one."""
     for lens in lenses:
         if lens not in read:
             continue
-        if (p := read[lens].p) is None:
-            notes.append(f"{lens}: no p-value; there are no nulls of this base and these settings (`study null`)")
-        else:
+        p, recipe = read[lens].p, subject.recipe
+        if not recipe.nulls_of(recipe.lenses[lens]):
+            told = "no p-value" if p is None else "its p-value is against noise alone"
+            notes.append(f"{lens}: {told}; there are no nulls of this base and these settings (`study null`)")
+        if p is not None:
             yield f"{TRACE}{lens}", -math.log10(max(p, FLOOR))
