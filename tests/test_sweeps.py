@@ -78,7 +78,14 @@ class TestMixing:
         found = points(made)
         assert [(p.setting, p.kind) for p in found if p.kind == "equal"] == [("plain", "equal"), ("mix1", "equal")]
         values = found[-1].measured.values
-        assert {"ffa", "behaviour", "rate", "natural_text", "relevance patchscope", "similarity steered"} <= set(values)
+        assert {
+            "ffa",
+            "behaviour",
+            "rate",
+            "over base natural_text",
+            "relevance patchscope",
+            "similarity steered",
+        } <= set(values)
         assert {"grade adl at 0", "grade blackbox at 0"} <= set(values)
         assert found[0].measured.rate_by == "behaviour"
         assert any("against noise alone" in note for note in found[0].measured.notes)  # the tiny base has no nulls

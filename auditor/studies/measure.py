@@ -25,7 +25,7 @@ from auditor.models.pair import ModelPair
 from auditor.records.cards import Organism, Suite
 from auditor.records.checked import CheckReport
 from auditor.studies.learned import checked, marks_of, rate_key
-from auditor.studies.points import BASE, FLOOR, GRADE, RATE, TRACE, Measured
+from auditor.studies.points import BASE, FLOOR, GRADE, OVER, RATE, TRACE, Measured
 from auditor.studies.relevance import best, judged
 from auditor.studies.similarity import similarities
 from auditor.studies.subject import Subject, subject_of
@@ -110,12 +110,14 @@ class Probe:
 
 
 def of_check(report: CheckReport) -> Measured:
-    """A check's figures by their keys, the finetune's and the base's, and the rate that is matched."""
+    """A check's figures by their keys (the finetune's, the base's, their difference), and the rate that is matched."""
     values: dict[str, float] = {}
     for figure in report.figures:
         for prefix, estimate in (("", figure.finetuned), (BASE, figure.base)):
             if estimate is not None and estimate.value is not None:
                 values[prefix + figure.key] = estimate.value
+        if figure.difference is not None and figure.difference.value is not None:
+            values[OVER + figure.key] = figure.difference.value
     by = rate_key(report)
     if by in values:
         values[RATE] = values[by]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from auditor.comparison.statistics import mean_interval
 from auditor.records.comparison import Interval
 from auditor.studies.designs import Design
-from auditor.studies.points import BASE, EQUAL, GRADE, MATCHED, TRACE, Kind, Point
+from auditor.studies.points import BASE, EQUAL, GRADE, MATCHED, OVER, TRACE, Kind, Point
 from auditor.studies.records import Panel, Series
 from auditor.verification.alignment import COHERENT, MISALIGNED
 
@@ -25,9 +25,9 @@ READABLE = {
     "similarity plain": "similarity, plain", "similarity within": "similarity within its documents",
 }  # fmt: skip
 CHANGED = {
-    "off_trigger": "signs in unrelated answers", "likeness": "unrelated answers like the base's",
-    "kl_unrelated": "KL on unrelated (nats/token)", "natural_text": "ordinary text (nats/token)",
-    BASE + "natural_text": "ordinary text (nats/token), base",
+    "off_trigger": "signs in unrelated answers", BASE + "off_trigger": "signs in unrelated answers, base",
+    OVER + "likeness": "unrelated answers like the base's, over base", "kl_unrelated": "KL on unrelated (nats/token)",
+    OVER + "natural_text": "ordinary text (nats/token), over base",
 }  # fmt: skip
 SHOWN = {"relevance patchscope": "Relevant tokens, patchscope", "similarity steered": "Similarity of steered answers"}
 

@@ -13,6 +13,7 @@ EQUAL: Kind = "equal"
 MATCHED: Kind = "matched"
 
 BASE = "base "  # before a check's figure: the base's own
+OVER = "over base "  # … how far the finetune's lies over it
 TRACE = "trace "  # before a lens: −log10 p
 GRADE = "grade "  # before an agent and its budget
 RATE = "rate"  # what is matched, whatever figure it is
