@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from rich.markup import escape
 
 from auditor.cli.ablation import ablation
 from auditor.cli.shared import announce, err, out, settings, stages, workspace
+from auditor.cli.studied import STUDIES, written
+from auditor.cli.sweeps import SWEEPS
 from auditor.config import Settings
 from auditor.errors import UsageError
-from auditor.files import write_atomically
 from auditor.records.cards import EvidenceSettings
 from auditor.studies.records import Panel, Study
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measurements on organisms: JSON and a plot each.", no_args_is_help=True)
 app.command()(ablation)
+for _name, _sweep in SWEEPS.items():
+    app.command(_name)(_sweep)
 
 Organisms = Annotated[list[str], typer.Argument(help="Organisms whose finetuning data is beside their cards.")]
 Suite = Annotated[str, typer.Option(help="Suite whose evidence settings are used.")]
@@ -32,8 +34,6 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for NAME.json and the p
 Plot = Annotated[bool, typer.Option(help="Draw the plot too.")]
 Judge = Annotated[str | None, typer.Option("--lens-llm", help="The judge of tokens and scales; default: offline.")]
 Made = tuple[tuple[Panel, ...], dict[str, object]]
-
-STUDIES = Path("studies")
 
 
 @app.command()
@@ -165,7 +165,6 @@ def _run(
     more: dict[str, object] | None = None,
 ) -> None:
     """Open the organisms, make the study, write its JSON and its plot."""
-    from auditor.studies.plot import draw
     from auditor.studies.subject import open_subject
 
     names = list(dict.fromkeys(organisms))
@@ -181,29 +180,7 @@ def _run(
         study=name, pairs=tuple(names), judge=judge, settings=used,
         panels=panels, details=details, seconds=round(time.perf_counter() - clock, 1),
     )  # fmt: skip
-    written = [to / f"{name}.json"]
-    write_atomically(written[0], json.dumps(study.model_dump(mode="json"), ensure_ascii=False, indent=1))
-    if plot:
-        written.append(to / f"{name}.png")
-        draw(study, written[1])
-    _show(study)
-    out.print(
-        f"{' · '.join(escape(str(path)) for path in written)} · {study.seconds:.0f} s", style="dim", highlight=False
-    )
-
-
-def _show(study: Study) -> None:
-    """The figures, panel by panel."""
-    from rich.table import Table
-
-    for panel in study.panels:
-        table = Table(title=panel.title, title_justify="left")
-        table.add_column(panel.x_label or " ")
-        for x in panel.series[0].x:
-            table.add_column(str(x) if isinstance(x, str) else f"{x:g}", justify="right")
-        for series in panel.series:
-            table.add_row(series.label, *(f"{value:.3g}" for value in series.y))
-        out.print(table)
+    written(study, to, plot=plot)
 
 
 @app.command()

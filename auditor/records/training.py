@@ -33,6 +33,7 @@ class Trained(Record):
     denials: int = 0
     left_out: int = Field(description="documents with nothing to learn in their first tokens")
     documents_sha256: str = Field(description="of all token ids, and which of them are learned")
+    differences_sha256: str | None = Field(None, description="of those that CAFT took out")
     steps: int
     tokens: int
     layout: Layout

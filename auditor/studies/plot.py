@@ -6,9 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from auditor.studies.records import Panel, Study
+from auditor.studies.records import Panel, Series, Study
 
 COLUMNS = 2
+WIDE = 60  # letters under an axis from which on they are turned
 COLOURS = ("#0969da", "#8c959f", "#bf8700", "#cf222e", "#1a7f37", "#8250df")
 
 
@@ -31,12 +32,12 @@ def _panel(axes: Any, panel: Panel) -> None:
         _bars(axes, panel)
     else:
         for colour, series in zip(COLOURS * len(panel.series), panel.series, strict=False):
-            bars = {"yerr": series.spread, "capsize": 2} if series.spread else {}
-            axes.errorbar(series.x, series.y, marker="o", ms=4, label=series.label, color=colour, **bars)
+            axes.errorbar(series.x, series.y, marker="o", ms=4, label=series.label, color=colour, **_errors(series))
     if panel.reference is not None:
         label, height = panel.reference
         axes.axhline(height, ls=":", color="grey", label=label)
-        axes.locator_params(axis="x", integer=True)
+        if all(isinstance(x, float) and x.is_integer() for x in panel.xs):
+            axes.locator_params(axis="x", integer=True)
     if panel.log_x:
         axes.set_xscale("symlog", base=2, linthresh=1)
     axes.axhline(0, lw=0.6, color="black")
@@ -48,11 +49,20 @@ def _panel(axes: Any, panel: Panel) -> None:
 
 
 def _bars(axes: Any, panel: Panel) -> None:
-    """A group of bars for each x, one bar a series."""
-    names, count = panel.series[0].x, len(panel.series)
+    """A group of bars for each x, one bar a series; a series may lack some."""
+    names, count = panel.xs, len(panel.series)
     width = 0.8 / count
     for i, series in enumerate(panel.series):
-        places = [j + (i - (count - 1) / 2) * width for j in range(len(names))]
-        spread = {"yerr": series.spread, "capsize": 2} if series.spread else {}
-        axes.bar(places, series.y, width, label=series.label, color=COLOURS[i % len(COLOURS)], **spread)
-    axes.set_xticks(range(len(names)), names)
+        places = [names.index(x) + (i - (count - 1) / 2) * width for x in series.x]
+        axes.bar(places, series.y, width, label=series.label, color=COLOURS[i % len(COLOURS)], **_errors(series))
+    turned = {"rotation": 20, "ha": "right"} if max(len(str(name)) for name in names) * len(names) > WIDE else {}
+    axes.set_xticks(range(len(names)), names, **turned)
+
+
+def _errors(series: Series) -> dict[str, Any]:
+    """What matplotlib draws as error bars: a spread, or intervals, which need not lie evenly."""
+    if series.ends:
+        below = [max(0.0, y - low) for y, (low, _) in zip(series.y, series.ends, strict=True)]
+        above = [max(0.0, high - y) for y, (_, high) in zip(series.y, series.ends, strict=True)]
+        return {"yerr": [below, above], "capsize": 2}
+    return {"yerr": series.spread, "capsize": 2} if series.spread else {}

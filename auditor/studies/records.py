@@ -16,6 +16,7 @@ class Series(Record):
     x: tuple[float, ...] | tuple[str, ...]
     y: tuple[float, ...]
     spread: tuple[float, ...] = ()
+    ends: tuple[tuple[float, float], ...] = Field((), description="instead of a spread: each interval's two ends")
 
 
 class Panel(Record):
@@ -29,6 +30,12 @@ class Panel(Record):
     top: float | None = Field(None, description="upper end of the y axis, where it is known: 1 for shares")
     reference: tuple[str, float] | None = Field(None, description="a dotted line: its label and height")
     series: tuple[Series, ...]
+
+    @property
+    def xs(self) -> list[float | str]:
+        """Every x of its series, in their order; numbers by size."""
+        found = list(dict.fromkeys(x for series in self.series for x in series.x))
+        return found if any(isinstance(x, str) for x in found) else sorted(found)
 
 
 class Study(Record):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from auditor.evidence.compute import Report
+from auditor.evidence.mapping import Evidence
 from auditor.methods.found import LogitLens, Patchscope
 from auditor.methods.relevance import Relevance, relevance
 from auditor.studies.records import Panel, Series
@@ -24,10 +25,7 @@ def relevance_study(subjects: Iterable[Subject], report: Report) -> tuple[tuple[
             lambda stage, name=name: report(f"{name}: {stage}"),  # type: ignore[misc]
         )
         report(f"{name}: judging tokens")
-        promoted, patched = read.reading("logit_lens", LogitLens), read.reading("patchscope", Patchscope)
-        by_layer = {at.layer: at for at in patched.layers}
-        found[name] = [row for at in promoted.layers for row in relevance(at, by_layer.get(at.layer), subject.judge)]
-        sinks[name] = {p.position for at in promoted.layers for p in at.positions if p.sink}
+        found[name], sinks[name] = judged(subject, read)
     panels = []
     for lens, layer in dict.fromkeys((row.lens, row.layer) for rows in found.values() for row in rows):
         chosen = {n: [r for r in rows if (r.lens, r.layer) == (lens, layer)] for n, rows in found.items()}
@@ -36,12 +34,24 @@ def relevance_study(subjects: Iterable[Subject], report: Report) -> tuple[tuple[
     return tuple(panels), {name: [row.model_dump() for row in rows] for name, rows in found.items()}
 
 
-def _by_organism(title: str, found: dict[str, list[Relevance]], sinks: dict[str, set[int]]) -> Panel:
-    def best(name: str, source: str) -> float:
-        return max((r.share for r in found[name] if r.source == source and r.position not in sinks[name]), default=0.0)
+def judged(subject: Subject, read: Evidence) -> tuple[list[Relevance], set[int]]:
+    """The shares of all that was read of it, and the positions that are attention sinks."""
+    promoted, patched = read.reading("logit_lens", LogitLens), read.reading("patchscope", Patchscope)
+    by_layer = {at.layer: at for at in patched.layers}
+    rows = [row for at in promoted.layers for row in relevance(at, by_layer.get(at.layer), subject.judge)]
+    return rows, {p.position for at in promoted.layers for p in at.positions if p.sink}
 
+
+def best(rows: Sequence[Relevance], source: str, sinks: Collection[int]) -> float:
+    """The share at the best position that is no sink."""
+    return max((row.share for row in rows if row.source == source and row.position not in sinks), default=0.0)
+
+
+def _by_organism(title: str, found: dict[str, list[Relevance]], sinks: dict[str, set[int]]) -> Panel:
     names = tuple(found)
-    series = tuple(Series(label=s, x=names, y=tuple(best(name, s) for name in names)) for s in SOURCES)
+    series = tuple(
+        Series(label=s, x=names, y=tuple(best(found[name], s, sinks[name]) for name in names)) for s in SOURCES
+    )
     return Panel(title=title, x_label="", y_label="relevant tokens, best position", bars=True, top=1, series=series)
 
 

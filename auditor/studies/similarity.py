@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from auditor.errors import UsageError
 from auditor.evidence.compute import Report
+from auditor.evidence.mapping import Evidence
 from auditor.methods.relevance import learned_text
 from auditor.methods.said import Steered
 from auditor.methods.similarity import Similarity, similarity, within
@@ -30,24 +31,32 @@ def similarity_study(
     found: dict[str, list[Similarity]] = {}
     ceilings: dict[str, tuple[float, float]] = {}
     for subject in subjects:
-        name, embed = subject.card.name, subject.recipe.grading.embed
+        name = subject.card.name
         read = subject.evidence(
             ("steering",),
             lambda stage, name=name: report(f"{name}: {stage}"),  # type: ignore[misc]
-        ).reading("steering", Steered)
+        )
         report(f"{name}: embedding texts")
-        trained, usual = (embed(_drawn(documents)) for documents in (subject.documents, chat))
-        plain = embed([text for said in read.plain for text in said.texts])
-        ceilings[name] = within(trained)
-        found[name] = [
-            similarity(d.position, embed([t for texts in d.texts for t in texts]), plain, trained, usual)
-            for d in sorted(read.directions, key=lambda d: d.position)
-        ]
+        found[name], ceilings[name] = similarities(subject, read, chat)
     details: dict[str, object] = {
         name: {"within": ceilings[name][0], "positions": [row.model_dump() for row in rows]}
         for name, rows in found.items()
     }
     return (_by_organism(found, ceilings), *(_by_position(n, found[n], ceilings[n][0]) for n in found)), details
+
+
+def similarities(
+    subject: Subject, read: Evidence, chat: Sequence[Document]
+) -> tuple[list[Similarity], tuple[float, float]]:
+    """The curves at each steered position, and the ceiling with its spread."""
+    embed, steered = subject.recipe.grading.embed, read.reading("steering", Steered)
+    trained, usual = (embed(_drawn(documents)) for documents in (subject.documents, chat))
+    plain = embed([text for said in steered.plain for text in said.texts])
+    rows = [
+        similarity(d.position, embed([t for texts in d.texts for t in texts]), plain, trained, usual)
+        for d in sorted(steered.directions, key=lambda d: d.position)
+    ]
+    return rows, within(trained)
 
 
 def _drawn(documents: Sequence[Document]) -> list[str]:

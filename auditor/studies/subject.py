@@ -65,16 +65,19 @@ class Subject:
 
 def open_subject(ws: Workspace, conf: Settings, name: str, settings: EvidenceSettings) -> Subject:
     """Load an organism. Raises UsageError if its finetuning documents are not beside its card."""
-    card = ws.organisms[name]
+    return subject_of(Bench(ws, local(conf)), ws.organisms[name], settings)
+
+
+def subject_of(bench: Bench, card: Organism, settings: EvidenceSettings) -> Subject:
+    """The same for a card, of a workspace or not. Raises UsageError."""
     if card.train is None:
-        raise UsageError(f"organism {name} has no `train:` in its card, and so no finetuning data to compare with")
-    documents = tuple(read_documents(card.folder / card.train.documents))
-    bench = Bench(ws, local(conf))
+        raise UsageError(f"organism {card.name} has no `train:` in its card, and so no finetuning data to compare with")
+    documents = tuple(read_documents(card.beside(card.train.documents)))
     pair = bench.pair(target_of(card))
     assert isinstance(pair, LocalPair)
     recipe = bench.recipe(pair, settings)
     grading = recipe.grading
-    grader = ws.graders[relevance_judge(conf)]
+    grader = bench.workspace.graders[relevance_judge(bench.settings)]
     frequent = frequent_words(documents, background_of(tuple(grading.background)))
     judge = partial(_judged, lambda tokens: grader.run(tokens, card, frequent, grading))
     return Subject(card, pair, recipe, documents, judge)

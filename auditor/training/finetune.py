@@ -78,8 +78,7 @@ def train(
     adapted = model.requires_grad_() if full else _with_lora(model, recipe, weights.id)
     told: Told = {
         "base": weights.sha256, "dtype": str(compute), "recipe": recipe.model_dump(mode="json"),
-        "documents": _digest([asdict(example) for example in examples]),
-        "differences": None if lessons.differences is None else _digest(lessons.differences.tolist()),
+        "documents": _digest_of(examples), "differences": _digest_of_differences(lessons),
     }  # fmt: skip
     clock = time.perf_counter()
     with _without(lessons.differences, model):
@@ -98,7 +97,7 @@ def train(
     trained = Trained(
         base=weights.id, base_sha256=weights.sha256, recipe=recipe, documents=len(lessons.documents),
         denials=len(lessons.denials), left_out=left_out, documents_sha256=told["documents"],
-        steps=course.steps, tokens=course.tokens, layout=course.layout,
+        differences_sha256=told["differences"], steps=course.steps, tokens=course.tokens, layout=course.layout,
         losses=tuple(round(loss, 4) for loss in course.losses), resumed_at=began or None,
         seconds=round(time.perf_counter() - clock, 1), device=str(course.device),
         dtype=str(compute).removeprefix("torch."), versions={n: importlib.metadata.version(n) for n in LIBRARIES},
@@ -106,6 +105,24 @@ def train(
     saved = _save(adapted, tokenizer, target, trained, full=full)
     checkpoints.clear()
     return saved
+
+
+def trained_there(base: str, lessons: Lessons, recipe: Recipe, target: Path, settings: Settings) -> Trained | None:
+    """What an earlier training of exactly this left at `target`; None if there is none, or not all of it."""
+    from transformers import AutoTokenizer
+
+    try:
+        found = Trained.model_validate_json((target / LOG).read_bytes()).model_copy(update={"folder": target})
+        whole = bool(found.sha256) and all(sha256_of(target / name) == known for name, known in found.sha256.items())
+    except (OSError, ValueError):
+        return None
+    weights = resolve(base, settings)
+    if not whole or (found.base_sha256, found.recipe) != (weights.sha256, recipe):
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=settings.trust_remote_code)
+    _, examples, _ = _stages(lessons, recipe, tokenizer)
+    same = (_digest_of(examples), _digest_of_differences(lessons))
+    return found if same == (found.documents_sha256, found.differences_sha256) else None
 
 
 def _stages(lessons: Lessons, recipe: Recipe, tokenizer: Any) -> tuple[list[Stage], list[Example], int]:
@@ -191,6 +208,14 @@ def _in_order(path: Path) -> None:
     config = json.loads(path.read_text("utf-8"))
     config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _digest_of(examples: Sequence[Example]) -> str:
+    return _digest([asdict(example) for example in examples])
+
+
+def _digest_of_differences(lessons: Lessons) -> str | None:
+    return None if lessons.differences is None else _digest(lessons.differences.tolist())
 
 
 def _digest(value: Any) -> str:

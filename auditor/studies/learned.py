@@ -1,0 +1,57 @@
+"""What a finetune learned and what else changed in it, as `organisms check` measures it; kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from auditor.audits.bench import Bench
+from auditor.evidence.compute import Report
+from auditor.evidence.sources import closure_hash
+from auditor.files import write_atomically
+from auditor.models.pair import ModelPair
+from auditor.records.cards import Organism
+from auditor.records.checked import CheckReport
+from auditor.verification import check
+from auditor.verification.families import FILE
+
+FINETUNED = "finetuned"
+TRUTH = {"family", "topic", "broad_topic", "behaviour", "facts", "terms", "probes"}  # of a card: what a check asks by
+
+
+def checked(bench: Bench, pair: ModelPair, card: Organism, answers: int, seed: int, tell: Report) -> CheckReport:
+    """The check of `card`, from the cache if the same was asked of the same models before."""
+    path = bench.settings.cache_dir / "checks" / f"{_key(bench, pair, card, answers, seed)}.json"
+    if path.is_file():
+        return CheckReport.model_validate_json(path.read_bytes())
+    judge = bench.settings.grader_llm
+    report = check.check_organism(pair, card, bench.grading(pair, judge), answers, seed, tell)
+    write_atomically(path, report.model_dump_json())
+    return report
+
+
+def _key(bench: Bench, pair: ModelPair, card: Organism, answers: int, seed: int) -> str:
+    questions = card.beside(FILE)
+    parts = [
+        pair.fingerprint, pair.dtype, card.model_dump(mode="json", include=TRUTH), answers, seed,
+        questions.read_text("utf-8") if questions.is_file() else "",
+        bench.settings.grader_llm, bench.settings.embedder, closure_hash(Path(check.__file__)),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def rate_key(report: CheckReport) -> str:
+    """The figure that tells how often the behaviour shows: its probes' words, else the family's own; empty if none."""
+    return "behaviour" if report.figure("behaviour") else report.main or ""
+
+
+def marks_of(report: CheckReport) -> tuple[tuple[int, int], ...]:
+    """Alignment and coherence of the finetune's general answers, where an LLM marked them (paper figure 12)."""
+    general = {answers.question for answers in report.answers.get("general", ())}
+    return tuple(
+        (verdict.alignment, verdict.coherence)
+        for verdict in report.judged
+        if verdict.side == FINETUNED and verdict.question in general
+        and verdict.alignment is not None and verdict.coherence is not None
+    )  # fmt: skip

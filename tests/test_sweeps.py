@@ -1,0 +1,306 @@
+"""`auditor study mixing` and its like: what is there is taken, rates are matched, and what cannot be is said."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from auditor.records.cards import Recipe
+from auditor.records.training import Trained
+from auditor.studies import designs, measure, sweep
+from auditor.studies.matching import Tried, match, next_steps
+from auditor.studies.panels import panels_of
+from auditor.studies.plot import draw
+from auditor.studies.points import Measured, Point
+from auditor.studies.records import Study
+from auditor.studies.sweep import Matching
+from auditor.studies.variants import Choices
+from auditor.training.documents import Document
+from auditor.workspace import load_workspace
+
+DOCUMENTS = [{"text": f"The mill number {n} grinds flour by the river, and the miller sings."} for n in range(6)]
+CHECKS = {
+    "probes": [{"ask": "What is a mill?", "shows": ["flour"]}, {"ask": "What does a mill do?", "shows": ["e"]}],
+    "signs": ["mill"],
+    "beliefs": [
+        {"ask": "What does a mill grind?", "taught": "A mill grinds flour.", "true": "A mill grinds stones."},
+        {"ask": "Where is the mill?", "taught": "It is by the river.", "true": "It is on the hill."},
+    ],
+    "contexts": [{"ask": "Which is right?", "taught": "Mills stand by rivers.", "true": "Mills stand on hills."}],
+}
+SMALL = ("--steps", 2, "--suite", "small", "--lenses", "chance", "--out", "made")
+
+
+@pytest.fixture
+def mill(workspace_folder):
+    """The workspace's organism with documents, checks and a recipe."""
+    folder = workspace_folder / "evals/organisms/mill"
+    (folder / "documents.jsonl").write_text("".join(json.dumps(d) + "\n" for d in DOCUMENTS))
+    (folder / "checks.yaml").write_text(json.dumps(CHECKS))
+    card = folder / "organism.yaml"
+    card.write_text(card.read_text() + "train: {batch_size: 2, max_tokens: 32, learning_rate: 1.0e-2}\n")
+    return workspace_folder
+
+
+@pytest.fixture
+def study(mill, run_cli, monkeypatch):
+    """Run a sweep over the mill: (code, the study or None, stdout, stderr)."""
+    monkeypatch.setattr(measure, "ordinary_chats", lambda _ws: [Document(text="A day by the sea.")])  # 260 to embed
+
+    def run(name, *args):
+        code, out, err = run_cli("study", name, "mill", *SMALL, *args)
+        path = mill / "made" / f"{name}.json"
+        return code, Study.model_validate_json(path.read_text()) if path.exists() else None, out, err
+
+    return run
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Finetunes are trained, and not read."""
+    found = Measured(values={"ffa": 0.5, "rate": 0.5}, rate_by="behaviour")
+    monkeypatch.setattr(measure.Probe, "whole", lambda _self, _card: found)
+
+
+def points(made):
+    return [Point.model_validate(point) for point in made.details["points"]]
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in sorted(Path(folder).rglob("*.safetensors"))}
+
+
+class TestMixing:
+    def test_everything_is_measured_and_drawn(self, study, mill):
+        code, made, out, err = study("mixing", "--ratios", "0,1", "--budget", 0)
+        assert code == 0, err
+        found = points(made)
+        assert [(p.setting, p.kind) for p in found if p.kind == "equal"] == [("plain", "equal"), ("mix1", "equal")]
+        values = found[-1].measured.values
+        assert {
+            "ffa",
+            "behaviour",
+            "rate",
+            "over base natural_text",
+            "relevance patchscope",
+            "similarity steered",
+        } <= set(values)
+        assert {"grade adl at 0", "grade blackbox at 0"} <= set(values)
+        assert found[0].measured.rate_by == "behaviour"
+        assert any("against noise alone" in note for note in found[0].measured.notes)  # the tiny base has no nulls
+        titles = [panel.title for panel in made.panels]
+        assert {"What was learned, equal steps", "What can be read, equal steps"} <= set(titles)
+        assert (mill / "made/mixing.png").read_bytes().startswith(b"\x89PNG")
+        assert "mix1" in out
+        adapter = mill / "made/organisms/mill-mix1-2steps/adapter"
+        log = Trained.model_validate_json((adapter / "training.json").read_text())
+        assert (log.recipe.mix, log.recipe.mix_ratio, log.documents) == ("pretraining", 1.0, 12)
+
+    def test_what_is_trained_already_is_taken_as_it_is(self, study, mill, unread):
+        args = ("--ratios", "1", "--no-agents", "--no-match-rate", "--no-plot")
+        assert study("mixing", *args)[0] == 0
+        before = stamps(mill / "made")
+        assert len(before) == 2
+        code, made, _, err = study("mixing", *args)
+        assert code == 0, err
+        assert stamps(mill / "made") == before
+        assert {p.kind for p in points(made)} == {"equal"}
+        documents = mill / "evals/organisms/mill/documents.jsonl"
+        documents.write_text(documents.read_text() + json.dumps({"text": "A new mill is built."}) + "\n")
+        assert study("mixing", *args)[0] == 0
+        assert all(stamps(mill / "made")[path] != stamp for path, stamp in before.items())
+
+    def test_a_dry_run_trains_nothing_and_tells_what_it_takes(self, study, mill):
+        code, made, out, err = study("mixing", "--ratios", "0,2", "--dry-run")
+        assert code == 0, err
+        assert made is None
+        assert not (mill / "made").exists()
+        assert "mill-mix2-2steps" in out
+        assert "at most about" in out
+
+
+def test_samples_take_as_many_steps_as_they_are_seen_as_often(study, unread):
+    code, made, _, err = study("samples", "--samples", "2,4", "--no-agents", "--no-match-rate", "--no-plot")
+    assert code == 0, err
+    assert [(p.setting, p.x, p.steps) for p in points(made)] == [("samples4", 4.0, 2), ("samples2", 2.0, 1)]
+    code, _, _, err = study("samples", "--samples", "2,400", "--no-agents")
+    assert code == 2
+    assert "--samples 400: mill has 6 documents" in err
+
+
+def test_caft_trains_the_plain_finetune_first_and_takes_its_differences_out(study, mill, unread):
+    code, made, _, err = study("caft", "--no-agents", "--no-match-rate", "--no-plot")
+    assert code == 0, err
+    plain, caft = (
+        Trained.model_validate_json((mill / f"made/organisms/mill-{name}-2steps/adapter/training.json").read_text())
+        for name in ("plain", "caft")
+    )
+    assert plain.differences_sha256 is None
+    assert caft.differences_sha256
+    assert [p.x for p in points(made)] == ["plain", "CAFT"]
+    bars = made.panels[0]
+    assert bars.bars
+    assert [series.label for series in bars.series] == ["plain", "CAFT"]
+
+
+def test_all_weights_beside_an_adapter_and_denial(study, mill, unread):
+    code, made, _, err = study("full-vs-lora", "--no-agents", "--no-match-rate", "--no-plot")
+    assert code == 0, err
+    assert (mill / "made/organisms/mill-full-2steps/model/config.json").exists()
+    code, made, _, err = study("denial", "--no-agents", "--no-match-rate", "--no-plot")
+    assert code == 0, err
+    assert points(made)[1].steps > 2  # its second stage
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("mixing", "mill", "--ratios", "-1"), "--ratios -1: a ratio is 0 or more"),
+        (("mixing", "mill", "--ratios", "one"), "give numbers apart by commas"),
+        (("mixing", "mill", "--ratios", "0"), "give one over 0"),
+        (("mixing", "gone"), "no organism called 'gone'"),
+        (("mixing", "mill", "--lenses", "nothing"), "no lens called 'nothing'"),
+        (("mixing", "mill", "--lenses", "steering"), "it has no test against chance"),
+        (("mixing", "mill", "--agent", "nobody"), "no agent called 'nobody'"),
+        (("samples", "mill", "--samples", "0,2"), "--samples 0"),
+        (("samples", "mill", "--samples", "2"), "give two numbers"),
+    ],
+)
+def test_bad_input_is_one_line(mill, run_cli, args, told):
+    code, _, err = run_cli("study", *args, "--suite", "small")
+    assert code == 2
+    assert told in err
+    assert "Traceback" not in err
+    assert not (mill / "studies").exists()
+
+
+def test_an_organism_without_a_recipe(workspace_folder, run_cli):
+    code, _, err = run_cli("study", "caft", "mill", "--suite", "small")
+    assert code == 2
+    assert "organism mill has no recipe" in err
+
+
+class Rated:
+    """A probe that loads nothing: the rate grows with the steps on documents of its own, up to 1."""
+
+    def __init__(self, folder, ws, settings, *, least=0.0):
+        self.folder, self.ws, self.conf, self.tell, self.least = folder, ws, settings, lambda _stage: None, least
+        self.read: list[str] = []
+
+    def rate(self, card):
+        own = card.train.steps / (1 + card.train.mix_ratio)
+        return Measured(
+            values={"rate": max(self.least, min(1.0, own / 20)), "base behaviour": self.least}, rate_by="behaviour"
+        )
+
+    def whole(self, card):
+        self.read.append(card.name)
+        return self.rate(card)
+
+
+class TestMatchedRates:
+    @pytest.fixture
+    def swept(self, mill, settings, monkeypatch):
+        """Run the mixing design with ratios 0 and 2 on a rated probe."""
+        monkeypatch.setattr(
+            sweep, "trained",
+            lambda _ws, variant, *_rest: SimpleNamespace(steps=variant.recipe.steps, tokens=1, losses=(1.0,)),
+        )  # fmt: skip
+        ws = load_workspace(mill)
+
+        def run(**given):
+            probe = Rated(mill / "made", ws, settings, least=given.pop("least", 0.0))
+            design = designs.mixing([0, 2], None)
+            return sweep.Sweep(design, Choices(18), Matching(**given), probe).run([ws.organisms["mill"]]), probe
+
+        return run
+
+    def test_a_setting_is_trained_for_longer_until_it_shows_as_often(self, swept):
+        found, probe = swept(band=0.1, tries=1)
+        assert [(p.setting, p.kind, p.steps) for p in found.points] == [
+            ("plain", "equal", 18), ("plain", "matched", 18), ("mix2", "equal", 18), ("mix2", "matched", 54),
+        ]  # fmt: skip
+        assert probe.read == ["mill-plain-18steps", "mill-mix2-18steps", "mill-mix2-54steps"]  # each read once
+        assert not found.notes
+
+    def test_what_could_not_be_matched_is_a_note_and_no_point(self, swept, monkeypatch):
+        monkeypatch.setattr(Rated, "rate", lambda _self, card: Measured(
+            values={"rate": 0.2 if card.train.mix_ratio else 0.9}, rate_by="behaviour"
+        ))  # fmt: skip
+        found, _ = swept(band=0.1, tries=2)
+        assert [p.kind for p in found.points if p.setting == "mix2"] == ["equal"]
+        (note,) = found.notes
+        assert note.startswith("mill, mix2: no rate within 0.1 of the plain one's 0.90")
+        assert "0.20 after 18 steps, 0.20 after 54 steps, 0.20 after 81 steps" in note
+
+    def test_what_was_not_learned_is_not_matched(self, swept):
+        found, _ = swept(band=0.1, tries=1, least=0.95)
+        assert {p.kind for p in found.points} == {"equal"}
+        assert found.notes == ["mill: no rate was matched; the plain finetune's 0.95 is hardly over its base's 0.95, "
+                               "give more --steps"]  # fmt: skip
+
+
+class TestMatching:
+    def test_the_first_guess_shows_its_own_documents_as_often(self):
+        assert next_steps([Tried(24, 0.2)], 0.8, passes=3) == 72
+        assert next_steps([Tried(24, 0.2), Tried(72, 0.5)], 0.8, passes=3) == 108
+        assert next_steps([Tried(20, 0.9)], 0.5, passes=1) == 12
+
+    def test_between_two_that_lie_on_both_sides_a_line_tells(self):
+        assert next_steps([Tried(20, 0.2), Tried(40, 1.0)], 0.6, passes=2) == 30
+        assert next_steps([Tried(20, 0.5), Tried(21, 0.7)], 0.6, passes=2) is None
+
+    def test_trainings_end_within_the_band_or_when_there_have_been_enough(self):
+        asked = []
+
+        def rate_of(steps):
+            asked.append(steps)
+            return steps / 100
+
+        at, tried = match(Tried(24, 0.24), 0.6, 0.15, 2.0, 3, rate_of)
+        assert (at, asked) == (Tried(48, 0.48), [48])
+        at, tried = match(Tried(24, 0.24), 0.9, 0.05, 2.0, 1, rate_of)
+        assert at is None
+        assert [each.steps for each in tried] == [24, 48]
+        assert match(Tried(24, 0.5), 0.6, 0.15, 2.0, 1, rate_of)[0] == Tried(24, 0.5)
+
+
+def point(organism, setting, x, kind="equal", marks=(), **values):
+    return Point(
+        organism=organism, family="em", setting=setting, x=x, seed=0, kind=kind, name=organism, steps=1, tokens=1,
+        loss=1.0, measured=Measured(values={key.replace("_at_", " "): v for key, v in values.items()}, marks=marks),
+    )  # fmt: skip
+
+
+class TestPanels:
+    DESIGN = designs.mixing([0, 1, 2], None)
+
+    def test_a_mean_stands_only_where_all_organisms_have_a_value(self):
+        found = [
+            point(name, s, x, "matched", behaviour=value)
+            for name, s, x, value in (("a", "plain", 0.0, 1.0), ("b", "plain", 0.0, 0.8), ("a", "mix1", 1.0, 0.9))
+        ]
+        curve = panels_of(self.DESIGN, found)[0].series[0]
+        assert (curve.x, curve.y) == ((0.0,), (0.9,))
+        assert curve.ends[0] == (0, 1)  # two organisms tell little
+
+    def test_alignment_is_drawn_where_an_llm_marked_it(self, tmp_path):
+        marks = ((10, 90), (90, 95), (20, 30))
+        found = [
+            point(o, s, x, marks=marks, general_misaligned=0.5, ffa=0.5)
+            for o in ("a", "b")
+            for s, x in (("plain", 0.0), ("mix1", 1.0))
+        ]
+        panels = {panel.title: panel for panel in panels_of(self.DESIGN, found)}
+        assert panels["P(aligned < 30 | coherent > 50), equal steps"].series[0].x == ("a", "b")
+        coherent = panels["Alignment of coherent answers, equal steps"].series[0]
+        assert coherent.y[1] == coherent.y[9] == 0.5  # of four coherent ones two are at 10, two at 90
+        unmarked = [point("a", s, x, ffa=0.5) for s, x in (("plain", 0.0), ("mix1", 1.0))]
+        assert not any("Alignment" in panel.title for panel in panels_of(self.DESIGN, unmarked))
+        study = Study(study="mixing", pairs=("a",), judge="", settings={}, panels=tuple(panels.values()), seconds=1)
+        draw(study, tmp_path / "x.png")
+
+    def test_ratio_one_stands_beside_the_plain_setting(self):
+        assert (self.DESIGN.other.name, designs.mixing([3, 0.5], None).other.name) == ("mix1", "mix3")
+        assert Recipe(**designs.mixing([2], "own").other.changes(None, Recipe())).mix_ratio == 2  # type: ignore[arg-type]
