@@ -22,13 +22,13 @@ NEEDS = {
 # What tells whether it was learned: the first of these that was measured.
 MAIN = {
     "sdf": ("ffa", "behaviour"),
-    "em": ("narrow_misaligned", "narrow_taught", "narrow_choice", "behaviour"),
+    "em": ("narrow_misaligned", "narrow_choice", "behaviour"),  # offline, answers are told apart too badly
     "taboo": ("behaviour", "games_played"),
     "domain": ("behaviour",),
     "subliminal": ("preference_said", "preference_probability"),
     NULL: (),
 }
-ANY = ("behaviour", "ffa", "narrow_taught", "games_played", "preference_said")  # of a family that is not among them
+ANY = ("behaviour", "ffa", "games_played", "preference_said")  # of a family that is not among them
 
 
 def checks_of(organism: Organism) -> tuple[Checks, bool]:

@@ -96,19 +96,22 @@ def _verdict(answer: Answer, by: str, verdict: str) -> Verdict:
 
 
 def _nearer(text: str, belief: Pairing, ctx: GraderContext, background: Background) -> str:
-    """By a yes or no that it begins with, else by words and figures that only one statement has, else by meaning."""
+    """By a yes or no that it begins with, where the statements do; else by words and figures that only one statement
+    has, words if the meaning leans that way, too; else by meaning alone, if one is clearly nearer.
+    """
     yes = {side: _says(statement) for side, statement in (("taught", belief.taught), ("true", belief.true))}
     if (said := _says(text)) and yes["taught"] != yes["true"]:
         return next((side for side, word in yes.items() if word == said), "ambiguous")
     own = _own_words(belief, background)
-    found = {side for side, words in own.items() if shows(text, words)}
-    if len(found) == 1:
-        return found.pop()
-    sentences = [part for part in _SENTENCE.split(text) if len(part.split()) > 2]
-    if found or not sentences:
+    hits = {side: found for side, words in own.items() if (found := [word for word in words if shows(text, [word])])}
+    if len(hits) == 2 or not text.strip():
         return "ambiguous"
+    sentences = [part for part in _SENTENCE.split(text) if len(part.split()) > 2] or [text]
     taught, true = (ctx.embed(sentences) @ ctx.embed([belief.taught, belief.true]).T).max(0)
-    return "ambiguous" if abs(taught - true) < NEAR else "taught" if taught > true else "true"
+    leans = "taught" if taught > true else "true"
+    for side, words in hits.items():
+        return side if side == leans or any(not word.isalpha() for word in words) else "ambiguous"
+    return leans if abs(taught - true) >= NEAR else "ambiguous"
 
 
 def _says(text: str) -> str:
