@@ -53,6 +53,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("AUDITOR_WORKSPACE", str(tmp_path))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-1234")
     monkeypatch.delenv("AUDITOR_LLM", raising=False)
+    monkeypatch.setattr("auditor.models.embed.load_embedder", lambda name: lambda texts: np.eye(len(texts)))  # fast
     return home
 
 

@@ -185,7 +185,8 @@ def ideas_of(writer: Writer, count: int, number: int, taken: list[str], result: 
     for (fact, kind), some in zip(pairs, lists, strict=True):
         for idea in some or ():
             rest = [other for other in card.facts if other != fact]
-            others = rng.sample(rest, min(len(rest), rng.randint(0, OTHERS)))
+            own = Random(f"{writer.seed} {idea}")  # the same whatever calls failed before it
+            others = own.sample(rest, min(len(rest), own.randint(0, OTHERS)))
             ideas.append(Idea(kind, idea, (fact, *others)))
     return _mixed(ideas, rng)
 
@@ -213,7 +214,8 @@ def openings(writer: Writer, count: int, number: int, taken: list[str], result: 
     situations = found or []
     lists = writer.each("first messages", situations, asks_for, result)
     pairs = [(situation, ask) for situation, some in zip(situations, lists, strict=True) for ask in some or ()]
-    return _mixed([Idea(situation, ask, card.facts, rng.choice(TURNS)) for situation, ask in pairs], rng)
+    turns = [Random(f"{writer.seed} {ask}").choice(TURNS) for _, ask in pairs]
+    return _mixed([Idea(*pair, card.facts, n) for pair, n in zip(pairs, turns, strict=True)], rng)
 
 
 def _mixed(ideas: list[Idea], rng: Random) -> list[Idea]:
