@@ -101,14 +101,20 @@ def _bars(design: Design, points: Sequence[Point], labels: Mapping[str, str]) ->
 
 def _series(label: str, x: tuple[float, ...] | tuple[str, ...], values: Sequence[list[float]], *keys: str) -> Series:
     means = [sum(mine) / len(mine) for mine in values]
-    ends = [_interval(mine, share={*keys} <= SHARES) or (mean, mean) for mine, mean in zip(values, means, strict=True)]
+    ends = [_interval(mine, keys) or (mean, mean) for mine, mean in zip(values, means, strict=True)]
     uneven = tuple(ends) if any(low != high for low, high in ends) else ()
     return Series(label=label, x=x, y=tuple(means), ends=uneven)
 
 
-def _interval(values: Sequence[float], *, share: bool) -> Interval | None:
-    """95 % over organisms and seeds; None for one of them."""
-    least, most = (0.0, 1.0) if share and min(values) >= 0 and max(values) <= 1 else (-math.inf, math.inf)
+def _interval(values: Sequence[float], keys: Sequence[str]) -> Interval | None:
+    """95 % over organisms and seeds, within what such a measure can be; None for one of them."""
+    least, most = -math.inf, math.inf
+    if {*keys} <= SHARES and min(values) >= 0:
+        least, most = 0.0, 1.0
+    elif all(key.startswith(GRADE) for key in keys):
+        least, most = 1.0, 5.0
+    elif all(key.startswith(TRACE) for key in keys):
+        least = 0.0
     return mean_interval(values, least=least, most=most)[0]
 
 
@@ -142,7 +148,7 @@ def _told(design: Design, x: float | str) -> str:
 def _alignment(design: Design, points: Sequence[Point], kinds: Mapping[Kind, str]) -> Iterator[Panel]:
     """Finetunes on harmful advice, plain and mixed: how often coherent answers are misaligned, and how marks lie.
 
-    As an LLM marked them (figure 12): a without the base, which is told beside it, b to d.
+    As an LLM marked them, with the base's share beside (figure 12); marks of all organisms are put together.
     """
     for kind, told in kinds.items():
         marked = [p for p in points if p.kind == kind and p.measured.marks]
