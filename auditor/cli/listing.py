@@ -10,9 +10,8 @@ from rich.table import Table
 
 from auditor.cli.shared import out, print_json
 from auditor.shelves import Loaded, Shelf
-from auditor.text import visible
 
-SHORT = {"note": 60}  # characters of a column in the table; --json has all of it
+UNSHOWN = {"path", "overrides", "broken", "note"}  # in the table; --json has all of it
 
 
 def list_shelf(
@@ -36,20 +35,16 @@ def list_shelf(
     if json:
         print_json([*rows, *_broken(shelf, list(rows[0]) if rows else [])])
         return
-    columns = [key for key in (rows[0] if rows else {}) if key not in {"path", "overrides", "broken"}]
+    columns = [key for key in (rows[0] if rows else {}) if key not in UNSHOWN]
     table = Table(*columns)
     for row in rows:
-        cells = [escape(_cell(column, row[column])) for column in columns]
+        cells = [escape("–" if row[column] is None else str(row[column])) for column in columns]
         if row["overrides"]:
             cells[-1] += f"\n[yellow]overrides {escape(', '.join(row['overrides']))}[/]"
         table.add_row(*cells)
     out.print(table)
     for name, problem in sorted(shelf.broken.items()):
         out.print(f"[red]broken[/] {escape(name)}: {escape(str(problem))}", highlight=False, soft_wrap=True)
-
-
-def _cell(column: str, value: Any) -> str:
-    return "–" if value is None else visible(value, SHORT[column]) if column in SHORT else str(value)
 
 
 def _broken(shelf: Shelf[Any], keys: list[str]) -> list[dict[str, Any]]:
