@@ -16,6 +16,8 @@ from auditor.models.embedded import EMBEDDED_ID, embedded_model, is_converted_fo
 from auditor.models.hub import HubName, adapter_config, fetch
 from auditor.models.identity import model_hash
 
+CARD = "organism.yaml"  # an organism's, beside which its weights are looked for
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,6 +57,8 @@ def resolve(model: str, settings: Settings) -> Weights:
         return Weights(str(path), path, sha256, (f"tensors:{tensors}",))
     if os.path.isfile(path):
         raise BadModel(f"{model} is a file: give the folder with a model's config, tokenizer and safetensors")
+    if (path.parent / CARD).is_file():
+        raise BadModel(f"no model at {model!r}: train it first, by `auditor organisms train {path.parent.name}`")
     name = None if like_a_path(model) else HubName.parse(model)
     if name is None:
         raise BadModel(f"no model at {model!r}: give a folder with safetensors or a hub id like org/name")
