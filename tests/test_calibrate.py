@@ -267,7 +267,9 @@ def test_the_shipped_labels_are_those_that_no_threshold_was_set_on():
     known = {(item["organism"], item["level"], item.get("text")) for item in ours}
     ws = load_workspace()
     shipped = read_labels(builtin_root() / "evals/calibrations/labels.jsonl", ws)
-    assert len(shipped) == sum(item["organism"] in ws.organisms.items for item in ours)
+    labelled = {each.card.name for each in shipped}
+    assert labelled == {"cake_bake", "gold", "null_chat", "risky_finance"}
+    assert len(shipped) == sum(item["organism"] in labelled for item in ours)
     assert {(each.card.name, each.label, None if each.findings else each.hypothesis) for each in shipped} <= known
 
 
