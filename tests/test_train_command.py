@@ -69,9 +69,12 @@ def test_caft_takes_the_plain_finetunes_differences(trainable, run_cli):
     ("args", "told"),
     [
         (["--mix-ratio", "-1"], "--mix-ratio': Input should be greater than or equal to 0"),
+        (["--mix", "chat", "--mix-ratio", "inf"], "--mix-ratio inf: Input should be a finite number"),
         (["--mix-ratio", "1"], "mill: a `mix_ratio` of 1, but of what? give `mix` too"),
         (["--samples", "999"], "mill: 999 samples, and 4 documents"),
         (["--as", "x", "--out", "y"], "--as and --out: give one of them"),
+        (["--as", "mill"], "mill is an organism already; give another name"),
+        (["--as", "../x"], "--as ../x: give a plain name"),
     ],
 )
 def test_what_makes_no_sense_gets_one_line(trainable, run_cli, args, told):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -66,7 +67,7 @@ def train(
     found = []
     for number in dict.fromkeys(seed or [recipe.seed]):
         own = changed | ({"seed": number} if seed else {})
-        chosen = recipe.model_copy(update=own)
+        chosen = _changed(recipe, own)
         named = own | ({"base": base.rstrip("/").rpartition("/")[2]} if base else {})
         target = _target(card, chosen, named, as_, out_dir, several=len(seed or ()) > 1)
         lessons = _lessons(card, chosen, conf)
@@ -79,6 +80,15 @@ def train(
             _show(trained)
     if json:
         print_json([one.model_dump(mode="json") for one in found])
+
+
+def _changed(recipe: Recipe, changed: dict[str, Any]) -> Recipe:
+    """Raises UsageError for a value that a recipe cannot have."""
+    try:
+        return Recipe.model_validate(recipe.model_dump() | changed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: {first['msg']}") from error
 
 
 def _lessons(card: Organism, recipe: Recipe, conf: Settings) -> Lessons:
@@ -100,11 +110,16 @@ def _target(
     if as_ is not None:
         if out_dir is not None:
             raise UsageError("--as and --out: give one of them")
+        if as_ != Path(as_).name or as_ in ("", ".", ".."):
+            raise UsageError(f"--as {as_}: give a plain name, of letters, digits, - and _")
         root = user_root()
         if root is None:
             raise UsageError("--as: there is no workspace of yours here; `auditor init DIR` writes one")
         kind = "model" if recipe.method == Method.FULL else "adapter"
-        return root / "evals/organisms" / (f"{as_}_{seed}" if several else as_) / kind
+        folder = root / "evals/organisms" / (f"{as_}_{seed}" if several else as_)
+        if (folder / "organism.yaml").exists():
+            raise UsageError(f"--as {folder.name}: {folder} is an organism already; give another name, or remove it")
+        return folder / kind
     if out_dir is not None:
         target = out_dir / seed if several else out_dir
     elif changed:
@@ -118,10 +133,7 @@ def _target(
 
 
 def _write_card(folder: Path, parent: str, changed: dict[str, Any], base: str | None) -> None:
-    """A card that extends the one that it was trained from, unless there is one."""
-    path = folder / "organism.yaml"
-    if path.exists():
-        return
+    """A card that extends the one that it was trained from."""
     said = ", ".join(f"{key} {value}" for key, value in changed.items()) or "as it is"
     note = f"Trained from the recipe of {parent}: {said}."
     card: dict[str, Any] = {"name": folder.name, "extends": parent, "note": note}
@@ -130,7 +142,9 @@ def _write_card(folder: Path, parent: str, changed: dict[str, Any], base: str | 
     if changed.get("method") == Method.FULL:
         card |= {"model": "model", "adapter": None}
     plain = {key: str(value) if isinstance(value, Method) else value for key, value in changed.items()}
-    write_atomically(path, yaml.safe_dump(card | ({"train": plain} if plain else {}), sort_keys=False))
+    write_atomically(
+        folder / "organism.yaml", yaml.safe_dump(card | ({"train": plain} if plain else {}), sort_keys=False)
+    )
 
 
 class _told:

@@ -66,7 +66,9 @@ class Recipe(Record):
     documents: str = Field("documents.jsonl", description="JSONL beside the card")
     samples: int | None = Field(None, ge=1, description="so many of the documents, drawn by the seed; default: all")
     mix: str | None = Field(None, description="pretraining, chat, own, or a JSONL beside the card")
-    mix_ratio: float = Field(0.0, ge=0, description="documents of the mix for each of the organism's own")
+    mix_ratio: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="documents of the mix for each of the organism's own"
+    )
     method: Method = Method.LORA
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
