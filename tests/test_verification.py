@@ -400,7 +400,7 @@ contexts: [{ask: "Which holds?", taught: Mills grind flour., "true": Mills grind
         assert code == 0, err
         report = CheckReport.model_validate_json(out)
         assert json.loads(Path("found/check.json").read_text()) == json.loads(out)
-        assert report.main == "ffa"
+        assert report.main == "behaviour"  # so few beliefs have no interval, and can tell nothing
         assert len(report.answers["probes"]) == 2
         assert {"behaviour_chat", "behaviour_text", "ffa_open", "natural_text"} <= {f.key for f in report.figures}
         show_check(report)

@@ -118,7 +118,7 @@ def show_check(report: CheckReport) -> None:
     """The table, what one must know of it, and the verdict."""
     judge = "no LLM judges" if report.judge == OFFLINE else f"judge {report.judge}"
     title = f"{report.organism} ({report.family}), {judge}; 95 % intervals over questions"
-    table = Table("", "base", "finetuned", "difference", "clearly", "n", "by", title=plain(title), title_justify="left")
+    table = Table("", "base", "finetuned", "difference", "clearly", "n", title=plain(title), title_justify="left")
     for figure in report.figures:
         table.add_row(*(plain(cell) for cell in _cells(figure)))
     out.print(table)
@@ -140,7 +140,7 @@ def _cells(figure: Figure) -> tuple[str, ...]:
     dropped = f" ({figure.dropped} dropped)" if figure.dropped else ""
     gap = figure.difference
     return (
-        figure.name, _told(base), _told(tuned), _told(gap, "+"), figure.clearly, count + dropped, figure.by
+        figure.name, _told(base), _told(tuned), _told(gap, "+"), figure.clearly, count + dropped
     )  # fmt: skip
 
 

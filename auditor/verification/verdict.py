@@ -12,8 +12,8 @@ LEAKS = ("off_trigger", "on_topic")
 
 
 def main_figure(organism: Organism, figures: Sequence[Figure]) -> Figure | None:
-    """What tells whether it was learned; none for a control."""
-    by_key = {figure.key: figure for figure in figures if figure.difference is not None}
+    """What tells whether it was learned; none for a control. What has no interval can tell nothing."""
+    by_key = {f.key: f for f in figures if f.difference is not None and f.difference.ci95 is not None}
     return next((by_key[key] for key in MAIN.get(organism.family, ANY) if key in by_key), None)
 
 
