@@ -123,7 +123,10 @@ def show_check(report: CheckReport) -> None:
     title = f"{report.organism} ({report.family}), {judge}; 95 % over questions; ▲ ▼ clearly off the base"
     wide = out.width >= WIDE
     heads = ("", "base", "finetuned", "difference", "n", *(["by"] if wide else []))
-    table = Table(*heads, title=plain(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        *heads, title=plain(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    table.columns[0].no_wrap = True
     for figure in report.figures:
         table.add_row(*(plain(cell) for cell in _cells(figure)[: len(heads)]))
     out.print(table)
@@ -155,4 +158,4 @@ def _told(estimate: Estimate | None, sign: str = "") -> str:
     digits = 1 if abs(estimate.value) >= 10 else 2
     numbers = [f"{value:{sign}.{digits}f}" for value in (estimate.value, *(estimate.ci95 or ()))]
     ends = [number.replace("0.", ".", 1) if number.lstrip("+-").startswith("0.") else number for number in numbers[1:]]
-    return " ".join((numbers[0], *(["..".join(ends)] if ends else [])))
+    return " ".join((numbers[0], *(["–".join(ends)] if ends else [])))
