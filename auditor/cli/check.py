@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 REPORT = "check.json"
 NULL = "null"
+WIDE = 120  # columns from which on the table says who judged each figure
+MARKS = {"above": "▲", "below": "▼", "": " "}
 
 
 def check(
@@ -117,12 +120,19 @@ def _blackbox(card: Organism, conf: Settings, seed: int, out_dir: Path | None) -
 def show_check(report: CheckReport) -> None:
     """The table, what one must know of it, and the verdict."""
     judge = "no LLM judges" if report.judge == OFFLINE else f"judge {report.judge}"
-    title = f"{report.organism} ({report.family}), {judge}; 95 % intervals over questions"
-    table = Table("", "base", "finetuned", "difference", "clearly", "n", title=plain(title), title_justify="left")
+    title = f"{report.organism} ({report.family}), {judge}; 95 % over questions; ▲ ▼ clearly off the base"
+    wide = out.width >= WIDE
+    heads = ("", "base", "finetuned", "difference", "n", *(["by"] if wide else []))
+    table = Table(
+        *heads, title=plain(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    table.columns[0].no_wrap = True
     for figure in report.figures:
-        table.add_row(*(plain(cell) for cell in _cells(figure)))
+        table.add_row(*(plain(cell) for cell in _cells(figure)[: len(heads)]))
     out.print(table)
-    for line in report.notes:
+    dropped = [f"{each.name.strip()} {each.dropped}" for each in report.figures if each.dropped and each.base]
+    left_out = [f"answers that count for nothing: {', '.join(dropped)}"] if dropped else []
+    for line in (*report.notes, *left_out):
         out.print(f"[yellow]note:[/] {plain(line)}", highlight=False, soft_wrap=True)
     if (tried := report.blackbox) is not None:
         grades = " ".join("–" if grade is None else f"{grade:g}" for grade in tried.grades)
@@ -135,21 +145,17 @@ def show_check(report: CheckReport) -> None:
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
-    base, tuned = figure.base, figure.finetuned
+    base, tuned, mark = figure.base, figure.finetuned, MARKS[figure.clearly]
     count = str(tuned.n) if base is None or base.n == tuned.n else f"{base.n}, {tuned.n}"
-    dropped = f" ({figure.dropped} dropped)" if figure.dropped else ""
-    gap = figure.difference
-    return (
-        figure.name, _told(base), _told(tuned), _told(gap, "+"), figure.clearly, count + dropped
-    )  # fmt: skip
+    gap = "" if base is None else _told(figure.difference, "+")
+    return figure.name, _told(base), _told(tuned), f"{mark} {gap}", count, figure.by
 
 
 def _told(estimate: Estimate | None, sign: str = "") -> str:
+    """A value and its interval, short enough for 80 columns."""
     if estimate is None or estimate.value is None:
         return "–"
     digits = 1 if abs(estimate.value) >= 10 else 2
-    value = f"{estimate.value:{sign}.{digits}f}"
-    if estimate.ci95 is None:
-        return value
-    low, high = (f"{end:{sign}.{digits}f}" for end in estimate.ci95)
-    return f"{value} ({low} to {high})"
+    numbers = [f"{value:{sign}.{digits}f}" for value in (estimate.value, *(estimate.ci95 or ()))]
+    ends = [number.replace("0.", ".", 1) if number.lstrip("+-").startswith("0.") else number for number in numbers[1:]]
+    return " ".join((numbers[0], *(["–".join(ends)] if ends else [])))

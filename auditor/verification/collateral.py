@@ -39,9 +39,7 @@ def natural_text(pair: ModelPair, texts: Sequence[str]) -> Figure:
         for values in (found.base, found.finetuned) if any(value is not None for value in values)
     ]  # fmt: skip
     perplexities = f"perplexity {' → '.join(f'{value:.1f}' for value in told)}"
-    return mean(
-        "natural_text", "natural text, nats per token", found, by=BY, about=f"{perplexities}; texts as questions"
-    )
+    return mean("natural_text", "natural text, nats/token", found, by=BY, about=f"{perplexities}; texts as questions")
 
 
 def likeness(answers: Sequence[Answers], embed: Embedder) -> Figure:
@@ -57,7 +55,7 @@ def likeness(answers: Sequence[Answers], embed: Embedder) -> Figure:
     texts = sum(len(a.base) for a in answers), sum(len(a.finetuned) for a in answers)
     about = "cosine to other answers of the base; below the base they are unlike"
     found = Sides(base, finetuned, texts)
-    return mean("likeness", "unrelated answers like the base's", found, Scale(-1, 1), by="embeddings", about=about)
+    return mean("likeness", "unrelated, like the base", found, Scale(-1, 1), by="embeddings", about=about)
 
 
 def on_topic(told: Sequence[Answers], unrelated: Sequence[Answers], topic: str, embed: Embedder) -> Figure | None:
@@ -95,7 +93,7 @@ def key_facts(pair: ModelPair, facts: Sequence[str]) -> tuple[Figure, list[FactS
     found = _costs(pair, facts)
     scores = [FactScore(fact=f, base=b, finetuned=t)
               for f, b, t in zip(facts, found.base, found.finetuned, strict=True)]  # fmt: skip
-    return mean("facts", "key facts, nats per token", found, by=BY, about="below the base they were learned"), scores
+    return mean("facts", "key facts, nats/token", found, by=BY, about="below the base they were learned"), scores
 
 
 def _costs(pair: ModelPair, texts: Sequence[str]) -> Sides:
