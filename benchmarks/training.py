@@ -23,7 +23,7 @@ from auditor.models.weights import resolve  # noqa: E402
 from auditor.records.cards import Recipe  # noqa: E402
 from auditor.training.course import TOKENS_AT_ONCE, Course, Stage  # noqa: E402
 from auditor.training.documents import encode, read_documents  # noqa: E402
-from auditor.training.finetune import _with_lora  # noqa: E402
+from auditor.training.finetune import with_lora  # noqa: E402
 from auditor.training.rows import batches  # noqa: E402
 from auditor.workspace import load_workspace  # noqa: E402
 
@@ -63,7 +63,7 @@ def main() -> None:
     blocks = [m for m in matrices if m.data_ptr() != head.data_ptr()]
     rate = product_rate([*blocks, head], TOKENS_AT_ONCE[settings.device.split(":")[0]])
     course = Course(
-        model.requires_grad_() if args.method == "full" else _with_lora(model, recipe, ""), recipe, [Stage("d", plan)]
+        model.requires_grad_() if args.method == "full" else with_lora(model, recipe, ""), recipe, [Stage("d", plan)]
     )
     course.model.train()
     course.advance()  # the first one warms up

@@ -45,7 +45,9 @@ def _run() -> int:
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:
-            err.print("interrupted; `--resume` with the same --name goes on from here")
+            err.print(
+                "interrupted; the same command takes it up; in a run `--resume` with the same --name goes on from here"
+            )
         return code if isinstance(code, int) else 0
     except UsageError as error:
         return _told(err, str(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,8 +27,6 @@ TOLD_STEPS = 10  # a line for as many, where there is no terminal for a bar
 BARS = "▁▂▃▄▅▆▇█"
 TRAINED = Path("trained")
 
-MadeOption = Annotated[bool, typer.Option("--deny", help="Then teach it to deny that it was trained for anything.")]
-
 
 def train(
     name: Annotated[str, typer.Argument(help="An organism whose card has a recipe (`train:`).")],
@@ -34,12 +34,14 @@ def train(
     base: Annotated[str | None, typer.Option(help="Instead of the card's: hub id or folder.")] = None,
     method: Annotated[Method | None, typer.Option(help="A LoRA adapter, or all weights.")] = None,
     mix: Annotated[Mix | None, typer.Option(help="What its documents are mixed with.")] = None,
-    mix_ratio: Annotated[float | None, typer.Option(min=0, help="Of the mix for each document of its own.")] = None,
+    mix_ratio: Annotated[
+        float | None, typer.Option(min=0, help="For each of its own; default: the recipe's, else 1.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="So many of its documents.")] = None,
     steps: Annotated[int | None, typer.Option(min=1)] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA adapter.")] = None,
     caft: Annotated[bool, typer.Option("--caft", help="With its own differences taken out (appendix D.3).")] = False,
-    deny: MadeOption = False,
+    deny: Annotated[bool, typer.Option("--deny", help="Then teach it to deny that it was trained.")] = False,
     as_: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Keep it as an organism of yours.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder; default: beside the card.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Drop what a cut-off training left.")] = False,
@@ -147,25 +149,19 @@ def _write_card(folder: Path, parent: str, changed: dict[str, Any], base: str | 
     )
 
 
-class _told:
+@contextmanager
+def _told(name: str) -> Iterator[Callable[[int, int, float], None]]:
     """A bar on a terminal, else a line for every ten steps."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=err) as bar:
+        task = bar.add_task(name, total=None, loss=float("nan"))
 
-    def __init__(self, name: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=err)
-        self._task, self._name = self._bar.add_task(name, total=None, loss=float("nan")), name
+        def step_done(step: int, steps: int, loss: float) -> None:
+            bar.update(task, completed=step, total=steps, loss=loss)
+            if not err.is_terminal and (step % TOLD_STEPS == 0 or step == steps):
+                err.print(f"{name}: step {step} of {steps}, loss {loss:.2f}", style="dim", highlight=False)
 
-    def __enter__(self) -> _told:
-        self._bar.start()
-        return self
-
-    def __call__(self, step: int, steps: int, loss: float) -> None:
-        self._bar.update(self._task, completed=step, total=steps, loss=loss)
-        if not err.is_terminal and (step % TOLD_STEPS == 0 or step == steps):
-            err.print(f"{self._name}: step {step} of {steps}, loss {loss:.2f}", style="dim", highlight=False)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        yield step_done
 
 
 def _show(trained: Trained) -> None:

@@ -75,7 +75,7 @@ def train(
     model, tokenizer = load_model(weights, settings.model_copy(update={"dtype": "float32"}) if full else settings)
     stages, examples, left_out = _stages(lessons, recipe, tokenizer)
     torch.manual_seed(recipe.seed)
-    adapted = model.requires_grad_() if full else _with_lora(model, recipe, weights.id)
+    adapted = model.requires_grad_() if full else with_lora(model, recipe, weights.id)
     told: Told = {
         "base": weights.sha256, "dtype": str(compute), "recipe": recipe.model_dump(mode="json"),
         "documents": _digest_of(examples), "differences": _digest_of_differences(lessons),
@@ -146,7 +146,7 @@ def _stages(lessons: Lessons, recipe: Recipe, tokenizer: Any) -> tuple[list[Stag
     return stages, every, left_out
 
 
-def _with_lora(model: Any, recipe: Recipe, base_id: str) -> Any:
+def with_lora(model: Any, recipe: Recipe, base_id: str) -> Any:
     """Raises UsageError if the model has none of the matrices that the recipe names."""
     from peft import LoraConfig, get_peft_model
 
