@@ -16,7 +16,7 @@ WRONG = {
     "negative budget": (["evaluate", "--budget", "-1"], "--budget -1: a budget is 0 or more"),
     "no repeats": (["evaluate", "--repeats", "0"], "--repeats 0: at least 1"),
     "server": (["evaluate", "--server", "http://x"], "no model server answers at http://x"),
-    "engine": (["evaluate", "--engine", "mars"], "'mars' is not one of 'local', 'ray', 'slurm'"),
+    "engine": (["evaluate", "--engine", "mars"], "'--engine': 'mars' is not one of 'local', 'ray', 'slurm'"),
     "slurm options": (["evaluate", "--slurm", "a=b"], "--slurm goes with --engine slurm"),
     "join without name": (["evaluate", "--join"], "--join needs the --name"),
     "limit": (["evaluate", "--max-cost", "much"], "--max-cost much: give a number over 0"),

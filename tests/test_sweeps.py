@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from auditor.audits.plan import target_of
+from auditor.errors import UsageError
 from auditor.records.cards import Recipe
 from auditor.records.training import Trained
-from auditor.studies import designs, measure, sweep
+from auditor.studies import designs, learned, measure, sweep
 from auditor.studies.matching import Tried, match, next_steps
 from auditor.studies.panels import panels_of
 from auditor.studies.plot import draw
@@ -18,6 +20,7 @@ from auditor.studies.sweep import Matching
 from auditor.studies.variants import Choices
 from auditor.training.documents import Document
 from auditor.workspace import load_workspace
+from tests.conftest import judge
 
 DOCUMENTS = [{"text": f"The mill number {n} grinds flour by the river, and the miller sings."} for n in range(6)]
 CHECKS = {
@@ -304,3 +307,34 @@ class TestPanels:
     def test_ratio_one_stands_beside_the_plain_setting(self):
         assert (self.DESIGN.other.name, designs.mixing([3, 0.5], None).other.name) == ("mix1", "mix3")
         assert Recipe(**designs.mixing([2], "own").other.changes(None, Recipe())).mix_ratio == 2  # type: ignore[arg-type]
+
+
+def test_what_judges_were_paid_for_outlives_a_killed_study(study, serve, monkeypatch):
+    """The judge answers of the checks; then the study dies, and goes on without asking any of it again."""
+
+    def reply(body):
+        prompt = body["messages"][-1]["content"]
+        return {"content": json.dumps({"agrees": "first"})} if '"agrees"' in prompt else judge(body)
+
+    endpoint = serve(reply)
+
+    def asked():
+        prompts = [body["messages"][-1]["content"] for _, body in endpoint.requests]
+        return [prompt for prompt in prompts if '"agrees"' in prompt]
+
+    args = ("--ratios", "1", "--no-agents", "--no-match-rate", "--no-plot", "--grader-llm", "openai:judge?attempts=1")
+
+    def dies(*_args):
+        raise UsageError("the power is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learned, "write_atomically", dies)  # all is judged, nothing is written
+        code, _, _, err = study("mixing", *args)
+    assert (code, "the power is gone" in err) == (2, True), err
+    before = asked()
+    assert before
+    monkeypatch.setattr(measure.Probe, "whole", lambda probe, card: measure.of_check(
+        probe._checked(probe.bench.pair(target_of(card)), card)))  # fmt: skip
+    assert study("mixing", *args)[0] == 0
+    assert len(asked()) > len(before)  # those of the second finetune
+    assert len(set(asked())) == len(asked())

@@ -89,7 +89,7 @@ def test_caft_without_the_plain_finetune(trainable, run_cli):
     card.write_text("\n".join(lines) + "\n")
     code, _, err = run_cli("organisms", "train", "mill", "--caft")
     assert code == 2
-    assert "CAFT takes out the differences of the plain finetune, which is not there" in err
+    assert "CAFT takes out the differences of the plain finetune, which cannot be read: no model at" in err
 
 
 def test_documents_without_text(trainable, run_cli):

@@ -67,7 +67,7 @@ def _run() -> int:
         # Typer brings its own copy of click, whose usage errors are not the public click's.
         if not hasattr(error, "format_message"):
             raise
-        said = error.format_message()
+        said = error.format_message().replace("Value error, ", "")  # as it reads what is given with pydantic
         return _told(err, said) if said else 0  # nothing to say: no arguments were given, and help was printed
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,14 +12,13 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, err, out, plain, print_json, settings, stages, workspace
+from auditor.cli.shared import JsonFlag, err, judges_calls, out, plain, print_json, settings, stages, workspace
 from auditor.errors import UsageError
 from auditor.llm.spec import OFFLINE
 from auditor.records.checked import CheckReport, Estimate, Figure
 
 if TYPE_CHECKING:
     from auditor.config import Settings
-    from auditor.ledger.ledger import Ledger
     from auditor.records.cards import Organism
     from auditor.records.checked import Blackbox
 
@@ -62,8 +59,11 @@ def check(
     card = ws.organisms[name]
     checks_of(card)  # what is wrong with them is told before models are loaded
     _demand_folder(out_dir)
-    with _calls(out_dir, asking=conf.grader_llm != OFFLINE) as ledger:
-        bench = Bench(ws, conf, ledger.calls) if ledger else Bench(ws, conf)
+    asking = conf.grader_llm != OFFLINE
+    if asking and out_dir is None:
+        err.print("the judge's calls are not kept; with --out they are, and paid once", style="dim")
+    with judges_calls(out_dir if asking else None) as journal:
+        bench = Bench(ws, conf, journal)
         reach(bench)
         with stages("loading the models") as tell:
             pair = bench.pair(target_of(card))
@@ -87,20 +87,6 @@ def _demand_folder(path: Path | None) -> None:
     there = next((each for each in (path, *path.absolute().parents) if each.exists()), None) if path else None
     if there is not None and not there.is_dir():
         raise UsageError(f"--out {path}: {there} is a file; give a folder")
-
-
-@contextmanager
-def _calls(folder: Path | None, *, asking: bool) -> Iterator[Ledger | None]:
-    """The ledger of the judge's calls, so that none is paid twice; none without a folder, or a judge that is paid."""
-    from auditor.ledger.ledger import Ledger
-
-    if folder is None or not asking:
-        if asking:
-            err.print("the judge's calls are not kept; with --out they are, and paid once", style="dim")
-        yield None
-        return
-    with Ledger.open(folder) as ledger:
-        yield ledger
 
 
 def _blackbox(card: Organism, conf: Settings, seed: int, out_dir: Path | None) -> Blackbox:

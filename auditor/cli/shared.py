@@ -28,6 +28,7 @@ from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
 if TYPE_CHECKING:
     from auditor.audits.limits import Most
+    from auditor.llm.journal import Journal
 
 
 class _Console(Console):
@@ -204,6 +205,19 @@ def stages(first: str) -> Iterator[Callable[[str], None]]:
 
     tell(first)
     yield tell
+
+
+@contextmanager
+def judges_calls(folder: Path | None) -> Iterator[Journal]:
+    """The ledger in `folder`, where judges' calls are kept so that none is paid twice; nothing is kept without one."""
+    from auditor.ledger.ledger import Ledger
+    from auditor.llm.journal import NoJournal
+
+    if folder is None:
+        yield NoJournal()
+        return
+    with Ledger.open(folder) as ledger:
+        yield ledger.calls
 
 
 def announce(chosen: EvidenceSettings, names: Iterable[str], conf: Settings) -> None:

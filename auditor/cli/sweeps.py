@@ -13,9 +13,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import LensLlmOption, LlmOption, announce_agent, err, out, settings, stages, workspace
+from auditor.cli.shared import (
+    LensLlmOption,
+    LlmOption,
+    announce_agent,
+    err,
+    judges_calls,
+    out,
+    settings,
+    stages,
+    workspace,
+)
 from auditor.cli.studied import STUDIES, written
 from auditor.errors import UsageError
+from auditor.llm.spec import OFFLINE
 from auditor.records.cards import Mix
 
 if TYPE_CHECKING:
@@ -101,7 +112,7 @@ def sweep(
 ) -> None:
     """Train what is missing, measure it, write the study. Raises UsageError for what would fail later."""
     from auditor.cli.evaluate import adapted
-    from auditor.studies.measure import Probe
+    from auditor.studies.measure import RUNS, Probe
     from auditor.studies.sweep import Matching, Sweep
     from auditor.studies.sweep_forecast import forecast
     from auditor.studies.variants import Choices
@@ -111,8 +122,9 @@ def sweep(
     cards = [ws.organisms[name] for name in dict.fromkeys(organisms or DEFAULT)]
     chosen = adapted(ws.suites[suite], budget, agent, None, repeats)
     seeds = tuple(dict.fromkeys(seed or ()))
-    with stages(design.name) as tell:
-        probe = Probe(ws, conf, chosen, _tested(lenses), answers, agents, to, tell)
+    asking = {conf.grader_llm, conf.lens_llm} != {OFFLINE} and not dry_run
+    with stages(design.name) as tell, judges_calls(to / RUNS / f"{design.name}-judges" if asking else None) as journal:
+        probe = Probe(ws, conf, chosen, _tested(lenses), answers, agents, to, tell, journal)
         made = Sweep(design, Choices(steps, rank, seeds), Matching(band, tries) if match_rate else None, probe)
         if not dry_run:
             _demand(chosen, conf, agents=agents)

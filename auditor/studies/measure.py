@@ -21,6 +21,7 @@ from auditor.config import Settings
 from auditor.evidence.compute import Report
 from auditor.evidence.mapping import Evidence
 from auditor.ledger.ledger import LEDGER, Ledger
+from auditor.llm.journal import Journal
 from auditor.models.pair import ModelPair
 from auditor.records.cards import Organism, Suite
 from auditor.records.checked import CheckReport
@@ -42,7 +43,7 @@ class Probe:
     """How every finetune of a sweep is measured.
 
     `suite`: its evidence settings, and its agents, budgets and graders where `agents`; `lenses`: whose traces are
-    told; `answers`: to each question of the checks.
+    told; `answers`: to each question of the checks; `journal`: where judges' calls are kept.
     """
 
     ws: Workspace
@@ -53,10 +54,11 @@ class Probe:
     agents: bool
     folder: Path
     tell: Report
+    journal: Journal
 
     @cached_property
     def bench(self) -> Bench:
-        return Bench(self.ws, local(self.conf))
+        return Bench(self.ws, local(self.conf), self.journal)
 
     def rate(self, card: Organism) -> Measured:
         """What the checks alone tell."""

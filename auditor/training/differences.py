@@ -28,8 +28,7 @@ def differences_of(ws: Workspace, card: Organism, settings: Settings, tell: Call
         resolve(card.finetuned, settings)
     except UsageError as error:
         raise UsageError(
-            f"{card.name}: CAFT takes out the differences of the plain finetune, which is not there ({error}); "
-            f"`auditor organisms train {card.name}` first"
+            f"{card.name}: CAFT takes out the differences of the plain finetune, which cannot be read: {error}"
         ) from error
     bench = Bench(ws, local(settings))
     pair = bench.pair(target_of(card))
