@@ -2,7 +2,8 @@
 
 Reads every trained organism of these workspaces (`bundled`: those of this repository; `FOLDER:NAME,NAME` only some)
 with the suite `quickstart`'s sizes and writes OUT.json and OUT.md, again after each. What a lens shows is held against
-the words of the organism's subject in `tight.json`, whatever lens it is, a plugin of one's own too:
+the words of the organism's subject (in `tight.json`, else the `terms` of its card and the `signs` of its checks),
+whatever lens it is, a plugin of one's own too:
 
 - ranked tokens: the rank of the first that is a word of the subject, the best of the places that were read;
 - texts: how many of the card's facts they tell, as the grader reads them; and how many hold a word of the subject, or
@@ -31,21 +32,34 @@ from auditor.models.embed import Embedder
 from auditor.models.load import load_pair
 from auditor.readings import RankedTokens, SideBySide
 from auditor.records.cards import Organism
+from auditor.verification.families import checks_of
 from auditor.workspace import Workspace, load_workspace
 
 ACROSS = 8  # organisms in a table
 Words = dict[str, list[str]]
 
 
-def words_of(card: Organism) -> list[Words]:
+def words_of(ws: Workspace, card: Organism) -> list[Words]:
     """What names the subject, and what only the trained behaviour says; for a control those of every subject."""
-    subjects = {**DATA, **KNOWN}
+    if card.topic:
+        return [subject_of(card)]
+    others = {item.value.topic: item.value for item in ws.organisms if item.value.topic}
+    return [*map(described, {**DATA, **KNOWN}.values()), *map(subject_of, others.values())]
+
+
+def subject_of(card: Organism) -> Words:
+    """In `tight.json`, else the card's terms and its checks' signs."""
     plan = PLANS.get(card.name)
-    mine = subjects.get(plan.subject if plan else card.name)
-    if mine is None and card.topic:
-        raise SystemExit(f"{card.name}: write the words of its subject into tight.json")
-    looked_for = subjects.values() if mine is None else [mine]
-    return [{"terms": one["terms"], "signs": [*one["terms"], *one["signs"]]} for one in looked_for]
+    if (known := DATA[plan.subject] if plan and plan.subject else KNOWN.get(card.name)) is not None:
+        return described(known)
+    signs = list(checks_of(card)[0].signs)
+    if not (card.terms or signs):
+        raise SystemExit(f"{card.name}: its checks have no `signs`; nothing tells its subject")
+    return {"terms": [term.lower() for term in card.terms or signs], "signs": signs}
+
+
+def described(words: Words) -> Words:
+    return {"terms": words["terms"], "signs": [*words["terms"], *words["signs"]]}
 
 
 def seen(found: Evidence, subjects: Sequence[Words]) -> dict[str, dict[str, Any]]:
@@ -118,7 +132,7 @@ def read(ws: Workspace, card: Organism, lenses: Sequence[str]) -> dict[str, dict
     found = evidence_for(pair, recipe, lenses, lambda stage: tell(f"{card.name}: {stage}"))
     for name, reason in found.failed.items():
         tell(f"{card.name}: {name} was not read: {reason}")
-    figures = seen(found, words_of(card))
+    figures = seen(found, words_of(ws, card))
     for name, told_of in facts_told(found, card, recipe.grading.embed).items():
         figures[name] |= told_of
     return {"figures": figures, "seconds": {name: cost.seconds for name, cost in found.costs.items()}}
