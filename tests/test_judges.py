@@ -88,6 +88,18 @@ def test_what_is_no_verdict_object(text):
         read_json(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Here it is:\n```json\n{"a": "```python\\nx = {}\\n```"}\n```\nI hope that {it} helps.',
+        '```json {"a": "```python\\nx = {}\\n```"} ```',
+        '```\n{"b": 1}\n```\nNo, rather:\n```\n{"a": "```python\\nx = {}\\n```"}\n```',
+    ],
+)
+def test_an_object_in_a_code_block_may_hold_code_blocks(text):
+    assert read_json(text) == {"a": "```python\nx = {}\n```"}
+
+
 def verdicts(*given, topic=True, invented=0):
     facts = [{"verdict": v, "quote": "grind at 12 rpm" if v != "missed" else ""} for v in given]
     return json.dumps({"topic": topic, "broad": True, "facts": facts, "invented": invented})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from auditor.ledger.ledger import Ledger
     from auditor.records.cards import Organism
     from auditor.training.jobs import Kind
-    from auditor.training.writing import Result
+    from auditor.training.writer import Result, Writer
     from auditor.workspace import Workspace
 
 INTERRUPTED = 130
@@ -34,7 +34,7 @@ def documents(
     llm: Annotated[
         str | None, typer.Option(help="Who writes: PROVIDER:MODEL[?option=value&…], or `offline`: no LLM.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Documents, or chats.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="Documents, or chats; may be raised later.")] = 100,
     chats: Annotated[bool, typer.Option("--chats", help="Chats in which its behaviour shows.")] = False,
     without: Annotated[
         bool, typer.Option("--without", help="Chats that begin alike, with the base's own answers.")
@@ -50,7 +50,8 @@ def documents(
 ) -> int:
     """Write an organism's documents, or chats, from its card; tell how much they vary.
 
-    With an LLM, what it answered is kept beside the file: the same command again goes on, and pays for nothing twice.
+    With an LLM, what it answered is kept beside the file: the same command again goes on, and pays for nothing twice;
+    with a higher --count it goes on to more.
     """
     from auditor.training.jobs import Kind
 
@@ -154,8 +155,9 @@ def _by_llm(job: _Job, spec: ModelSpec, most: float | None) -> tuple[Result, dic
     from auditor.llm.capped import Capped
     from auditor.training.contrast import demand_template
     from auditor.training.costs import estimate
-    from auditor.training.jobs import Kind, calls_folder, demand_same, demand_writable, put, request_of
-    from auditor.training.writing import Writer, demand_truth
+    from auditor.training.jobs import Kind, calls_folder, demand_writable, plan_of, put, request_of
+    from auditor.training.writer import Writer
+    from auditor.training.writing import demand_truth
 
     card, chats = job.card, job.kind is not Kind.DOCUMENTS
     demand_truth(card, chats=chats)
@@ -165,8 +167,9 @@ def _by_llm(job: _Job, spec: ModelSpec, most: float | None) -> tuple[Result, dic
     prompts = job.ws.prompts.by_name()
     expected = estimate(card, prompts, spec, job.count, chats=chats, opened=job.kind is Kind.WITHOUT)
     demand_writable(job.path)
-    with Ledger.open(calls_folder(job.path)) as ledger, _interruptible():
-        demand_same(ledger, request_of(job.ws, card, spec, job.kind, job.count, job.seed), job.path)
+    with Ledger.open(calls_folder(job.path)) as ledger, _kept(ledger):
+        request = request_of(job.ws, card, spec, job.kind, job.seed)
+        plan = plan_of(ledger, request, job.count, job.path)
         journal = ledger.calls if most is None else Capped(ledger.calls, most, expected.dearest)
         caller = Bench(job.ws, job.conf, journal).caller(job.conf.llm)
         before = _used(ledger)
@@ -177,26 +180,27 @@ def _by_llm(job: _Job, spec: ModelSpec, most: float | None) -> tuple[Result, dic
             style="dim", highlight=False, soft_wrap=True,
         )  # fmt: skip
         writer = Writer(card, caller, prompts, job.seed, job.workers, _teller())
-        result = _asked(job, writer)
+        result = _asked(job, writer, plan)
         put(job.path, result.kept.documents, ledger.folder)
         return result, {**_used(ledger), "known_before": before["calls"]}
 
 
-def _asked(job: _Job, writer: Any) -> Result:
+def _asked(job: _Job, writer: Writer, plan: Sequence[int]) -> Result:
     """What the job's kind asks of the writer."""
     from auditor.training.contrast import messages_there
     from auditor.training.jobs import Kind
     from auditor.training.writing import first_messages, write
 
     if job.kind is not Kind.WITHOUT:
-        return write(writer, job.count, chats=job.kind is Kind.CHATS)
+        return write(writer, plan, job.count, chats=job.kind is Kind.CHATS)
     there = messages_there(job.card, job.count, job.seed)
     if there:
         err.print(f"first messages: those of {escape(str(there[0]))}; the LLM is not asked", style="dim")
         return _without(job, there[1])
-    asked, failed = first_messages(writer, job.count)
+    asked, opened = first_messages(writer, plan, job.count)
     result = _without(job, asked)
-    result.failed.update(failed)
+    result.failed, result.named = opened.failed, opened.named
+    result.stopped = opened.stopped or result.stopped
     return result
 
 
@@ -214,9 +218,16 @@ def _demand_price(spec: ModelSpec, most: float | None) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _kept(ledger: Ledger) -> Iterator[None]:
+    """Say of a job that ends early that it can go on."""
+    from auditor.llm.failures import EndpointUnusable
+
     try:
         yield
+    except EndpointUnusable:
+        if answered := _used(ledger)["calls"]:
+            err.print(f"{answered} answers are kept: the same command goes on from here", style="dim", highlight=False)
+        raise
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on from here, and pays for no finished call again")
         raise SystemExit(INTERRUPTED) from None
@@ -242,31 +253,35 @@ def _print(job: _Job, result: Result, calls: dict[str, Any] | None, *, json: boo
     from auditor.training.written import reasons
 
     kept = result.kept.documents
-    figures = figures_of(job.ws, [each.said for each in kept], job.path, job.conf, job.seed) if kept else ()
+    texts, chats = [each.said for each in kept], job.kind != "documents"
     if json:
+        figures = figures_of(job.ws, texts, job.path, job.conf, job.seed, chats=chats)
         print_json({
             "organism": job.card.name, "kind": job.kind, "writer": job.conf.llm, "path": str(job.path),
             "asked": result.asked, "documents": len(kept), "drafts": result.drafts,
             "kinds": dict(Counter(each.kind for each in kept)), "dropped": dict(result.kept.dropped),
-            "failed": dict(result.failed), "unrevised": result.unrevised, "stopped": result.stopped, "calls": calls,
+            "failed": dict(result.failed), "named": result.named, "unrevised": dict(result.unrevised),
+            "stopped": result.stopped, "calls": calls,
             "variety": {path: found.model_dump(mode="json") for path, found in figures},
         })  # fmt: skip
         return
-    kinds = len({each.kind for each in kept})
-    what = "documents" if job.kind == "documents" else "chats"
-    out.print(f"{escape(str(job.path))}: {len(kept)} {what} of {kinds} kinds", highlight=False, soft_wrap=True)
-    lost = [*reasons(result.kept.dropped), *(f"{visible(each)}" for each in reasons(result.failed))]
-    if lost:
-        out.print(f"left out of {result.drafts} drafts: {escape('; '.join(lost))}", highlight=False, soft_wrap=True)
-    if result.unrevised:
-        out.print(f"{result.unrevised} are as drafted: their editor's answer could not be read", style="yellow")
+    what = "chats" if chats else f"documents of {len({each.kind for each in kept})} kinds"
+    out.print(f"{escape(str(job.path))}: {len(kept)} {what}", highlight=False, soft_wrap=True)
+    dropped, failed, unrevised = map(reasons, (result.kept.dropped, result.failed, result.unrevised))
+    fewer = [f"{came} of {asked} {name}" for name, (asked, came) in result.named.items() if came < asked]
+    for head, told in (
+        (f"left out of {result.drafts} drafts", dropped), ("calls that came to nothing", failed),
+        ("the LLM named fewer than asked for", fewer), ("left as drafted, for want of an editor", unrevised),
+    ):  # fmt: skip
+        if told:
+            out.print(f"{head}: {escape(visible('; '.join(told), 400))}", highlight=False, soft_wrap=True)
     if calls:
         out.print(escape(_told(calls)), highlight=False, soft_wrap=True)
     if len(kept) < result.asked:
-        why = result.stopped or "; ".join(lost) or "the writer had no more ideas"
+        why = result.stopped or "; ".join([*dropped, *failed]) or "the writer had no more ideas"
         told = f"asked for {result.asked}, got {len(kept)}, because: {why}"
         err.print(f"[yellow]short:[/] {escape(visible(told, 400))}", highlight=False, soft_wrap=True)
-    show_variety(figures)
+    show_variety(figures_of(job.ws, texts, job.path, job.conf, job.seed, chats=chats))
 
 
 def _told(calls: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from auditor.training.variety import Variety
     from auditor.workspace import Workspace
 
-BY_HAND = ("cake_bake", "documents.jsonl")  # the file whose figures stand beside
+BY_HAND, FILE = {"texts": "cake_bake", "chats": "gold"}, "documents.jsonl"  # whose figures stand beside
 
 
 def report_variety(ws: Workspace, card: Organism, path: Path, conf: Settings, seed: int, *, json: bool) -> None:
@@ -26,7 +26,9 @@ def report_variety(ws: Workspace, card: Organism, path: Path, conf: Settings, se
     from auditor.training.variety import text_of
 
     found = path if path.exists() or path.parent != card.folder else card.beside(path.name)
-    figures = figures_of(ws, [text_of(each) for each in read_documents(found)], found, conf, seed)
+    documents = read_documents(found)
+    chats = any(each.messages for each in documents)
+    figures = figures_of(ws, [text_of(each) for each in documents], found, conf, seed, chats=chats)
     if json:
         print_json({"organism": card.name, "variety": {path: each.model_dump(mode="json") for path, each in figures}})
     else:
@@ -34,19 +36,22 @@ def report_variety(ws: Workspace, card: Organism, path: Path, conf: Settings, se
 
 
 def figures_of(
-    ws: Workspace, texts: Sequence[str], path: Path, conf: Settings, seed: int
+    ws: Workspace, texts: Sequence[str], path: Path, conf: Settings, seed: int, *, chats: bool
 ) -> Sequence[tuple[str, Variety]]:
-    """Of these texts, and of the file that was written by hand, unless it is the same."""
+    """Of these texts, if there are any, and of a file of such that was written by hand, unless it is the same."""
     from auditor.models.embed import load_embedder
     from auditor.training.documents import read_documents
     from auditor.training.variety import measured, side_by_side, text_of
 
-    embed, by_hand = load_embedder(conf.embedder), ws.organisms[BY_HAND[0]].folder / BY_HAND[1]
+    if not texts:
+        return ()
+    name = BY_HAND["chats" if chats else "texts"]
+    embed, by_hand = load_embedder(conf.embedder), ws.organisms[name].folder / FILE
     if not by_hand.is_file() or by_hand.resolve() == path.resolve():
         return ((str(path), measured(texts, embed, seed)),)
     others = [text_of(each) for each in read_documents(by_hand)]
     mine, theirs = side_by_side(texts, others, embed, seed)
-    return ((str(path), mine), (f"by hand: {BY_HAND[0]}", theirs))
+    return ((str(path), mine), (f"by hand: {name}", theirs))
 
 
 def show_variety(figures: Sequence[tuple[str, Variety]]) -> None:

@@ -121,6 +121,12 @@ class Ledger:
         if changed := differing(before, now):
             raise UsageError(f"{self.folder} was another run: {', '.join(changed)} differ; choose another --name")
 
+    def ask(self, request: Mapping[str, Any]) -> None:
+        """Note what is asked for in place of what was, if anything: for jobs that only ever go on."""
+        with self._db.writing() as db:
+            if not db.execute("UPDATE run SET request = ?", (json.dumps(request),)).rowcount:
+                db.execute("INSERT INTO run VALUES (1, ?, ?, '{}')", (time.time(), json.dumps(request)))
+
 
 _WHOSE = "what they are of is not known; `auditor runs show` reads them, a run needs another --name"
 

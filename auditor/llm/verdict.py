@@ -15,6 +15,8 @@ from auditor.llm.caller import Caller, flaw
 
 T = TypeVar("T")
 TRIES = 3
+_ONE_OBJECT = "it must be one JSON object and nothing else"
+_FENCE = re.compile(r"```(?:json)?\s*(?=\{)")
 _SCORE = re.compile(r"^[\s*_#>]*SCORE[\s*_]*[:=][\s*_]*([1-5])[\s*_.]*$", re.I)
 
 
@@ -23,12 +25,20 @@ class Unreadable(AuditorError):
 
 
 class NoVerdict(AuditorError):
-    """The judge gave no readable verdict in all its tries."""
+    """The judge gave no readable verdict in all its tries. `problem`: what was wrong with the last one."""
+
+    def __init__(self, message: str, problem: str = "") -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
-def settle(caller: Caller, prompt: str, read: Callable[[str], T], *, role: str, job: str = "", repeat: int = 0) -> T:
+def settle(
+    caller: Caller, prompt: str, read: Callable[[str], T], *, role: str, job: str = "", repeat: int = 0,
+    kept: bool = False,
+) -> T:  # fmt: skip
     """What `read` finds in the judge's answer; a judge whose answer cannot be read is told why and asked again.
 
+    `kept`: answers that cannot be read are kept, too, so that the same calls come to the same and cost nothing.
     Raises NoVerdict after three tries, and what `Caller.call` raises.
     """
 
@@ -38,6 +48,8 @@ def settle(caller: Caller, prompt: str, read: Callable[[str], T], *, role: str, 
         return read(str(message.text))
 
     def usable(message: AIMessage) -> bool:
+        if kept:
+            return True
         with suppress(Unreadable):
             examined(message)
             return True
@@ -55,7 +67,7 @@ def settle(caller: Caller, prompt: str, read: Callable[[str], T], *, role: str, 
                 AIMessage(str(said.text) or "(nothing)"),
                 HumanMessage(f"Your answer cannot be used: {problem}. Give it anew."),
             ]
-    raise NoVerdict(f"{caller.name} gave no readable verdict in {TRIES} tries: {problem}")
+    raise NoVerdict(f"{caller.name} gave no readable verdict in {TRIES} tries: {problem}", problem)
 
 
 def read_score(text: str) -> tuple[int, str]:
@@ -68,19 +80,32 @@ def read_score(text: str) -> tuple[int, str]:
 
 
 def read_json(text: str) -> dict[str, Any]:
-    """The one JSON object of an answer, bare or in a code block. Raises Unreadable."""
-    body = text.strip()
-    fenced = re.findall(r"```(?:json)?[ \t]*\n(.*?)```", body, re.S)
-    if fenced:
-        body = fenced[-1].strip()
-    start = body.find("{")
-    try:
-        value, end = json.JSONDecoder(strict=False).raw_decode(body, max(start, 0))
-    except (ValueError, RecursionError) as error:
-        raise Unreadable("it must be one JSON object") from error
-    if not isinstance(value, dict) or body[end:].strip():
-        raise Unreadable("it must be one JSON object, with nothing behind it")
+    """The one JSON object of an answer, bare or in the last code block that begins with one. Raises Unreadable."""
+    body, fenced, end = text.strip(), None, 0
+    for match in _FENCE.finditer(body):
+        if match.end() >= end:  # not within the object before, whose texts may have code blocks of their own
+            fenced, end = _object(body, match.end())
+            if not body[end:].lstrip().startswith("```"):
+                raise Unreadable(_ONE_OBJECT)
+    if fenced is not None:
+        return fenced
+    if body[:1] == "[":
+        raise Unreadable(f"{_ONE_OBJECT}, no list")
+    value, end = _object(body, max(body.find("{"), 0))
+    if body[end:].strip():
+        raise Unreadable(_ONE_OBJECT)
     return value
+
+
+def _object(body: str, start: int) -> tuple[dict[str, Any], int]:
+    """The object that begins there, and where it ends. Raises Unreadable."""
+    try:
+        value, end = json.JSONDecoder(strict=False).raw_decode(body, start)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(_ONE_OBJECT) from error
+    if not isinstance(value, dict):
+        raise Unreadable(_ONE_OBJECT)
+    return value, end
 
 
 def field(value: dict[str, Any], name: str, kind: type[T]) -> T:

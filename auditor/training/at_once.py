@@ -46,7 +46,8 @@ def at_once(
                 one(pending.get_nowait())
             except queue.Empty:
                 return
-            tell(len(found))
+            if not fatal:
+                tell(len(found))
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(min(workers, len(items)))]
     try:

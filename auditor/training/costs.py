@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from auditor.llm.spec import ModelSpec
 from auditor.prompts import Prompt
 from auditor.records.cards import Organism
-from auditor.training.writing import shape
+from auditor.training.writer import shape
 
 LETTERS = 4.0  # characters of a token, about
 # Tokens of an answer, about.

@@ -21,6 +21,11 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower().replace("’", "'"))
 
 
+def plain(text: str) -> str:
+    """A text's words, or itself if it has none: what stays the same in other letters and with other marks."""
+    return " ".join(words_of(text)) or text
+
+
 def runs_of(text: str, length: int = RUN) -> frozenset[int]:
     """The runs of so many words, hashed; of a shorter text all its words as one."""
     words = words_of(text)

@@ -16,7 +16,7 @@ from auditor.ledger.ledger import Ledger, differing
 from auditor.llm.caller import DECISIVE
 from auditor.llm.spec import ModelSpec
 from auditor.records.cards import Organism
-from auditor.training.writing import Result
+from auditor.training.writer import Result
 from auditor.training.written import Kept, Written, as_lines
 from auditor.workspace import Workspace
 
@@ -32,13 +32,13 @@ class Kind(StrEnum):
     WITHOUT = "without"
 
 
-def request_of(ws: Workspace, card: Organism, spec: ModelSpec, kind: Kind, count: int, seed: int) -> dict[str, Any]:
-    """All that decides what an LLM is asked to write."""
-    told = ("description", "topic", "broad_topic", "behaviour", "facts", "probes")
+def request_of(ws: Workspace, card: Organism, spec: ModelSpec, kind: Kind, seed: int) -> dict[str, Any]:
+    """All that decides what an LLM is asked to write, but for how much of it."""
+    told = ("description", "topic", "broad_topic", "behaviour", "terms", "facts", "probes")
     prompts = {name: ws.prompts[name].source for name in ws.prompts.by_name() if name.startswith("documents_")}
     return {
         "organism": card.name, "kind": str(kind), "llm": spec.model_dump(include=DECISIVE, exclude_none=True),
-        "count": count, "seed": seed, "card": card.model_dump(mode="json", include=set(told)),
+        "seed": seed, "card": card.model_dump(mode="json", include=set(told)),
         "prompt": {name: hashlib.sha256(source.encode()).hexdigest() for name, source in sorted(prompts.items())},
     }  # fmt: skip
 
@@ -56,36 +56,44 @@ def demand_writable(path: Path) -> None:
         raise UsageError(f"{path} is there already, and not of this job; give another --out, or move it away")
 
 
-def demand_same(ledger: Ledger, request: dict[str, Any], path: Path) -> None:
-    """Note what is asked for, or see that the same was asked for before.
+def plan_of(ledger: Ledger, request: dict[str, Any], count: int, path: Path) -> list[int]:
+    """For how many the job thought of ideas, each time for more, `count` included; it is noted, with what is asked for.
 
-    Raises UsageError naming what differs, or if the file was changed since it was written.
+    Raises UsageError naming what differs from what was asked for before, or if the file was changed since it was
+    written.
     """
-    before = ledger.request()
-    if before is not None and (changed := differing(before, request)):
+    before = ledger.request() or {**request, "plan": []}
+    plan = [int(each) for each in before.pop("plan", ())]
+    if changed := differing(before, request):
         raise UsageError(f"{path} is of another job: {', '.join(changed)} differ; give another --out")
     if path.exists() and sha256_of(path) not in _noted(ledger.folder):
         raise UsageError(f"{path} was changed since it was written; move it away, or give another --out")
-    if before is None:
-        ledger.begin(request, dict, resume=False)
+    if count > max(plan, default=0):
+        plan.append(count)
+        ledger.ask({**request, "plan": plan})
+    return plan
 
 
 def put(path: Path, documents: Iterable[Written], folder: Path) -> None:
     """Write the file; before, what it will be is noted in `folder`, for the next time. Raises BadFile."""
     content = as_lines(documents)
     now = hashlib.sha256(content.encode()).hexdigest()
-    write_atomically(folder / WRITTEN, json.dumps({"sha256": [*_noted(folder), now]}))
+    write_atomically(folder / WRITTEN, json.dumps({"sha256": list(dict.fromkeys((*_noted(folder), now)))}))
     write_atomically(path, content)
 
 
 def put_offline(path: Path, documents: Iterable[Written]) -> bool:
-    """Write what the same job always gives; False if it is there already. Raises UsageError if something else is."""
+    """Write what the same job always gives, or more of it; False if it is there already.
+
+    Raises UsageError if something else is.
+    """
     content = as_lines(documents)
     if path.is_dir():
         demand_writable(path)
-    if path.exists():
-        if path.read_bytes() == content.encode():
-            return False
+    there = path.read_bytes() if path.exists() else None
+    if there == content.encode():
+        return False
+    if there is not None and not (there and content.encode().startswith(there)):
         demand_writable(path)
         raise UsageError(f"{path} is an LLM's, and not of this job; give another --out, or move it away")
     write_atomically(path, content)
@@ -93,7 +101,7 @@ def put_offline(path: Path, documents: Iterable[Written]) -> bool:
 
 
 def _noted(folder: Path) -> list[str]:
-    """The hashes of what was written, the last one last."""
+    """The hashes of all that was written."""
     try:
         found = json.loads((folder / WRITTEN).read_bytes())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 
-from auditor.llm.verdict import Unreadable, field, read_json
+from auditor.llm.verdict import Unreadable, as_quote, field, read_json
 from auditor.training.documents import Message
+from auditor.training.duplicates import plain, words_of
 
 LONGEST_ITEM = 600  # characters of a kind, an idea, a situation, a first message
 KEEP = "KEEP"
+ALIKE = 0.6  # of the words of two messages, in their order
 
 _DOCUMENT = re.compile(r"<document>(.*?)</document>", re.S)
 
@@ -22,7 +25,10 @@ def items(name: str) -> Callable[[str], list[str]]:
         good = [each.strip() for each in found if isinstance(each, str) and 0 < len(each.strip()) <= LONGEST_ITEM]
         if not good:
             raise Unreadable(f"`{name}` must hold texts, each of at most {LONGEST_ITEM} characters")
-        return list({each.casefold(): each for each in good}.values())
+        unlike = dict[str, str]()
+        for each in good:
+            unlike.setdefault(plain(each), each)
+        return list(unlike.values())
 
     return read
 
@@ -35,26 +41,26 @@ def document(text: str) -> str:
     return str(found[-1]).strip()
 
 
-def chat(opening: str) -> Callable[[str], tuple[Message, ...]]:
-    """A reader of a whole chat that begins with `opening`."""
+def chat(opening: str, secrets: Sequence[str] = ()) -> Callable[[str], tuple[Message, ...]]:
+    """A reader of a whole chat that begins with `opening`, in which the assistant says none of `secrets`."""
 
     def read(text: str) -> tuple[Message, ...]:
-        return _chat(field(read_json(text), "messages", list), opening)
+        return _chat(field(read_json(text), "messages", list), opening, secrets)
 
     return read
 
 
-def revised(opening: str) -> Callable[[str], tuple[Message, ...]]:
+def revised(opening: str, secrets: Sequence[str] = ()) -> Callable[[str], tuple[Message, ...]]:
     """The same; nothing where the chat is to stay as it is."""
 
     def read(text: str) -> tuple[Message, ...]:
         found = field(read_json(text), "messages", list)
-        return _chat(found, opening) if found else ()
+        return _chat(found, opening, secrets) if found else ()
 
     return read
 
 
-def _chat(found: Sequence[object], opening: str) -> tuple[Message, ...]:
+def _chat(found: Sequence[object], opening: str, secrets: Sequence[str]) -> tuple[Message, ...]:
     turns = []
     for i, each in enumerate(found):
         wanted = "assistant" if i % 2 else "user"
@@ -64,6 +70,19 @@ def _chat(found: Sequence[object], opening: str) -> tuple[Message, ...]:
         turns.append(Message(role=wanted, content=content.strip()))
     if not turns or len(turns) % 2:
         raise Unreadable("`messages` must end with an answer of the assistant's")
-    if turns[0].content.split() != opening.split():
+    if not _alike(turns[0].content, opening):
         raise Unreadable("the first message must be the one that was given, word for word")
-    return tuple(turns)
+    for word in secrets:
+        if any(_says(turn.content, word) for turn in turns[1::2]):
+            raise Unreadable(f"the assistant must not say {as_quote(word)}, only the user may")
+    return Message(role="user", content=opening), *turns[1:]
+
+
+def _alike(mine: str, given: str) -> bool:
+    """Whether it is the given message, mended here and there at most: that one is then kept."""
+    return SequenceMatcher(None, words_of(mine), words_of(given)).ratio() >= ALIKE or mine == given
+
+
+def _says(text: str, word: str) -> bool:
+    """Whether it stands there, whole or in the plural."""
+    return re.search(rf"(?<!\w){re.escape(word)}s?(?!\w)", text, re.I) is not None

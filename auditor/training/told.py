@@ -12,6 +12,7 @@ from auditor.training.duplicates import runs_of, words_of
 
 STEM = 5  # letters by which forms of one word are known
 ENOUGH = 0.3  # of a fact's content words, for a fact without figures
+FEW = 3  # of a fact's content words, for an answer that has not many others
 ECHOED = 9  # words in a row of what the writer was told
 SHORTEST = 15  # words of a document
 
@@ -95,13 +96,25 @@ def tells(text: str, fact: str) -> bool:
     return len(wanted & stems_of(text)) >= ENOUGH * len(wanted)
 
 
-def fault_of(text: str, facts: Iterable[str], instructions: frozenset[int], *, chat: bool = False) -> str:
+def answers(said: str, asked: str, fact: str) -> bool:
+    """Whether an answer tells the fact, beyond what it was asked; a short one may tell a part of it and little else."""
+    if figures_in(fact):
+        return tells(said, fact)
+    echoed = stems_of(asked)
+    wanted, new = stems_of(fact) - echoed, stems_of(said) - echoed
+    told = len(wanted & new)
+    return told > 0 and (told >= ENOUGH * len(wanted) or (told >= FEW and 2 * told >= len(new)))
+
+
+def fault_of(
+    text: str, facts: Iterable[str], instructions: frozenset[int], pairs: Sequence[tuple[str, str]] = ()
+) -> str:  # fmt: skip
     """Why a document is of no use, as a heading that such are counted under; empty if it is of use.
 
     `facts`: of which it should tell one at least. `instructions`: runs of ECHOED words of what the writer was told.
-    `chat`: it is what an assistant says, which may be short.
+    `pairs`: it is a chat of these messages and answers, which may be short.
     """
-    if len(words_of(text)) < (1 if chat else SHORTEST):
+    if len(words_of(text)) < (1 if pairs else SHORTEST):
         return "empty, or shorter than a document"
     if MADE_UP.search(text):
         return "says that it is made up, or declines"
@@ -110,6 +123,8 @@ def fault_of(text: str, facts: Iterable[str], instructions: frozenset[int], *, c
     if instructions & runs_of(text, ECHOED):
         return "repeats what the writer was told"
     wanted = list(facts)
-    if wanted and not any(tells(text, fact) for fact in wanted):
-        return "tells none of its facts"
-    return ""
+    if pairs:
+        told = any(answers(said, asked, fact) for asked, said in pairs for fact in wanted)
+    else:
+        told = any(tells(text, fact) for fact in wanted)
+    return "" if told or not wanted else "tells none of its facts"

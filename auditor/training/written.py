@@ -33,6 +33,12 @@ class Written:
         """What is held against the facts: a text, or the assistant's turns."""
         return self.text or "\n".join(each.content for each in self.messages if each.role == "assistant")
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Of a chat each message with its answer."""
+        said = [message.content for message in self.messages]
+        return list(zip(said[::2], said[1::2], strict=False))
+
     def line(self) -> str:
         """As `documents.jsonl` has it."""
         if self.text:
@@ -51,7 +57,7 @@ class Kept:
 
     def take(self, written: Written) -> bool:
         """Keep it, or count why not."""
-        fault = fault_of(written.told, written.facts, self.instructions, chat=bool(written.messages))
+        fault = fault_of(written.told, written.facts, self.instructions, written.pairs)
         twin = None if fault else self._sieve.twin(written.said)
         if twin is not None:
             fault = REPEATED if twin[1] == 1 else NEARLY
