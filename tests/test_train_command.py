@@ -65,6 +65,20 @@ def test_caft_takes_the_plain_finetunes_differences(trainable, run_cli):
     assert plain["sha256"] != caft["sha256"]
 
 
+def test_it_says_whether_the_recipe_gave_the_same_weights_again(trainable, run_cli):
+    def told(*args):
+        code, out, err = run_cli("organisms", "train", "mill", *args)
+        assert code == 0, err
+        return out.strip().splitlines()[-1]
+
+    assert "steps" in told()  # nothing was there before
+    assert told("--out", "again") == "the same weights as the organism's before, byte for byte"
+    assert "steps" in told("--out", "other", "--seed", 1)  # another recipe is not held against it
+    documents = trainable / "evals/organisms/mill/documents.jsonl"
+    documents.write_text(documents.read_text() + json.dumps({"text": "The mill is old, and it grinds."}) + "\n")
+    assert told("--out", "longer") == "not the weights of the organism before (documents)"
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [

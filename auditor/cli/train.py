@@ -53,6 +53,7 @@ def train(
     """
     from auditor.training.denials import MADE
     from auditor.training.finetune import train as run
+    from auditor.training.finetune import trained_before
 
     card, conf = workspace().organisms[name], settings()
     recipe = card.train
@@ -73,6 +74,7 @@ def train(
         named = own | ({"base": base.rstrip("/").rpartition("/")[2]} if base else {})
         target = _target(card, chosen, named, as_, out_dir, several=len(seed or ()) > 1)
         lessons = _lessons(card, chosen, conf)
+        before = trained_before(card.folder / (card.model or card.adapter or "adapter"))
         with _told(name if len(seed or ()) < 2 else f"{name}, seed {number}") as step_done:
             trained = run(card.base, lessons, chosen, target, conf, step_done, anew=anew)
         if as_ is not None:
@@ -80,6 +82,7 @@ def train(
         found.append(trained)
         if not json:
             _show(trained)
+            _show_beside(trained, before)
     if json:
         print_json([one.model_dump(mode="json") for one in found])
 
@@ -175,6 +178,19 @@ def _show(trained: Trained) -> None:
         f"{trained.tokens_per_second:.0f} a second, loss {first:.2f} {_curve(trained.losses)} {last:.2f}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def _show_beside(trained: Trained, before: Trained | None) -> None:
+    """Whether these are the weights that the organism had: its card's recipe is to give them again."""
+    if before is None or trained.recipe != before.recipe:
+        return
+    if trained.sha256 == before.sha256:
+        out.print("the same weights as the organism's before, byte for byte")
+        return
+    told = (
+        ", ".join(trained.differing(before)) or "nothing that is noted differs; another machine adds in another order"
+    )
+    out.print(f"not the weights of the organism before ({escape(told)})", highlight=False, soft_wrap=True)
 
 
 def _curve(losses: tuple[float, ...], width: int = 24) -> str:

@@ -45,6 +45,15 @@ class Trained(Record):
     versions: dict[str, str]
     sha256: dict[str, str] = Field(default_factory=dict, description="of each file of weights")
 
+    def differing(self, other: Trained) -> tuple[str, ...]:
+        """What decides the weights and is not alike in two trainings, but for the machine."""
+        names = ("base_sha256", "recipe", "documents_sha256", "differences_sha256", "dtype", "device")
+        found = [name.removesuffix("_sha256") for name in names if getattr(self, name) != getattr(other, name)]
+        for name in dict.fromkeys((*self.versions, *other.versions)):
+            mine, theirs = (each.versions.get(name, "none") for each in (self, other))
+            found += [f"{name} ({mine}, there {theirs})"] if mine != theirs else []
+        return tuple(found)
+
     @property
     def tokens_per_second(self) -> float:
         done = self.tokens * (1 - (self.resumed_at or 0) / max(1, self.steps))

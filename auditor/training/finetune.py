@@ -111,18 +111,25 @@ def trained_there(base: str, lessons: Lessons, recipe: Recipe, target: Path, set
     """What an earlier training of exactly this left at `target`; None if there is none, or not all of it."""
     from transformers import AutoTokenizer
 
-    try:
-        found = Trained.model_validate_json((target / LOG).read_bytes()).model_copy(update={"folder": target})
-        whole = bool(found.sha256) and all(sha256_of(target / name) == known for name, known in found.sha256.items())
-    except (OSError, ValueError):
+    if (found := trained_before(target)) is None:
         return None
     weights = resolve(base, settings)
-    if not whole or (found.base_sha256, found.recipe) != (weights.sha256, recipe):
+    if (found.base_sha256, found.recipe) != (weights.sha256, recipe):
         return None
     tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=settings.trust_remote_code)
     _, examples, _ = _stages(lessons, recipe, tokenizer)
     same = (_digest_of(examples), _digest_of_differences(lessons))
     return found if same == (found.documents_sha256, found.differences_sha256) else None
+
+
+def trained_before(target: Path) -> Trained | None:
+    """How what lies at `target` was trained; None if that is not told, or the weights are not those that it tells."""
+    try:
+        found = Trained.model_validate_json((target / LOG).read_bytes()).model_copy(update={"folder": target})
+        whole = bool(found.sha256) and all(sha256_of(target / name) == known for name, known in found.sha256.items())
+    except (OSError, ValueError):
+        return None
+    return found if whole else None
 
 
 def _stages(lessons: Lessons, recipe: Recipe, tokenizer: Any) -> tuple[list[Stage], list[Example], int]:
