@@ -255,6 +255,16 @@ class TestFigures:
             hits += low <= 0.3 <= high
         assert hits / runs >= 0.88
 
+    def test_differences_have_newcombes_interval(self):
+        """His example of 36 pairs that agree on yes, 12 and 2 that do not agree, none that agree on no (table II)."""
+        one, other = [1.0] * 48 + [0.0] * 2, [1.0] * 36 + [0.0] * 12 + [1.0] * 2
+        found = figures.share("k", "n", figures.Sides(other, one), by="words")
+        assert found.difference.ci95 == (0.057, 0.34)
+
+    def test_a_few_questions_that_agree_leave_something_open(self):
+        low, high = figures.share("k", "n", figures.Sides([1.0, 0.0], [1.0, 0.0]), by="words").difference.ci95
+        assert low < -0.5 < 0.5 < high
+
     def test_the_question_is_the_unit(self):
         once = figures.share("k", "n", figures.Sides([0.0] * 8, [1.0, 0.0] * 4, (8, 8)), by="words")
         often = figures.share("k", "n", figures.Sides([0.0] * 8, [1.0, 0.0] * 4, (800, 800)), by="words")

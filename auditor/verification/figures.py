@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from auditor.comparison.statistics import mean_interval, share_interval
 from auditor.records.checked import Estimate, Figure
 from auditor.records.comparison import Interval
 
 Values = Sequence[float | None]
+Floats = NDArray[np.float64]
 Kind = Literal["share", "mean"]
 DIGITS = 3
 
@@ -128,7 +130,7 @@ def _of_mean(values: Values, scale: Scale, texts: int) -> Estimate:
 
 def _share_difference(found: Sides) -> Estimate | None:
     """Newcombe 1998 ("Improved confidence intervals for the difference between binomial proportions based on paired
-    data", method 10 without its correction): Wilson's intervals joined, less what both models have in common.
+    data", method 10): Wilson's intervals joined, less what both models have in common.
     """
     pairs = _pairs(found)
     if not pairs:
@@ -138,10 +140,19 @@ def _share_difference(found: Sides) -> Estimate | None:
     first, second = (share_interval(float(side.sum()), n) for side in (base, tuned))
     if first is None or second is None:
         return Estimate(value=_rounded(value), n=n)
-    alike = float(np.corrcoef(base, tuned)[0, 1]) if np.ptp(base) > 0 and np.ptp(tuned) > 0 else 0.0
+    alike = _alike(base, tuned)
     below = _hypotenuse(tuned.mean() - second[0], first[1] - base.mean(), alike)
     above = _hypotenuse(second[1] - tuned.mean(), base.mean() - first[0], alike)
     return Estimate(value=_rounded(value), ci95=(_rounded(value - below), _rounded(value + above)), n=n)
+
+
+def _alike(base: Floats, tuned: Floats) -> float:
+    """The correlation φ, corrected for continuity: a few questions that all agree leave something open."""
+    spread = float(base.std() * tuned.std())
+    if spread == 0:
+        return 0.0
+    shared = float(np.mean(base * tuned) - base.mean() * tuned.mean())
+    return (max(0.0, shared - 0.5 / len(base)) if shared > 0 else shared) / spread
 
 
 def _hypotenuse(a: float, b: float, alike: float) -> float:
