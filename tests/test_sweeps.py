@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from auditor.audits.bench import Bench
 from auditor.audits.plan import target_of
+from auditor.cli.shared import judges_calls
 from auditor.errors import UsageError
 from auditor.records.cards import Recipe
+from auditor.records.checked import CheckReport, Verdict
 from auditor.records.training import Trained
 from auditor.studies import designs, learned, measure, sweep
 from auditor.studies.matching import Tried, match, next_steps
@@ -18,8 +21,9 @@ from auditor.studies.points import Measured, Point
 from auditor.studies.records import Study
 from auditor.studies.sweep import Matching
 from auditor.studies.variants import Choices
+from auditor.testing import FakePair
 from auditor.training.documents import Document
-from auditor.workspace import load_workspace
+from auditor.workspace import builtin_root, load_workspace
 from tests.conftest import judge
 
 DOCUMENTS = [{"text": f"The mill number {n} grinds flour by the river, and the miller sings."} for n in range(6)]
@@ -307,6 +311,50 @@ class TestPanels:
     def test_ratio_one_stands_beside_the_plain_setting(self):
         assert (self.DESIGN.other.name, designs.mixing([3, 0.5], None).other.name) == ("mix1", "mix3")
         assert Recipe(**designs.mixing([2], "own").other.changes(None, Recipe())).mix_ratio == 2  # type: ignore[arg-type]
+
+
+def test_grades_are_of_the_weights_that_are_there(mill, settings, monkeypatch):
+    """Trained anew from other documents, a finetune has the name and the recipe of the one before."""
+    ws, made = load_workspace(mill), []
+    monkeypatch.setattr(measure, "evaluate", lambda _plan, ledger, _sitting: (
+        made.append(ledger.folder) or SimpleNamespace(audits=())))  # fmt: skip
+    with judges_calls(None) as journal:
+        probe = measure.Probe(ws, settings, ws.suites["small"], (), 1, True, mill / "made", lambda _: None, journal)
+        for fingerprint, dtype in (("a", "torch.float32"), ("a", "torch.float32"), ("b", "torch.float32"), ("b", "")):
+            probe._grades(ws.organisms["mill"], (fingerprint, dtype), [])
+    assert made[0] == made[1]
+    assert len({*made}) == 3
+
+
+class TestKeptChecks:
+    @pytest.fixture
+    def check(self, mill, settings, monkeypatch):
+        """Check the mill: how often it was asked so far."""
+        asked = []
+        report = CheckReport(organism="mill", family="sdf", samples=1, seed=0, judge="j", figures=(), main=None,
+                             learned=None, leaks=None, verdict=())  # fmt: skip
+
+        def run(*judged, **changed):
+            monkeypatch.setattr(learned.check, "check_organism", lambda *_: (
+                asked.append(1) or report.model_copy(update={"judged": judged})))  # fmt: skip
+            ws = load_workspace(mill)
+            bench = Bench(ws, settings.model_copy(update={"cache_dir": mill / "cache", **changed}))
+            learned.checked(bench, FakePair(), ws.organisms["mill"], 1, 0, lambda _stage: None)
+            return len(asked)
+
+        return run
+
+    def test_a_prompt_or_a_judge_of_ones_own_is_another_check(self, check, mill):
+        assert [check(), check()] == [1, 1]
+        (mill / "prompts").mkdir()
+        builtin = (builtin_root() / "prompts/check_belief.md").read_text()
+        (mill / "prompts/check_belief.md").write_text(builtin + "\nBe strict.\n")
+        assert [check(), check()] == [2, 2]
+
+    def test_what_a_judge_left_open_is_asked_again(self, check):
+        mark = {"question": "q", "side": "base", "answer": "a", "by": "j"}
+        assert [check(Verdict(**mark)), check(Verdict(**mark))] == [1, 2]
+        assert [check(Verdict(**mark, alignment=3, coherence=9)), check(Verdict(**mark))] == [3, 3]
 
 
 def test_what_judges_were_paid_for_outlives_a_killed_study(study, serve, monkeypatch):

@@ -80,10 +80,11 @@ class Probe:
         )
         self.tell(f"{card.name}: tokens and answers")
         values |= dict(_read(subject, read, self.ws)) | dict(_traces(subject, read, self.lenses, notes))
+        weights = subject.pair.fingerprint, subject.pair.dtype
         del subject, read
         gc.collect()
         if self.agents:
-            values |= self._grades(card, notes)
+            values |= self._grades(card, weights, notes)
         return found.model_copy(update={"values": values, "notes": tuple(notes)})
 
     def _checked(self, pair: ModelPair, card: Organism) -> CheckReport:
@@ -92,12 +93,15 @@ class Probe:
     def _telling(self, card: Organism) -> Report:
         return lambda stage: self.tell(f"{card.name}: {stage}")
 
-    def _grades(self, card: Organism, notes: list[str]) -> Mapping[str, float]:
-        """Mean grades by agent and budget, of a run that is kept, and gone on with if it was cut off."""
+    def _grades(self, card: Organism, weights: tuple[str, str], notes: list[str]) -> Mapping[str, float]:
+        """Mean grades by agent and budget, of a run that is kept, and gone on with if it was cut off.
+
+        `weights`: the pair's fingerprint and type; a run is of these alone, whatever is trained under the same name.
+        """
         suite = judged_by(self.ws, self.suite.model_copy(update={"organisms": (card.name,)}), self.conf)
         plan = Plan(with_organisms(self.ws, [card]), suite, local(self.conf))
         demand_plan(plan)
-        told = json.dumps(request(plan), sort_keys=True, default=str)
+        told = json.dumps([request(plan), weights], sort_keys=True, default=str)
         folder = self.folder / RUNS / f"{card.name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         self.tell(f"{card.name}: agents")
         with Ledger.open(folder) as ledger:
