@@ -8,6 +8,7 @@ import pytest
 
 from auditor.audits.bench import Bench
 from auditor.audits.plan import target_of
+from auditor.cli import sweeps
 from auditor.cli.shared import judges_calls
 from auditor.errors import UsageError
 from auditor.records.cards import Recipe
@@ -166,6 +167,7 @@ def test_all_weights_beside_an_adapter_and_denial(study, mill, unread):
         (("mixing", "mill", "--ratios", "-1"), "--ratios -1: a ratio is 0 or more"),
         (("mixing", "mill", "--ratios", "one"), "give numbers apart by commas"),
         (("mixing", "mill", "--ratios", "0"), "give one over 0"),
+        (("mixing", "mill", "--ratios", "0.01"), "a `mix_ratio` of 0.01 adds nothing to 6 documents; give 0.2 or more"),
         (("mixing", "gone"), "no organism called 'gone'"),
         (("mixing", "mill", "--lenses", "nothing"), "no lens called 'nothing'"),
         (("mixing", "mill", "--lenses", "steering"), "it has no test against chance"),
@@ -180,6 +182,13 @@ def test_bad_input_is_one_line(mill, run_cli, args, told):
     assert told in err
     assert "Traceback" not in err
     assert not (mill / "studies").exists()
+
+
+def test_what_could_not_be_measured_is_told_of_every_finetune(capsys):
+    told = point("mill", "mix1", 1.0, "matched").model_copy(update={"name": "mill-mix1-36steps"})
+    told = told.model_copy(update={"measured": Measured(notes=("adl at 5: the endpoint is gone",))})
+    sweeps._show_points(sweep.Swept([told]))
+    assert "mill-mix1-36steps: adl at 5: the endpoint is gone" in capsys.readouterr().err
 
 
 def test_an_organism_without_a_recipe(workspace_folder, run_cli):
@@ -271,6 +280,7 @@ class TestMatching:
         assert at is None
         assert [each.steps for each in tried] == [24, 48]
         assert match(Tried(24, 0.5), 0.6, 0.15, 2.0, 1, rate_of)[0] == Tried(24, 0.5)
+        assert match(Tried(24, 0.6), 0.75, 0.15, 2.0, 1, rate_of)[0] == Tried(24, 0.6)  # on the edge of the band
 
 
 def point(organism, setting, x, kind="equal", marks=(), **values):

@@ -85,6 +85,7 @@ def test_it_says_whether_the_recipe_gave_the_same_weights_again(trainable, run_c
         (["--mix-ratio", "-1"], "--mix-ratio': Input should be greater than or equal to 0"),
         (["--mix", "chat", "--mix-ratio", "inf"], "--mix-ratio inf: Input should be a finite number"),
         (["--mix-ratio", "1"], "mill: a `mix_ratio` of 1, but of what? give `mix` too"),
+        (["--mix", "chat", "--mix-ratio", "0.1"], "a `mix_ratio` of 0.1 adds nothing to 4 documents; give 0.2 or more"),
         (["--samples", "999"], "mill: 999 samples, and 4 documents"),
         (["--as", "x", "--out", "y"], "--as and --out: give one of them"),
         (["--as", "mill"], "mill is an organism already; give another name"),

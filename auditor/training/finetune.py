@@ -69,7 +69,7 @@ def train(
     either way. Raises UsageError if there is nothing to learn, if what lies at `target` must stay, if a cut-off run
     there had another recipe (unless `anew`), if the memory does not suffice, or once the loss is no number any more.
     """
-    settings = _typed(settings, recipe)
+    settings = typed(settings, recipe)
     weights = resolve(base, settings)
     _demand_place(target, weights.folder, recipe.method)
     demand_memory(weights.folder, recipe, settings)
@@ -111,7 +111,7 @@ def train(
     return saved
 
 
-def _typed(settings: Settings, recipe: Recipe) -> Settings:
+def typed(settings: Settings, recipe: Recipe) -> Settings:
     """With the type of weights that the recipe asks for."""
     return settings if recipe.dtype is None else settings.model_copy(update={"dtype": recipe.dtype})
 
@@ -138,7 +138,7 @@ def trained_there(base: str, lessons: Lessons, recipe: Recipe, target: Path, set
 
     if (found := trained_before(target)) is None:
         return None
-    weights, dtype = resolve(base, settings), _dtype_name(_typed(settings, recipe))
+    weights, dtype = resolve(base, settings), _dtype_name(typed(settings, recipe))
     if (found.base_sha256, found.recipe, found.dtype) != (weights.sha256, recipe, dtype):
         return None
     tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=settings.trust_remote_code)
