@@ -1,6 +1,7 @@
 """`auditor organisms train`: what options change, where it goes, and the organism that comes of it."""
 
 import json
+from shutil import copytree
 
 import pytest
 
@@ -37,6 +38,29 @@ def test_several_seeds_in_one_go(trainable, run_cli):
     both = trained(run_cli, "--seed", 1, "--seed", 2, "--out", "seeds")
     assert [one["folder"] for one in both] == ["seeds/seed1", "seeds/seed2"]
     assert both[0]["sha256"] != both[1]["sha256"]
+
+
+def test_no_seed_is_trained_where_another_cannot_be_kept(trainable, run_cli):
+    taken = trainable / "evals/organisms/twice_seed2"
+    taken.mkdir()
+    (taken / "organism.yaml").write_text("name: twice_seed2\nextends: mill\n")
+    code, _, err = run_cli("organisms", "train", "mill", "--as", "twice", "--seed", 1, "--seed", 2)
+    assert code == 2
+    assert "--as twice_seed2: " in err
+    assert not (trainable / "evals/organisms/twice_seed1").exists()
+
+
+def test_a_base_that_is_no_whole_model_is_one_line(trainable, run_cli, checkpoints):
+    base, adapter = checkpoints("llama")
+    broken = copytree(base, trainable / "broken")
+    (broken / "config.json").write_text("{")
+    for given, told in (
+        (adapter, "is an adapter; training begins from a whole model"),
+        (broken, "config.json is broken"),
+    ):
+        code, out, err = run_cli("organisms", "train", "mill", "--base", given, "--out", "x")
+        assert (code, out) == (2, "")
+        assert told in err.strip().splitlines()[-1]
 
 
 def test_it_may_be_kept_as_an_organism(trainable, run_cli):

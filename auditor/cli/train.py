@@ -67,15 +67,17 @@ def train(
     if mix_ratio is None and mix is not None and not recipe.mix_ratio:
         changed["mix_ratio"] = 1.0
     card = card.model_copy(update={"base": base or card.base})
-    found = []
-    for number in dict.fromkeys(seed or [recipe.seed]):
+    numbers, plans = tuple(dict.fromkeys(seed or [recipe.seed])), []
+    for number in numbers:  # where they go is known before any is trained
         own = changed | ({"seed": number} if seed else {})
         chosen = _changed(recipe, own)
         named = own | ({"base": base.rstrip("/").rpartition("/")[2]} if base else {})
-        target = _target(card, chosen, named, as_, out_dir, several=len(seed or ()) > 1)
+        plans.append((own, chosen, _target(card, chosen, named, as_, out_dir, several=len(numbers) > 1)))
+    found = []
+    for own, chosen, target in plans:
         lessons = _lessons(card, chosen, conf)
         before = trained_before(card.folder / (card.model or card.adapter or "adapter"))
-        with _told(name if len(seed or ()) < 2 else f"{name}, seed {number}") as step_done:
+        with _told(name if len(plans) < 2 else f"{name}, seed {chosen.seed}") as step_done:
             trained = run(card.base, lessons, chosen, target, conf, step_done, anew=anew)
         if as_ is not None:
             _write_card(target.parent, name, own, base)
