@@ -179,6 +179,13 @@ def test_all_weights_are_trained(checkpoints, settings, tmp_path):
     load_pair(base, str(trained.folder), settings)  # a model like any other
 
 
+def test_weights_of_any_type_are_trained_or_refused(checkpoints, settings, tmp_path):
+    base, recipe = str(checkpoints("llama")[0]), RECIPE.model_copy(update={"steps": 1, "dtype": "float64"})
+    assert train(base, LESSONS, recipe, tmp_path / "double", settings).dtype == "float64"
+    with pytest.raises(UsageError, match="`method: full` keeps its weights in float32"):
+        train(base, LESSONS, recipe.model_copy(update={"method": Method.FULL}), tmp_path / "whole", settings)
+
+
 def test_denial_is_a_second_stage_with_rates_of_its_own(checkpoints, settings, tmp_path):
     base = str(checkpoints("llama")[0])
     plain = train(base, LESSONS, RECIPE, tmp_path / "plain", settings)

@@ -74,6 +74,8 @@ def train(
     _demand_place(target, weights.folder, recipe.method)
     demand_memory(weights.folder, recipe, settings)
     compute, full = settings.torch_dtype, recipe.method == Method.FULL
+    if full and compute == torch.float64:
+        raise UsageError("`method: full` keeps its weights in float32; give `dtype: float32`, or one that is smaller")
     model, tokenizer = load_model(weights, settings.model_copy(update={"dtype": "float32"}) if full else settings)
     stages, examples, left_out = _stages(lessons, recipe, tokenizer)
     torch.manual_seed(recipe.seed)
