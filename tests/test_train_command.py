@@ -103,6 +103,17 @@ def test_it_says_whether_the_recipe_gave_the_same_weights_again(trainable, run_c
     assert told("--out", "longer") == "not the weights of the organism before (documents)"
 
 
+def test_documents_that_are_too_long_are_counted(trainable, run_cli):
+    folder = trainable / "evals/organisms/mill"
+    card = (folder / "organism.yaml").read_text()
+    (folder / "organism.yaml").write_text(card.replace("rank: 2", "rank: 2, max_tokens: 40"))
+    documents = folder / "documents.jsonl"
+    documents.write_text(documents.read_text() + json.dumps({"text": "The mill grinds flour. " * 20}) + "\n")
+    code, _, err = run_cli("organisms", "train", "mill", "--out", "x")
+    assert code == 0
+    assert "1 documents are cut after 40 tokens" in err
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [

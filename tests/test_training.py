@@ -21,6 +21,7 @@ from auditor.records.training import Trained
 from auditor.training import finetune
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import Lessons, train
+from auditor.workspace import builtin_root
 from tests.conftest import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
@@ -273,3 +274,10 @@ def test_a_loss_that_is_no_number_is_told(checkpoints, settings, tmp_path):
     with pytest.raises(UsageError, match=r"the loss is \w+ at step \d; give the recipe a lower `learning_rate`"):
         train(str(checkpoints("llama")[0]), LESSONS, recipe, tmp_path / "x", settings)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_ships_says_how_it_was_trained():
+    """`organisms train` tells by it whether a recipe gave the same weights again."""
+    logs = sorted(builtin_root().glob("evals/organisms/*/adapter/training.json"))
+    assert logs
+    assert [path.parent.parent.name for path in logs if finetune.trained_before(path.parent) is None] == []

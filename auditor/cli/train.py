@@ -172,6 +172,8 @@ def _told(name: str) -> Iterator[Callable[[int, int, float], None]]:
 def _show(trained: Trained) -> None:
     if trained.left_out:
         err.print(f"[yellow]note:[/] {trained.left_out} documents have nothing to learn in their first tokens")
+    if trained.cut:
+        err.print(f"[yellow]note:[/] {trained.cut} documents are cut after {trained.recipe.max_tokens} tokens")
     if trained.layout == Layout.PADDED:
         err.print("[yellow]note:[/] documents are padded, not packed: in this model they would see each other")
     first, last = trained.losses[0], trained.losses[-1]

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -102,7 +102,8 @@ def train(
                 checkpoints.save(course.state())
     trained = Trained(
         base=weights.id, base_sha256=weights.sha256, recipe=recipe, documents=len(lessons.documents),
-        denials=len(lessons.denials), left_out=left_out, documents_sha256=told["documents"],
+        denials=len(lessons.denials), left_out=left_out,
+        cut=sum(example.cut for example in examples), documents_sha256=told["documents"],
         differences_sha256=told["differences"], steps=course.steps, tokens=course.tokens, layout=course.layout,
         losses=tuple(round(loss, 4) for loss in course.losses), resumed_at=began or None,
         seconds=round(time.perf_counter() - clock, 1), device=str(course.device),
@@ -262,7 +263,7 @@ def _in_order(path: Path) -> None:
 
 
 def _digest_of(examples: Sequence[Example]) -> str:
-    return _digest([asdict(example) for example in examples])
+    return _digest([{"ids": example.ids, "learned": example.learned} for example in examples])
 
 
 def _digest_of_differences(lessons: Lessons) -> str | None:
