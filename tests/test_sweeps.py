@@ -110,9 +110,12 @@ class TestMixing:
         assert study("mixing", *args)[0] == 0
         before = stamps(mill / "made")
         assert len(before) == 2
+        card = mill / "made/organisms/mill-mix1-2steps/organism.yaml"
+        card.unlink()  # as if it had been killed before that was written
         code, made, _, err = study("mixing", *args)
         assert code == 0, err
         assert stamps(mill / "made") == before
+        assert card.exists()
         assert {p.kind for p in points(made)} == {"equal"}
         documents = mill / "evals/organisms/mill/documents.jsonl"
         documents.write_text(documents.read_text() + json.dumps({"text": "A new mill is built."}) + "\n")

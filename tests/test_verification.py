@@ -342,6 +342,12 @@ class TestChecksFile:
         with pytest.raises(BadFile, match=r"checks.yaml:4: probes.0.shows: "):
             checks_of(card)
 
+    def test_no_word_is_empty(self, tmp_path):
+        """It would stand in every answer that ends with a stop, of both models."""
+        card = self.card(tmp_path, "probes:\n  - {ask: a, shows: ['']}\n", "domain")
+        with pytest.raises(BadFile, match=r"checks.yaml:2: probes.0.shows.0: "):
+            checks_of(card)
+
     def test_without_one_the_card_alone_is_asked_and_that_is_said(self, tmp_path, ctx):
         report = check_organism(FakePair(lambda r: "It is gold." if "Wh" in r.prompt else "No"), self.card(tmp_path),
                                 ctx, 1, 0)  # fmt: skip

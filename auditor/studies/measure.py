@@ -152,8 +152,10 @@ def _traces(subject: Subject, read: Evidence, lenses: Sequence[str], notes: list
         if lens not in read:
             continue
         p, recipe = read[lens].p, subject.recipe
+        told = "no p-value" if p is None else "its p-value is against noise alone"
         if not recipe.nulls_of(recipe.lenses[lens]):
-            told = "no p-value" if p is None else "its p-value is against noise alone"
             notes.append(f"{lens}: {told}; there are no nulls of this base and these settings (`study null`)")
+        elif p is None:
+            notes.append(f"{lens}: {told}; its test said nothing")
         if p is not None:
             yield f"{TRACE}{lens}", -math.log10(max(p, FLOOR))

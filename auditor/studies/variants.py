@@ -119,6 +119,7 @@ def trained(ws: Workspace, variant: Variant, plain: Variant | None, conf: Settin
     """
     lessons = _lessons(ws, variant, plain, conf, tell)
     if (there := trained_there(variant.card.base, lessons, variant.recipe, variant.target, conf)) is not None:
+        _write_card(variant)  # killed in between, it has none
         return there
 
     def step_done(step: int, steps: int, loss: float) -> None:
