@@ -133,6 +133,12 @@ def test_what_makes_no_sense_gets_one_line(trainable, run_cli, args, told):
     assert told in err.strip().splitlines()[-1]
 
 
+def test_caft_of_another_base_is_refused(trainable, run_cli, checkpoints):
+    code, _, err = run_cli("organisms", "train", "mill", "--caft", "--base", checkpoints("qwen2")[0])
+    assert code == 2
+    assert "the plain mill is a finetune of " in err.strip().splitlines()[-1]
+
+
 def test_caft_without_the_plain_finetune(trainable, run_cli):
     card = trainable / "evals/organisms/mill/organism.yaml"
     lines = [line for line in card.read_text().splitlines() if not line.startswith("adapter")]

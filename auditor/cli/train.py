@@ -66,6 +66,8 @@ def train(
     changed = {key: value for key, value in given.items() if value is not None}
     if mix_ratio is None and mix is not None and not recipe.mix_ratio:
         changed["mix_ratio"] = 1.0
+    if base is not None and (caft or recipe.caft):
+        _demand_own_base(card, base, conf)
     card = card.model_copy(update={"base": base or card.base})
     numbers, plans = tuple(dict.fromkeys(seed or [recipe.seed])), []
     for number in numbers:  # where they go is known before any is trained
@@ -96,6 +98,17 @@ def _changed(recipe: Recipe, changed: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: {first['msg']}") from error
+
+
+def _demand_own_base(card: Organism, base: str, conf: Settings) -> None:
+    """Raises UsageError if the plain finetune, whose differences CAFT takes out, is of another base."""
+    from auditor.models.weights import resolve
+
+    if resolve(base, conf).sha256 != resolve(card.base, conf).sha256:
+        raise UsageError(
+            f"--caft with --base {base}: the plain {card.name} is a finetune of {card.base}, and so are its "
+            "differences; train it of that base first (--as), then the one that comes of it with --caft"
+        )
 
 
 def _lessons(card: Organism, recipe: Recipe, conf: Settings) -> Lessons:
