@@ -231,11 +231,12 @@ def _span_of(differences: Tensor) -> Tensor:
         raise UsageError("CAFT: the plain finetune does not differ from its base, or not by numbers; train that first")
     vectors = differences.float().T
     lengths = vectors.norm(dim=0)
+    basis: Tensor
     basis, sizes = torch.linalg.qr(vectors)
     if (sizes.diagonal().abs() > DEPENDENT * lengths).all():
         return basis
-    basis, sizes, _ = torch.linalg.svd(vectors[:, lengths > 0] / lengths[lengths > 0], full_matrices=False)
-    return basis[:, sizes > DEPENDENT * sizes.max()]
+    basis, strengths, _ = torch.linalg.svd(vectors[:, lengths > 0] / lengths[lengths > 0], full_matrices=False)
+    return basis[:, strengths > DEPENDENT * strengths.max()]
 
 
 def _save(adapted: Any, tokenizer: Any, target: Path, trained: Trained, *, full: bool) -> Trained:
