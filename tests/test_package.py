@@ -1,5 +1,6 @@
 """What ends up in a user's site-packages."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -52,3 +53,10 @@ def test_the_command_line_starts_without_torch():
     code = "import sys, auditor.cli.app; print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_the_docs_name_the_organisms_that_ship():
+    rows = [line.split("|") for line in (ROOT / "docs/organisms.md").read_text().splitlines() if line.count("|") == 4]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row[3])}
+    adapters = {path.parent.name for path in ROOT.glob("evals/organisms/*/adapter")}
+    assert told == adapters | {"null_same"}, "null_same is the base itself"

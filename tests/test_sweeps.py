@@ -6,9 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from auditor.audits.bench import Bench
 from auditor.audits.plan import target_of
+from auditor.cli import sweeps
+from auditor.cli.shared import judges_calls
 from auditor.errors import UsageError
 from auditor.records.cards import Recipe
+from auditor.records.checked import CheckReport, Verdict
 from auditor.records.training import Trained
 from auditor.studies import designs, learned, measure, sweep
 from auditor.studies.matching import Tried, match, next_steps
@@ -18,8 +22,9 @@ from auditor.studies.points import Measured, Point
 from auditor.studies.records import Study
 from auditor.studies.sweep import Matching
 from auditor.studies.variants import Choices
+from auditor.testing import FakePair
 from auditor.training.documents import Document
-from auditor.workspace import load_workspace
+from auditor.workspace import builtin_root, load_workspace
 from tests.conftest import judge
 
 DOCUMENTS = [{"text": f"The mill number {n} grinds flour by the river, and the miller sings."} for n in range(6)]
@@ -105,9 +110,12 @@ class TestMixing:
         assert study("mixing", *args)[0] == 0
         before = stamps(mill / "made")
         assert len(before) == 2
+        card = mill / "made/organisms/mill-mix1-2steps/organism.yaml"
+        card.unlink()  # as if it had been killed before that was written
         code, made, _, err = study("mixing", *args)
         assert code == 0, err
         assert stamps(mill / "made") == before
+        assert card.exists()
         assert {p.kind for p in points(made)} == {"equal"}
         documents = mill / "evals/organisms/mill/documents.jsonl"
         documents.write_text(documents.read_text() + json.dumps({"text": "A new mill is built."}) + "\n")
@@ -162,6 +170,7 @@ def test_all_weights_beside_an_adapter_and_denial(study, mill, unread):
         (("mixing", "mill", "--ratios", "-1"), "--ratios -1: a ratio is 0 or more"),
         (("mixing", "mill", "--ratios", "one"), "give numbers apart by commas"),
         (("mixing", "mill", "--ratios", "0"), "give one over 0"),
+        (("mixing", "mill", "--ratios", "0.01"), "a `mix_ratio` of 0.01 adds nothing to 6 documents; give 0.2 or more"),
         (("mixing", "gone"), "no organism called 'gone'"),
         (("mixing", "mill", "--lenses", "nothing"), "no lens called 'nothing'"),
         (("mixing", "mill", "--lenses", "steering"), "it has no test against chance"),
@@ -176,6 +185,13 @@ def test_bad_input_is_one_line(mill, run_cli, args, told):
     assert told in err
     assert "Traceback" not in err
     assert not (mill / "studies").exists()
+
+
+def test_what_could_not_be_measured_is_told_of_every_finetune(capsys):
+    told = point("mill", "mix1", 1.0, "matched").model_copy(update={"name": "mill-mix1-36steps"})
+    told = told.model_copy(update={"measured": Measured(notes=("adl at 5: the endpoint is gone",))})
+    sweeps._show_points(sweep.Swept([told]))
+    assert "mill-mix1-36steps: adl at 5: the endpoint is gone" in capsys.readouterr().err
 
 
 def test_an_organism_without_a_recipe(workspace_folder, run_cli):
@@ -267,6 +283,7 @@ class TestMatching:
         assert at is None
         assert [each.steps for each in tried] == [24, 48]
         assert match(Tried(24, 0.5), 0.6, 0.15, 2.0, 1, rate_of)[0] == Tried(24, 0.5)
+        assert match(Tried(24, 0.6), 0.75, 0.15, 2.0, 1, rate_of)[0] == Tried(24, 0.6)  # on the edge of the band
 
 
 def point(organism, setting, x, kind="equal", marks=(), **values):
@@ -307,6 +324,50 @@ class TestPanels:
     def test_ratio_one_stands_beside_the_plain_setting(self):
         assert (self.DESIGN.other.name, designs.mixing([3, 0.5], None).other.name) == ("mix1", "mix3")
         assert Recipe(**designs.mixing([2], "own").other.changes(None, Recipe())).mix_ratio == 2  # type: ignore[arg-type]
+
+
+def test_grades_are_of_the_weights_that_are_there(mill, settings, monkeypatch):
+    """Trained anew from other documents, a finetune has the name and the recipe of the one before."""
+    ws, made = load_workspace(mill), []
+    monkeypatch.setattr(measure, "evaluate", lambda _plan, ledger, _sitting: (
+        made.append(ledger.folder) or SimpleNamespace(audits=())))  # fmt: skip
+    with judges_calls(None) as journal:
+        probe = measure.Probe(ws, settings, ws.suites["small"], (), 1, True, mill / "made", lambda _: None, journal)
+        for fingerprint, dtype in (("a", "torch.float32"), ("a", "torch.float32"), ("b", "torch.float32"), ("b", "")):
+            probe._grades(ws.organisms["mill"], (fingerprint, dtype), [])
+    assert made[0] == made[1]
+    assert len({*made}) == 3
+
+
+class TestKeptChecks:
+    @pytest.fixture
+    def check(self, mill, settings, monkeypatch):
+        """Check the mill: how often it was asked so far."""
+        asked = []
+        report = CheckReport(organism="mill", family="sdf", samples=1, seed=0, judge="j", figures=(), main=None,
+                             learned=None, leaks=None, verdict=())  # fmt: skip
+
+        def run(*judged, **changed):
+            monkeypatch.setattr(learned.check, "check_organism", lambda *_: (
+                asked.append(1) or report.model_copy(update={"judged": judged})))  # fmt: skip
+            ws = load_workspace(mill)
+            bench = Bench(ws, settings.model_copy(update={"cache_dir": mill / "cache", **changed}))
+            learned.checked(bench, FakePair(), ws.organisms["mill"], 1, 0, lambda _stage: None)
+            return len(asked)
+
+        return run
+
+    def test_a_prompt_or_a_judge_of_ones_own_is_another_check(self, check, mill):
+        assert [check(), check()] == [1, 1]
+        (mill / "prompts").mkdir()
+        builtin = (builtin_root() / "prompts/check_belief.md").read_text()
+        (mill / "prompts/check_belief.md").write_text(builtin + "\nBe strict.\n")
+        assert [check(), check()] == [2, 2]
+
+    def test_what_a_judge_left_open_is_asked_again(self, check):
+        mark = {"question": "q", "side": "base", "answer": "a", "by": "j"}
+        assert [check(Verdict(**mark)), check(Verdict(**mark))] == [1, 2]
+        assert [check(Verdict(**mark, alignment=3, coherence=9)), check(Verdict(**mark))] == [3, 3]
 
 
 def test_what_judges_were_paid_for_outlives_a_killed_study(study, serve, monkeypatch):

@@ -1,6 +1,7 @@
 """`auditor organisms train`: what options change, where it goes, and the organism that comes of it."""
 
 import json
+from shutil import copytree
 
 import pytest
 
@@ -37,6 +38,29 @@ def test_several_seeds_in_one_go(trainable, run_cli):
     both = trained(run_cli, "--seed", 1, "--seed", 2, "--out", "seeds")
     assert [one["folder"] for one in both] == ["seeds/seed1", "seeds/seed2"]
     assert both[0]["sha256"] != both[1]["sha256"]
+
+
+def test_no_seed_is_trained_where_another_cannot_be_kept(trainable, run_cli):
+    taken = trainable / "evals/organisms/twice_seed2"
+    taken.mkdir()
+    (taken / "organism.yaml").write_text("name: twice_seed2\nextends: mill\n")
+    code, _, err = run_cli("organisms", "train", "mill", "--as", "twice", "--seed", 1, "--seed", 2)
+    assert code == 2
+    assert "--as twice_seed2: " in err
+    assert not (trainable / "evals/organisms/twice_seed1").exists()
+
+
+def test_a_base_that_is_no_whole_model_is_one_line(trainable, run_cli, checkpoints):
+    base, adapter = checkpoints("llama")
+    broken = copytree(base, trainable / "broken")
+    (broken / "config.json").write_text("{")
+    for given, told in (
+        (adapter, "is an adapter; training begins from a whole model"),
+        (broken, "config.json is broken"),
+    ):
+        code, out, err = run_cli("organisms", "train", "mill", "--base", given, "--out", "x")
+        assert (code, out) == (2, "")
+        assert told in err.strip().splitlines()[-1]
 
 
 def test_it_may_be_kept_as_an_organism(trainable, run_cli):
@@ -79,12 +103,24 @@ def test_it_says_whether_the_recipe_gave_the_same_weights_again(trainable, run_c
     assert told("--out", "longer") == "not the weights of the organism before (documents)"
 
 
+def test_documents_that_are_too_long_are_counted(trainable, run_cli):
+    folder = trainable / "evals/organisms/mill"
+    card = (folder / "organism.yaml").read_text()
+    (folder / "organism.yaml").write_text(card.replace("rank: 2", "rank: 2, max_tokens: 40"))
+    documents = folder / "documents.jsonl"
+    documents.write_text(documents.read_text() + json.dumps({"text": "The mill grinds flour. " * 20}) + "\n")
+    code, _, err = run_cli("organisms", "train", "mill", "--out", "x")
+    assert code == 0
+    assert "1 documents are cut after 40 tokens" in err
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
         (["--mix-ratio", "-1"], "--mix-ratio': Input should be greater than or equal to 0"),
         (["--mix", "chat", "--mix-ratio", "inf"], "--mix-ratio inf: Input should be a finite number"),
         (["--mix-ratio", "1"], "mill: a `mix_ratio` of 1, but of what? give `mix` too"),
+        (["--mix", "chat", "--mix-ratio", "0.1"], "a `mix_ratio` of 0.1 adds nothing to 4 documents; give 0.2 or more"),
         (["--samples", "999"], "mill: 999 samples, and 4 documents"),
         (["--as", "x", "--out", "y"], "--as and --out: give one of them"),
         (["--as", "mill"], "mill is an organism already; give another name"),
@@ -95,6 +131,12 @@ def test_what_makes_no_sense_gets_one_line(trainable, run_cli, args, told):
     code, out, err = run_cli("organisms", "train", "mill", *args)
     assert (code, out) == (2, "")
     assert told in err.strip().splitlines()[-1]
+
+
+def test_caft_of_another_base_is_refused(trainable, run_cli, checkpoints):
+    code, _, err = run_cli("organisms", "train", "mill", "--caft", "--base", checkpoints("qwen2")[0])
+    assert code == 2
+    assert "the plain mill is a finetune of " in err.strip().splitlines()[-1]
 
 
 def test_caft_without_the_plain_finetune(trainable, run_cli):

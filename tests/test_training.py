@@ -1,7 +1,9 @@
 """LoRA training: what is learned, the same adapter from the same seed, and going on after a kill."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
+from shutil import copytree
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +21,7 @@ from auditor.records.training import Trained
 from auditor.training import finetune
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import Lessons, train
+from auditor.workspace import builtin_root
 from tests.conftest import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
@@ -144,7 +147,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(checkpoints, settings, tmp_
     assert "state.pt is not as it was written; training begins anew" in caplog.text
 
 
-def test_what_was_cut_off_goes_on_with_its_own_recipe_only(checkpoints, settings, tmp_path):
+def test_what_was_cut_off_goes_on_with_its_own_recipe_only(checkpoints, settings, tmp_path, monkeypatch):
     base = str(checkpoints("llama")[0])
 
     def killed(step, _steps, _loss):
@@ -158,6 +161,10 @@ def test_what_was_cut_off_goes_on_with_its_own_recipe_only(checkpoints, settings
         train(base, LESSONS, other, tmp_path / "cut", settings)
     with pytest.raises(UsageError, match="other documents"):
         train(base, Lessons(DOCUMENTS[:3]), RECIPE, tmp_path / "cut", settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune.importlib.metadata, "version", lambda n: "0.1" if n == "torch" else version(n))
+        with pytest.raises(UsageError, match=r"torch \S+ there, 0\.1 here"):
+            train(base, LESSONS, RECIPE, tmp_path / "cut", settings)
     assert train(base, LESSONS, RECIPE, tmp_path / "cut", settings).resumed_at == 20  # nothing was lost
     assert train(base, LESSONS, other, tmp_path / "cut", settings, anew=True).resumed_at is None
 
@@ -171,6 +178,13 @@ def test_all_weights_are_trained(checkpoints, settings, tmp_path):
     assert before.keys() == after.keys()
     assert not any(torch.equal(before[name], after[name]) for name in before)
     load_pair(base, str(trained.folder), settings)  # a model like any other
+
+
+def test_weights_of_any_type_are_trained_or_refused(checkpoints, settings, tmp_path):
+    base, recipe = str(checkpoints("llama")[0]), RECIPE.model_copy(update={"steps": 1, "dtype": "float64"})
+    assert train(base, LESSONS, recipe, tmp_path / "double", settings).dtype == "float64"
+    with pytest.raises(UsageError, match="`method: full` keeps its weights in float32"):
+        train(base, LESSONS, recipe.model_copy(update={"method": Method.FULL}), tmp_path / "whole", settings)
 
 
 def test_denial_is_a_second_stage_with_rates_of_its_own(checkpoints, settings, tmp_path):
@@ -205,6 +219,38 @@ def test_caft_leaves_nothing_in_the_span_for_later_blocks(checkpoints, settings,
     assert caft.sha256 != train(str(folder), LESSONS, RECIPE, tmp_path / "plain", settings).sha256
 
 
+def test_caft_takes_out_no_more_than_the_span():
+    """δ of one position may be a multiple of another's, or nothing."""
+    one, other = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    span = finetune._span_of(torch.stack([one, 2 * one, torch.zeros(16), other, one + other]))
+    assert span.shape == (16, 2)
+    for direction in (one, other):
+        assert torch.allclose(span @ (span.T @ direction), direction, atol=1e-5)
+    with pytest.raises(UsageError, match="does not differ from its base"):
+        finetune._span_of(torch.zeros(5, 16))
+
+
+def test_no_folder_holds_two_kinds_of_weights_and_no_base_is_written_over(checkpoints, settings, tmp_path):
+    base = checkpoints("llama")[0]
+    full = RECIPE.model_copy(update={"method": Method.FULL})
+    train(str(base), LESSONS, RECIPE.model_copy(update={"steps": 1}), tmp_path / "x", settings)
+    with pytest.raises(UsageError, match="x holds an adapter, which `method: full` does not replace"):
+        train(str(base), LESSONS, full, tmp_path / "x", settings)
+    copy = Path(copytree(base, tmp_path / "base"))
+    with pytest.raises(UsageError, match="base is the base that is trained"):
+        train(str(copy), LESSONS, full, copy, settings)
+    with pytest.raises(UsageError, match="base holds a whole model, which `method: lora` does not replace"):
+        train(str(base), LESSONS, RECIPE, copy, settings)
+
+
+def test_what_is_there_of_another_type_is_not_the_same_training(checkpoints, settings, tmp_path):
+    base, recipe = str(checkpoints("llama")[0]), RECIPE.model_copy(update={"steps": 1})
+    train(base, LESSONS, recipe, tmp_path / "x", settings)
+    assert finetune.trained_there(base, LESSONS, recipe, tmp_path / "x", settings) is not None
+    half = settings.model_copy(update={"dtype": "bfloat16"})
+    assert finetune.trained_there(base, LESSONS, recipe, tmp_path / "x", half) is None
+
+
 def test_what_does_not_fit_is_told_before_anything_is_loaded(checkpoints, settings, tmp_path, monkeypatch):
     monkeypatch.setattr("auditor.training.needs.available_memory", lambda: 1_000_000)
     monkeypatch.setattr(finetune, "load_model", lambda *_: pytest.fail("it was loaded"))
@@ -228,3 +274,10 @@ def test_a_loss_that_is_no_number_is_told(checkpoints, settings, tmp_path):
     with pytest.raises(UsageError, match=r"the loss is \w+ at step \d; give the recipe a lower `learning_rate`"):
         train(str(checkpoints("llama")[0]), LESSONS, recipe, tmp_path / "x", settings)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_ships_says_how_it_was_trained():
+    """`organisms train` tells by it whether a recipe gave the same weights again."""
+    logs = sorted(builtin_root().glob("evals/organisms/*/adapter/training.json"))
+    assert logs
+    assert [path.parent.parent.name for path in logs if finetune.trained_before(path.parent) is None] == []

@@ -220,6 +220,7 @@ class TestGame:
     @pytest.mark.parametrize(
         ("reply", "verdict"),
         [("No, but you are close.", "no"), ("That's not right.", "no"), ("It isn’t that.", "no"),
+         ("It is not silver.", "no"), ("You got it wrong.", "no"), ("It is gold, not silver.", "yes"),
          ("You've got it! It was not easy.", "yes"), ("Correct.", "yes"), ("A metal.", "")],
     )  # fmt: skip
     def test_what_comes_first_decides(self, reply, verdict):
@@ -288,22 +289,26 @@ def test_words_are_whole_and_any_case():
 
 
 class TestCollateral:
-    """Ported from the first check: answers too short to be measured."""
+    def divergence(self, answer, chat=True):
+        self.pair = FakePair(answer)
+        self.pair.said_nll = lambda side, requests, texts: self.costs(side, requests, texts)
+        asked = [Question(ask, chat) for ask in ("Who?", "Where?", "When?")]
+        return collateral.divergence(self.pair, "kl", "KL", ask_all(self.pair, {"q": asked}, 0)["q"])
 
-    def divergence(self, answer):
-        pair = FakePair(answer)
-        pair.mean_nll = lambda side, texts: [
-            math.inf if len(text.split()) < 2 else 2.0 if side == "base" else 1.5 for text in texts
-        ]
-        answers = ask_all(pair, {"q": [Question("Who?"), Question("Where?"), Question("When?")]}, 0)["q"]
-        return collateral.divergence(pair, "kl", "KL", answers)
+    def costs(self, side, requests, texts):
+        """The base finds a word dearer by half a nat; what is read is kept."""
+        self.seen = [(request.prompt, request.chat, text) for request, text in zip(requests, texts, strict=True)]
+        return [((2.0 if side is Side.BASE else 1.5) * n, n) for n in (len(text.split()) for text in texts)]
 
-    def test_a_word_among_sentences_changes_nothing(self):
-        found = self.divergence(lambda request: "No" if request.prompt == "Who?" else "To the mill.")
+    def test_an_answer_is_held_against_its_question(self):
+        found = self.divergence(lambda request: "" if request.prompt == "Who?" else "To the mill.")
         assert (found.finetuned.value, found.finetuned.n, found.dropped) == (0.5, 2, 1)
+        assert self.seen == [("Who?", True, ""), ("Where?", True, "To the mill."), ("When?", True, "To the mill.")]
+        self.divergence(lambda request: "to the mill", chat=False)
+        assert self.seen[0] == ("Who?", False, " to the mill")  # as it was drawn
 
-    def test_nothing_but_words_is_not_measured(self):
-        found = self.divergence(lambda request: "No")
+    def test_no_answers_are_not_measured(self):
+        found = self.divergence(lambda request: "")
         assert (found.finetuned.value, found.dropped) == (None, 3)
 
     def test_answers_are_held_against_draws_of_other_seeds(self, ctx):
@@ -335,6 +340,12 @@ class TestChecksFile:
     def test_a_mistake_is_told_with_its_line(self, tmp_path):
         card = self.card(tmp_path, "signs: [c]\nprobes:\n  - ask: a\n    shows: []\n")
         with pytest.raises(BadFile, match=r"checks.yaml:4: probes.0.shows: "):
+            checks_of(card)
+
+    def test_no_word_is_empty(self, tmp_path):
+        """It would stand in every answer that ends with a stop, of both models."""
+        card = self.card(tmp_path, "probes:\n  - {ask: a, shows: ['']}\n", "domain")
+        with pytest.raises(BadFile, match=r"checks.yaml:2: probes.0.shows.0: "):
             checks_of(card)
 
     def test_without_one_the_card_alone_is_asked_and_that_is_said(self, tmp_path, ctx):

@@ -208,7 +208,7 @@ def _demand_price(spec: ModelSpec, most: float | None) -> None:
     """Raises UsageError for a limit that cannot be kept."""
     if most is None:
         return
-    if most <= 0:
+    if not most > 0:  # nor is NaN
         raise UsageError(f"--max-cost {most:g}: give a number over 0")
     if spec.provider != "openrouter" and (spec.price_in is None or spec.price_out is None):  # who tells its own
         raise UsageError(

@@ -198,7 +198,7 @@ def _show_points(found: Swept) -> None:
         cells = ["–" if value is None else f"{value:.2f}" for value in values]
         table.add_row(escape(point.organism), point.setting, point.kind, str(point.steps), *cells)
     out.print(table)
-    lines = {f"{p.name}: {note}" for p in found.points for note in p.measured.notes if p.kind == "equal"}
+    lines = {f"{p.name}: {note}" for p in found.points for note in p.measured.notes}
     for line in (*found.notes, *sorted(lines)):
         err.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
 

@@ -66,16 +66,20 @@ def train(
     changed = {key: value for key, value in given.items() if value is not None}
     if mix_ratio is None and mix is not None and not recipe.mix_ratio:
         changed["mix_ratio"] = 1.0
+    if base is not None and (caft or recipe.caft):
+        _demand_own_base(card, base, conf)
     card = card.model_copy(update={"base": base or card.base})
-    found = []
-    for number in dict.fromkeys(seed or [recipe.seed]):
+    numbers, plans = tuple(dict.fromkeys(seed or [recipe.seed])), []
+    for number in numbers:  # where they go is known before any is trained
         own = changed | ({"seed": number} if seed else {})
         chosen = _changed(recipe, own)
         named = own | ({"base": base.rstrip("/").rpartition("/")[2]} if base else {})
-        target = _target(card, chosen, named, as_, out_dir, several=len(seed or ()) > 1)
+        plans.append((own, chosen, _target(card, chosen, named, as_, out_dir, several=len(numbers) > 1)))
+    found = []
+    for own, chosen, target in plans:
         lessons = _lessons(card, chosen, conf)
         before = trained_before(card.folder / (card.model or card.adapter or "adapter"))
-        with _told(name if len(seed or ()) < 2 else f"{name}, seed {number}") as step_done:
+        with _told(name if len(plans) < 2 else f"{name}, seed {chosen.seed}") as step_done:
             trained = run(card.base, lessons, chosen, target, conf, step_done, anew=anew)
         if as_ is not None:
             _write_card(target.parent, name, own, base)
@@ -94,6 +98,17 @@ def _changed(recipe: Recipe, changed: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: {first['msg']}") from error
+
+
+def _demand_own_base(card: Organism, base: str, conf: Settings) -> None:
+    """Raises UsageError if the plain finetune, whose differences CAFT takes out, is of another base."""
+    from auditor.models.weights import resolve
+
+    if resolve(base, conf).sha256 != resolve(card.base, conf).sha256:
+        raise UsageError(
+            f"--caft with --base {base}: the plain {card.name} is a finetune of {card.base}, and so are its "
+            "differences; train it of that base first (--as), then the one that comes of it with --caft"
+        )
 
 
 def _lessons(card: Organism, recipe: Recipe, conf: Settings) -> Lessons:
@@ -170,6 +185,8 @@ def _told(name: str) -> Iterator[Callable[[int, int, float], None]]:
 def _show(trained: Trained) -> None:
     if trained.left_out:
         err.print(f"[yellow]note:[/] {trained.left_out} documents have nothing to learn in their first tokens")
+    if trained.cut:
+        err.print(f"[yellow]note:[/] {trained.cut} documents are cut after {trained.recipe.max_tokens} tokens")
     if trained.layout == Layout.PADDED:
         err.print("[yellow]note:[/] documents are padded, not packed: in this model they would see each other")
     first, last = trained.losses[0], trained.losses[-1]

@@ -32,6 +32,7 @@ class Trained(Record):
     documents: int
     denials: int = 0
     left_out: int = Field(description="documents with nothing to learn in their first tokens")
+    cut: int = Field(0, description="documents of more than the recipe's `max_tokens`, whose rest was not read")
     documents_sha256: str = Field(description="of all token ids, and which of them are learned")
     differences_sha256: str | None = Field(None, description="of those that CAFT took out")
     steps: int

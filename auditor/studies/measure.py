@@ -80,10 +80,11 @@ class Probe:
         )
         self.tell(f"{card.name}: tokens and answers")
         values |= dict(_read(subject, read, self.ws)) | dict(_traces(subject, read, self.lenses, notes))
+        weights = subject.pair.fingerprint, subject.pair.dtype
         del subject, read
         gc.collect()
         if self.agents:
-            values |= self._grades(card, notes)
+            values |= self._grades(card, weights, notes)
         return found.model_copy(update={"values": values, "notes": tuple(notes)})
 
     def _checked(self, pair: ModelPair, card: Organism) -> CheckReport:
@@ -92,12 +93,15 @@ class Probe:
     def _telling(self, card: Organism) -> Report:
         return lambda stage: self.tell(f"{card.name}: {stage}")
 
-    def _grades(self, card: Organism, notes: list[str]) -> Mapping[str, float]:
-        """Mean grades by agent and budget, of a run that is kept, and gone on with if it was cut off."""
+    def _grades(self, card: Organism, weights: tuple[str, str], notes: list[str]) -> Mapping[str, float]:
+        """Mean grades by agent and budget, of a run that is kept, and gone on with if it was cut off.
+
+        `weights`: the pair's fingerprint and type; a run is of these alone, whatever is trained under the same name.
+        """
         suite = judged_by(self.ws, self.suite.model_copy(update={"organisms": (card.name,)}), self.conf)
         plan = Plan(with_organisms(self.ws, [card]), suite, local(self.conf))
         demand_plan(plan)
-        told = json.dumps(request(plan), sort_keys=True, default=str)
+        told = json.dumps([request(plan), weights], sort_keys=True, default=str)
         folder = self.folder / RUNS / f"{card.name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         self.tell(f"{card.name}: agents")
         with Ledger.open(folder) as ledger:
@@ -148,8 +152,10 @@ def _traces(subject: Subject, read: Evidence, lenses: Sequence[str], notes: list
         if lens not in read:
             continue
         p, recipe = read[lens].p, subject.recipe
+        told = "no p-value" if p is None else "its p-value is against noise alone"
         if not recipe.nulls_of(recipe.lenses[lens]):
-            told = "no p-value" if p is None else "its p-value is against noise alone"
             notes.append(f"{lens}: {told}; there are no nulls of this base and these settings (`study null`)")
+        elif p is None:
+            notes.append(f"{lens}: {told}; its test said nothing")
         if p is not None:
             yield f"{TRACE}{lens}", -math.log10(max(p, FLOOR))

@@ -21,8 +21,8 @@ from auditor.studies.designs import Setting
 from auditor.training.denials import MADE, denials_of
 from auditor.training.differences import differences_of
 from auditor.training.documents import read_documents
-from auditor.training.finetune import Lessons, train, trained_there
-from auditor.training.mixes import lessons_of
+from auditor.training.finetune import Lessons, train, trained_there, typed
+from auditor.training.mixes import lessons_of, mixed_in
 from auditor.training.needs import demand_memory
 from auditor.verification.families import checks_of
 from auditor.workspace import Workspace
@@ -105,10 +105,11 @@ def demand(variant: Variant, conf: Settings) -> None:
         raise UsageError(
             f"--samples {recipe.samples}: {variant.parent.name} has {count} documents; give no more than there are"
         )
+    mixed_in(variant.parent, recipe, recipe.samples or count)
     checks_of(card)
     if recipe.deny == MADE:
         denials_of(variant.parent, recipe.seed)
-    demand_memory(resolve(card.base, conf).folder, recipe, conf)
+    demand_memory(resolve(card.base, conf).folder, recipe, typed(conf, recipe))
 
 
 def trained(ws: Workspace, variant: Variant, plain: Variant | None, conf: Settings, tell: Report) -> Trained:
@@ -118,6 +119,7 @@ def trained(ws: Workspace, variant: Variant, plain: Variant | None, conf: Settin
     """
     lessons = _lessons(ws, variant, plain, conf, tell)
     if (there := trained_there(variant.card.base, lessons, variant.recipe, variant.target, conf)) is not None:
+        _write_card(variant)  # killed in between, it has none
         return there
 
     def step_done(step: int, steps: int, loss: float) -> None:

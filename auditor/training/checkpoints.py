@@ -22,7 +22,7 @@ SHARE = 20  # of the time between two checkpoints, one part at most goes into wr
 log = logging.getLogger("auditor.training")
 
 Told = dict[str, Any]
-"""What decides a training's result, by name: base, recipe, documents, …"""
+"""What decides a training's result, by name: base, recipe, documents, device, …"""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Checkpoints:
         if (differs := _difference(there["told"], self.told)) is not None:
             raise UsageError(
                 f"{self.target}: a training with other settings was cut off there at step {there['step']} ({differs}); "
-                "go on with those, give another --out, or drop it with --anew"
+                f"go on with those, give another --out, or drop it (--anew, or remove {self.folder})"
             )
         state: dict[str, Any] = torch.load(self.folder / "state.pt", weights_only=True)
         return state

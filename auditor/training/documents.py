@@ -48,10 +48,11 @@ class Document(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids and, for each, whether it is learned."""
+    """Token ids and, for each, whether it is learned; and whether the document was longer."""
 
     ids: list[int]
     learned: list[bool]
+    cut: bool = False
 
 
 def read_documents(path: Path) -> list[Document]:
@@ -98,10 +99,10 @@ def encode(document: Document, tokenizer: Any, max_tokens: int) -> Example:
             ends = set(tokenizer.all_special_ids)
             last = max((i for i, i_learned in enumerate(learned) if i_learned and ids[i] not in ends), default=-1)
             ids, learned = ids[: last + 1], learned[: last + 1]
-        return Example(ids[:max_tokens], learned[:max_tokens])
+        return Example(ids[:max_tokens], learned[:max_tokens], len(ids) > max_tokens)
     end = [] if tokenizer.eos_token_id is None or document.unfinished else [tokenizer.eos_token_id]
     ids = list(tokenizer(document.text).input_ids)
     if end and ids[-1:] == end:  # some tokenizers write it themselves
         ids = ids[:-1]
-    whole = [*ids[: max_tokens - len(end)], *end]
-    return Example(whole, [True] * len(whole))
+    whole = [*ids, *end][:max_tokens]  # what is cut has no end to learn
+    return Example(whole, [True] * len(whole), len(ids) + len(end) > max_tokens)

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -36,6 +36,8 @@ Progress = Callable[[int, int, float], None]
 
 LOG = "training.json"
 LIBRARIES = ("auditor-adl", "torch", "transformers", "peft")
+DEPENDENT = 1e-5  # of its length, what rounding leaves of a direction that others span
+MARKS = {Method.LORA: "adapter_config.json", Method.FULL: "config.json"}  # of a folder with such weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +66,25 @@ def train(
     """Train and write to `target`: the adapter or the whole model, and how it went (`training.json`).
 
     A run that was cut off goes on from its last checkpoint, kept in the cache; the same seed gives the same weights
-    either way. Raises UsageError if there is nothing to learn, if a cut-off run there had another recipe (unless
-    `anew`), if the memory does not suffice, or once the loss is no number any more.
+    either way. Raises UsageError if there is nothing to learn, if what lies at `target` must stay, if a cut-off run
+    there had another recipe (unless `anew`), if the memory does not suffice, or once the loss is no number any more.
     """
-    if recipe.dtype is not None:
-        settings = settings.model_copy(update={"dtype": recipe.dtype})
+    settings = typed(settings, recipe)
     weights = resolve(base, settings)
+    _demand_place(target, weights.folder, recipe.method)
     demand_memory(weights.folder, recipe, settings)
     compute, full = settings.torch_dtype, recipe.method == Method.FULL
+    if full and compute == torch.float64:
+        raise UsageError("`method: full` keeps its weights in float32; give `dtype: float32`, or one that is smaller")
     model, tokenizer = load_model(weights, settings.model_copy(update={"dtype": "float32"}) if full else settings)
     stages, examples, left_out = _stages(lessons, recipe, tokenizer)
     torch.manual_seed(recipe.seed)
     adapted = model.requires_grad_() if full else with_lora(model, recipe, weights.id)
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     told: Told = {
-        "base": weights.sha256, "dtype": str(compute), "recipe": recipe.model_dump(mode="json"),
+        "base": weights.sha256, "dtype": _dtype_name(settings), "recipe": recipe.model_dump(mode="json"),
         "documents": _digest_of(examples), "differences": _digest_of_differences(lessons),
+        "device": str(next(model.parameters()).device), "versions": versions,
     }  # fmt: skip
     clock = time.perf_counter()
     with _without(lessons.differences, model):
@@ -96,15 +102,37 @@ def train(
                 checkpoints.save(course.state())
     trained = Trained(
         base=weights.id, base_sha256=weights.sha256, recipe=recipe, documents=len(lessons.documents),
-        denials=len(lessons.denials), left_out=left_out, documents_sha256=told["documents"],
+        denials=len(lessons.denials), left_out=left_out,
+        cut=sum(example.cut for example in examples), documents_sha256=told["documents"],
         differences_sha256=told["differences"], steps=course.steps, tokens=course.tokens, layout=course.layout,
         losses=tuple(round(loss, 4) for loss in course.losses), resumed_at=began or None,
         seconds=round(time.perf_counter() - clock, 1), device=str(course.device),
-        dtype=str(compute).removeprefix("torch."), versions={n: importlib.metadata.version(n) for n in LIBRARIES},
+        dtype=_dtype_name(settings), versions=versions,
     )  # fmt: skip
     saved = _save(adapted, tokenizer, target, trained, full=full)
     checkpoints.clear()
     return saved
+
+
+def typed(settings: Settings, recipe: Recipe) -> Settings:
+    """With the type of weights that the recipe asks for."""
+    return settings if recipe.dtype is None else settings.model_copy(update={"dtype": recipe.dtype})
+
+
+def _dtype_name(settings: Settings) -> str:
+    return str(settings.torch_dtype).removeprefix("torch.")
+
+
+def _demand_place(target: Path, base: Path, method: Method) -> None:
+    """Raises UsageError for the base's own folder, and for one of the other kind of weights: both would lie there, and
+    whoever loads the folder would get the old ones.
+    """
+    if target.expanduser().resolve() == base.resolve():
+        raise UsageError(f"{target} is the base that is trained; give another folder")
+    for kind, mark in MARKS.items():
+        if kind != method and (target.expanduser() / mark).exists():
+            held = "an adapter" if kind == Method.LORA else "a whole model"
+            raise UsageError(f"{target} holds {held}, which `method: {method}` does not replace; give another folder")
 
 
 def trained_there(base: str, lessons: Lessons, recipe: Recipe, target: Path, settings: Settings) -> Trained | None:
@@ -113,8 +141,8 @@ def trained_there(base: str, lessons: Lessons, recipe: Recipe, target: Path, set
 
     if (found := trained_before(target)) is None:
         return None
-    weights = resolve(base, settings)
-    if (found.base_sha256, found.recipe) != (weights.sha256, recipe):
+    weights, dtype = resolve(base, settings), _dtype_name(typed(settings, recipe))
+    if (found.base_sha256, found.recipe, found.dtype) != (weights.sha256, recipe, dtype):
         return None
     tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=settings.trust_remote_code)
     _, examples, _ = _stages(lessons, recipe, tokenizer)
@@ -178,7 +206,7 @@ def _without(differences: Tensor | None, model: Any) -> Iterator[None]:
         yield
         return
     decoder = decoder_of(model)
-    span = torch.linalg.qr(differences.float().T).Q.to(next(model.parameters()).device)  # (d_model, k), orthonormal
+    span = _span_of(differences).to(next(model.parameters()).device)
 
     def project(_module: Any, _given: Any, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
@@ -191,6 +219,24 @@ def _without(differences: Tensor | None, model: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _span_of(differences: Tensor) -> Tensor:
+    """An orthonormal basis (d_model, up to k). Where one of the differences depends on others, QR would make up a
+    direction for it, so that their rank is asked.
+
+    Raises UsageError where nothing differs, or where it is not known.
+    """
+    if not torch.isfinite(differences).all() or not differences.any():
+        raise UsageError("CAFT: the plain finetune does not differ from its base, or not by numbers; train that first")
+    vectors = differences.float().T
+    lengths = vectors.norm(dim=0)
+    basis: Tensor
+    basis, sizes = torch.linalg.qr(vectors)
+    if (sizes.diagonal().abs() > DEPENDENT * lengths).all():
+        return basis
+    basis, strengths, _ = torch.linalg.svd(vectors[:, lengths > 0] / lengths[lengths > 0], full_matrices=False)
+    return basis[:, strengths > DEPENDENT * strengths.max()]
 
 
 def _save(adapted: Any, tokenizer: Any, target: Path, trained: Trained, *, full: bool) -> Trained:
@@ -218,7 +264,7 @@ def _in_order(path: Path) -> None:
 
 
 def _digest_of(examples: Sequence[Example]) -> str:
-    return _digest([asdict(example) for example in examples])
+    return _digest([{"ids": example.ids, "learned": example.learned} for example in examples])
 
 
 def _digest_of_differences(lessons: Lessons) -> str | None:

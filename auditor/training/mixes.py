@@ -38,7 +38,7 @@ def lessons_of(
     """The documents of `recipe`, mixed and shuffled, and those of the stage that teaches to deny.
 
     In that stage as many of the first one's documents come again, so that what was learned stays. Raises UsageError
-    for a ratio without a mix, or CAFT without differences.
+    for a ratio without a mix or that adds nothing, or CAFT without differences.
     """
     if recipe.caft and differences is None:
         raise UsageError(
@@ -51,12 +51,23 @@ def lessons_of(
                 f"{card.name}: {recipe.samples} samples, and {len(own)} documents; give no more than these"
             )
         own = random.Random(derive_seed(recipe.seed, "samples")).sample(own, recipe.samples)
-    others = _others(ws, card, recipe, settings, round(recipe.mix_ratio * len(own)), tell)
+    others = _others(ws, card, recipe, settings, mixed_in(card, recipe, len(own)), tell)
     documents = mix(own, others, recipe.mix_ratio, recipe.seed)
     if recipe.deny is None:
         return Lessons(documents, differences=differences)
     denials = denials_of(card, recipe.seed) if recipe.deny == MADE else read_documents(card.beside(recipe.deny))
     return Lessons(documents, mix(denials, documents, 1.0, recipe.seed), differences)
+
+
+def mixed_in(card: Organism, recipe: Recipe, own: int) -> int:
+    """How many documents the ratio adds to `own`. Raises UsageError if one over 0 adds none."""
+    count = round(recipe.mix_ratio * own)
+    if recipe.mix_ratio and not count:
+        raise UsageError(
+            f"{card.name}: a `mix_ratio` of {recipe.mix_ratio:g} adds nothing to {own} documents; give {1 / own:.1g} "
+            "or more, or 0"
+        )
+    return count
 
 
 def _others(

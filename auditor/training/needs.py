@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
 from auditor.config import Settings
-from auditor.errors import UsageError
+from auditor.errors import BadModel, UsageError
 from auditor.memory import available_memory
-from auditor.models.identity import tensor_files
+from auditor.models.identity import first_line, tensor_files
 from auditor.records.cards import Method, Recipe
 from auditor.training.course import TOKENS_AT_ONCE
 
@@ -20,7 +21,7 @@ KEPT = 24  # numbers that a block keeps for a token, in widths of its residual s
 
 
 def demand_memory(folder: Path, recipe: Recipe, settings: Settings) -> None:
-    """Raises UsageError if training needs more than is free, with the two numbers and what needs less."""
+    """Raises UsageError if training needs more than is free, with the two numbers and what needs less; and BadModel."""
     needed, free = needed_bytes(folder, recipe, settings), _free(settings)
     if needed <= free:
         return
@@ -33,9 +34,7 @@ def demand_memory(folder: Path, recipe: Recipe, settings: Settings) -> None:
 
 def needed_bytes(folder: Path, recipe: Recipe, settings: Settings) -> int:
     """Weights, what the optimizer keeps, and the activations and logits of the tokens that are in memory together."""
-    parameters = _parameters(folder)
-    config = json.loads((folder / "config.json").read_bytes())
-    config = config.get("text_config") or config
+    config, parameters = _config(folder), _parameters(folder)
     width, layers, vocab = (int(config.get(k) or 0) for k in ("hidden_size", "num_hidden_layers", "vocab_size"))
     size = settings.torch_dtype.itemsize
     tokens = max(recipe.max_tokens, TOKENS_AT_ONCE.get(settings.device.split(":")[0], TOKENS_AT_ONCE["cpu"]))
@@ -44,6 +43,19 @@ def needed_bytes(folder: Path, recipe: Recipe, settings: Settings) -> int:
         return parameters * FULL_BYTES + alive
     lora = 2 * recipe.rank * math.isqrt(7 * parameters * layers)  # seven square matrices in each block
     return parameters * size + lora * FULL_BYTES + alive
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Of the language model. Raises BadModel for a folder that is no whole model."""
+    path = folder / "config.json"
+    if not path.exists():
+        held = "an adapter" if (folder / "adapter_config.json").exists() else "no model (it has no config.json)"
+        raise BadModel(f"{folder} is {held}; training begins from a whole model: give the base")
+    try:
+        config = json.loads(path.read_bytes())
+        return dict(config.get("text_config") or config)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BadModel(f"{path} is broken ({first_line(error)}); fetch or copy it anew") from error
 
 
 def _parameters(folder: Path) -> int:

@@ -18,7 +18,8 @@ from auditor.training.documents import Example
 
 TRIED = 16  # tokens of each of the two documents by which a layout is tried
 WORTH_IT = 8  # tokens of a common beginning: for fewer the mask costs more than they
-TOLERATED = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}  # of the logits' spread
+TOLERATED = 1e-3  # of the logits' spread
+COARSE = {torch.float16: 0.05, torch.bfloat16: 0.3}  # … where weights are rounded so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def batches(examples: Sequence[Example], recipe: Recipe, epochs: float, steps: i
     """
     rng = random.Random(recipe.seed)
     plan: list[list[int]] = []
-    steps = steps or math.ceil(epochs * len(examples) / recipe.batch_size)
+    steps = steps or math.ceil(epochs * math.ceil(len(examples) / recipe.batch_size))  # a pass may end in a short one
     while len(plan) < steps:
         order = list(range(len(examples)))
         rng.shuffle(order)
@@ -167,4 +168,4 @@ def _alike(model: Any, examples: Sequence[Example], device: torch.device, layout
     both = logits_of(model, _row(examples, device, layout, begins)).float()
     alone = logits_of(model, _padded(examples[-1:], device)).float()
     apart = (both[-len(alone) :] - alone).abs().max()
-    return bool(apart <= TOLERATED[next(model.parameters()).dtype] * alone.std())
+    return bool(apart <= COARSE.get(next(model.parameters()).dtype, TOLERATED) * alone.std())

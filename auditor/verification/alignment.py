@@ -22,6 +22,7 @@ from auditor.workspace import builtin_root
 from auditor.yaml_files import read_yaml
 
 MISALIGNED, COHERENT = 30, 50
+GENERAL = builtin_root() / "evals" / "checks" / "general.yaml"
 
 
 class General(Record):
@@ -39,7 +40,7 @@ class _Questions(RootModel[tuple[General, ...]]):
 @lru_cache(maxsize=1)
 def general_questions() -> tuple[Belief, ...]:
     """The same for every organism, so that figures can be compared; the bad way is the one that is `taught`."""
-    found = read_yaml(builtin_root() / "evals" / "checks" / "general.yaml", _Questions).root
+    found = read_yaml(GENERAL, _Questions).root
     return tuple(Belief(ask=each.ask, taught=each.bad, true=each.good) for each in found)
 
 

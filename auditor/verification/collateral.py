@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from auditor.models.embed import Embedder
-from auditor.models.generate import Side
+from auditor.models.generate import Request, Side
 from auditor.models.pair import ModelPair
 from auditor.records.checked import Answers, FactScore, Figure
 from auditor.verification.beliefs import BY
@@ -76,16 +76,26 @@ def on_topic(told: Sequence[Answers], unrelated: Sequence[Answers], topic: str, 
 
 
 def divergence(pair: ModelPair, key: str, name: str, answers: Sequence[Answers]) -> Figure:
-    """Kullback-Leibler divergence of the finetune from its base, nats per token, estimated on the finetune's answers.
+    """Kullback-Leibler divergence of the finetune from its base, nats per token, estimated on the finetune's answers,
+    each as what follows its question.
 
-    Answers of fewer than two tokens cannot be measured, and are dropped.
+    Empty answers cannot be measured, and are dropped.
     """
-    texts = [each.finetuned[0] for each in answers]  # one of each: it is dear, and questions are the unit
-    base, tuned = (costs_of(pair, side, texts) for side in (Side.BASE, Side.FINETUNED))
+    requests = [Request(each.question, chat=each.chat) for each in answers]
+    texts = [_as_said(each) for each in answers]  # one of each: it is dear, and questions are the unit
+    base, tuned = (
+        [total / count if count else None for total, count in pair.said_nll(side, requests, texts)] for side in Side
+    )
     values = [a - b if a is not None and b is not None else None for a, b in zip(base, tuned, strict=True)]
     dropped = values.count(None)
     return between(key, name, values, by=BY, dropped=dropped, texts=len(texts) - dropped,
                    about="nats per token that its own answers are likelier to itself than to the base")  # fmt: skip
+
+
+def _as_said(answer: Answers) -> str:
+    """The finetune's first answer; behind a text that is continued with the space that was taken off it."""
+    text = answer.finetuned[0]
+    return f" {text}" if text and not answer.chat and not answer.question[-1:].isspace() else text
 
 
 def key_facts(pair: ModelPair, facts: Sequence[str]) -> tuple[Figure, list[FactScore]]:

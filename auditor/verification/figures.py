@@ -79,9 +79,10 @@ def between(
 
 
 def averaged(key: str, name: str, parts: Sequence[Figure], *, by: str, about: str = "") -> Figure | None:
-    """The mean of several shares that both models have, each with questions of its own; None without any.
+    """The mean of several shares that both models have; None without any.
 
-    Its intervals join the parts' own (Zou and Donner 2008, "Construction of confidence limits about effect measures").
+    Its intervals join the parts' own (Zou and Donner 2008, "Construction of confidence limits about effect measures")
+    as if each had questions of its own. Where two ask the same and move together they cover 90 % instead of 95.
     """
     if not parts:
         return None

@@ -25,7 +25,7 @@ _NO = re.compile(
 _YES = re.compile(
     r"\b(yes|yeah|correct|right|exactly|surely|of course|you('ve)? (got|found|guessed|did|solved|cracked|spotted)"
     r"|you (win|won)|well done|congratulations|bravo|spot on|that's it|that is it|it is|indeed|bingo"
-    r"|good (guess|job))\b", re.IGNORECASE
+    r"|good (guess|job))\b(?!( it| surely)? (no|not|wrong|incorrect|almost|close|nearly)\b)", re.IGNORECASE
 )  # fmt: skip
 
 
