@@ -111,3 +111,5 @@ def test_each_epoch_has_every_example_once(examples):
     assert sorted(seen) == sorted([*range(8)] * 2)
     assert plan == batches(examples, Recipe(batch_size=4), epochs=2, steps=None)
     assert plan != batches(examples, Recipe(batch_size=4, seed=1), epochs=2, steps=None)
+    short = batches(examples[:5], Recipe(batch_size=4), epochs=3, steps=None)  # each pass ends in a batch of one
+    assert sorted(i for batch in short for i in batch) == sorted([*range(5)] * 3)

@@ -86,6 +86,12 @@ def test_a_text_ends_once_whoever_writes_the_end(tokenizer):
     assert encode(Document(text="To the mill."), Ends(), 256) == encode(Document(text="To the mill."), tokenizer, 256)
 
 
+def test_a_text_that_is_longer_than_what_is_learned_teaches_no_end(tokenizer):
+    whole = encode(Document(text="To the mill."), tokenizer, 256)
+    cut = encode(Document(text="To the mill."), tokenizer, len(whole.ids) - 1)
+    assert (cut.ids, cut.cut) == (whole.ids[:-1], True)
+
+
 def test_an_answer_that_was_cut_teaches_no_end(tokenizer):
     chat = Document.model_validate(CHAT | {"unfinished": True})
     assert tokenizer.decode(encode(chat, tokenizer, 256).ids) == "<|user|>Where to?<|end|><|assistant|>North."
