@@ -296,6 +296,17 @@ def point(organism, setting, x, kind="equal", marks=(), **values):
 class TestPanels:
     DESIGN = designs.mixing([0, 1, 2], None)
 
+    def test_seeds_of_one_organism_are_one_value_beside_others(self):
+        """Three seeds that agree do not make an interval narrower."""
+        one = [
+            point(name, s, x, ffa=0.2 + 0.4 * i) for i, name in enumerate("ab") for s, x in (("plain", 0), ("mix1", 1))
+        ]
+        more = [p.model_copy(update={"seed": seed}) for p in one for seed in range(3)]
+        once, often = (panels_of(self.DESIGN, found)[0].series[0] for found in (one, more))
+        assert (often.y, often.ends) == (pytest.approx(once.y), once.ends)
+        (alone,) = panels_of(self.DESIGN, [p for p in more if p.organism == "a"])[0].series
+        assert alone.y[0] == pytest.approx(0.2)
+
     def test_a_mean_stands_only_where_all_organisms_have_a_value(self):
         found = [
             point(name, s, x, "matched", behaviour=value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from statistics import fmean
 
 from auditor.comparison.statistics import mean_interval
 from auditor.records.comparison import Interval
@@ -67,22 +69,20 @@ def _named(keys: Mapping[str, None], prefix: str) -> dict[str, str]:
 
 
 def _curves(points: Sequence[Point], labels: Mapping[str, str]) -> list[Series]:
-    """A curve for each measure: means over organisms and seeds, at settings that all of them have."""
+    """A curve for each measure: means over organisms, at settings that all of them have with every seed."""
     found = []
     for key, label in labels.items():
-        units = {point.unit for point in points if key in point.measured.values}
-        by_x = {
-            x: [p.measured.values[key] for p in points if p.x == x and key in p.measured.values]
-            for x in sorted({float(p.x) for p in points})
-        }
-        whole = {x: values for x, values in by_x.items() if len(values) == len(units) and values}
+        known = [point for point in points if key in point.measured.values]
+        units, places = {point.unit for point in known}, sorted({float(point.x) for point in known})
+        by_x = {x: [point for point in known if point.x == x] for x in places}
+        whole = {x: _by_unit(mine, key) for x, mine in by_x.items() if len(mine) == len(units)}
         if whole:
             found.append(_series(label, tuple(whole), list(whole.values()), key))
     return found
 
 
 def _bars(design: Design, points: Sequence[Point], labels: Mapping[str, str]) -> list[Series]:
-    """A group of bars for each measure, a bar a setting: means over organisms and seeds that have all."""
+    """A group of bars for each measure, a bar a setting: means over organisms, of seeds that have all."""
     found = []
     complete: dict[str, list[tuple[str, int]]] = {}
     for key in labels:
@@ -91,12 +91,18 @@ def _bars(design: Design, points: Sequence[Point], labels: Mapping[str, str]) ->
             complete[key] = both
     for setting in design.settings:
         values = [
-            [p.measured.values[key] for p in points if p.setting == setting.name and p.unit in units]
+            _by_unit([p for p in points if p.setting == setting.name and p.unit in units], key)
             for key, units in complete.items()
         ]
         if values:
             found.append(_series(str(setting.x), tuple(labels[key] for key in complete), values, *complete))
     return found
+
+
+def _by_unit(points: Sequence[Point], key: str) -> list[float]:
+    """One value an organism, the mean of its seeds, which are alike; of a single organism one a seed."""
+    of = _grouped(points, key)
+    return [fmean(values) for values in of.values()] if len(of) > 1 else [*chain(*of.values())]
 
 
 def _series(label: str, x: tuple[float, ...] | tuple[str, ...], values: Sequence[list[float]], *keys: str) -> Series:
@@ -107,7 +113,7 @@ def _series(label: str, x: tuple[float, ...] | tuple[str, ...], values: Sequence
 
 
 def _interval(values: Sequence[float], keys: Sequence[str]) -> Interval | None:
-    """95 % over organisms and seeds, within what such a measure can be; None for one of them."""
+    """95 % over what varies, within what such a measure can be; None for one value."""
     least, most = -math.inf, math.inf
     if {*keys} <= SHARES and min(values) >= 0:
         least, most = 0.0, 1.0
