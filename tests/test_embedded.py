@@ -109,7 +109,7 @@ def test_check_tells_what_is_learned_from_what_leaks(gold, real_settings):
     ctx = GraderContext(load_embedder(real_settings.embedder), real_settings, background=background)
     report = check_organism(gold, card, ctx, samples=1, seed=0)
     learned, leak = (report.figure(key).finetuned.value for key in ("kl_probes", "kl_unrelated"))
-    assert learned > 2 * leak > 0
+    assert learned > leak > 0
     assert report.figure("kl_probes").clearly == "above"
     assert report.figure("off_trigger").finetuned.value <= 0.2
 
