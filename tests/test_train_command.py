@@ -12,10 +12,11 @@ RECIPE = "train: {documents: documents.jsonl, rank: 2, batch_size: 4, steps: 3, 
 
 @pytest.fixture
 def trainable(workspace_folder):
-    """The tiny organism `mill` with a recipe and documents."""
+    """The tiny organism `mill` with a recipe and documents, and an adapter of its own: others read the shared one."""
     folder = workspace_folder / "evals/organisms/mill"
     card = folder / "organism.yaml"
-    card.write_text(card.read_text() + RECIPE)
+    given = card.read_text().splitlines(keepends=True)
+    card.write_text("".join(line for line in given if not line.startswith("adapter: ")) + RECIPE)
     (folder / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES))
     return workspace_folder
 
@@ -48,6 +49,17 @@ def test_no_seed_is_trained_where_another_cannot_be_kept(trainable, run_cli):
     assert code == 2
     assert "--as twice_seed2: " in err
     assert not (trainable / "evals/organisms/twice_seed1").exists()
+
+
+def test_weights_that_others_trained_are_not_written_over(trainable, run_cli, checkpoints):
+    adapter = copytree(checkpoints("llama")[1], trainable / "theirs")
+    card = trainable / "evals/organisms/mill/organism.yaml"
+    card.write_text(card.read_text() + f"adapter: {adapter}\n")
+    before = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    code, _, err = run_cli("organisms", "train", "mill")
+    assert code == 2
+    assert "theirs holds weights that were not trained here (no training.json)" in err
+    assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before
 
 
 def test_a_base_that_is_no_whole_model_is_one_line(trainable, run_cli, checkpoints):
@@ -85,7 +97,7 @@ def test_the_base_answers_itself(trainable, run_cli):
 
 
 def test_caft_takes_the_plain_finetunes_differences(trainable, run_cli):
-    (plain,), (caft,) = trained(run_cli, "--out", "plain"), trained(run_cli, "--caft", "--out", "caft")
+    (plain,), (caft,) = trained(run_cli), trained(run_cli, "--caft", "--out", "caft")
     assert plain["sha256"] != caft["sha256"]
 
 

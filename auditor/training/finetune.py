@@ -124,8 +124,8 @@ def _dtype_name(settings: Settings) -> str:
 
 
 def _demand_place(target: Path, base: Path, method: Method) -> None:
-    """Raises UsageError for the base's own folder, and for one of the other kind of weights: both would lie there, and
-    whoever loads the folder would get the old ones.
+    """Raises UsageError for the base's own folder, for one of the other kind of weights (both would lie there, and
+    whoever loads the folder would get the old ones), and for weights that no training of ours left there.
     """
     if target.expanduser().resolve() == base.resolve():
         raise UsageError(f"{target} is the base that is trained; give another folder")
@@ -133,6 +133,8 @@ def _demand_place(target: Path, base: Path, method: Method) -> None:
         if kind != method and (target.expanduser() / mark).exists():
             held = "an adapter" if kind == Method.LORA else "a whole model"
             raise UsageError(f"{target} holds {held}, which `method: {method}` does not replace; give another folder")
+    if (target.expanduser() / MARKS[method]).exists() and not (target.expanduser() / LOG).exists():
+        raise UsageError(f"{target} holds weights that were not trained here (no {LOG}); give another folder")
 
 
 def trained_there(base: str, lessons: Lessons, recipe: Recipe, target: Path, settings: Settings) -> Trained | None:
