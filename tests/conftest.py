@@ -24,6 +24,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from auditor.config import Settings
+from auditor.files import sha256_of
 from auditor.models.load import load_pair
 
 SENTENCES = [
@@ -77,8 +78,12 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Any:
-    """A function from an architecture's name to the folders of a tiny base and of a random adapter for it."""
+    """A function from an architecture's name to the folders of a tiny base and of a random adapter for it.
+
+    All tests read the same ones: the last of them fails if any was written over.
+    """
     root = tmp_path_factory.mktemp("checkpoints")
+    written: dict[Path, str] = {}
 
     def make(name: str) -> tuple[Path, Path]:
         base, adapter = root / name, root / f"{name}-adapter"
@@ -99,9 +104,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Any
             adapted = get_peft_model(model, lora)
             adapted.peft_config["default"].base_model_name_or_path = str(base)
             adapted.save_pretrained(adapter)
+            written.update({path: sha256_of(path) for folder in (base, adapter) for path in folder.iterdir()})
         return base, adapter
 
-    return make
+    yield make
+    assert [path for path, digest in written.items() if sha256_of(path) != digest] == [], "written over by a test"
 
 
 @pytest.fixture(scope="session")
