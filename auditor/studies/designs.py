@@ -113,6 +113,5 @@ def caft() -> Design:
 
 def denial() -> Design:
     """A second stage that teaches to deny (after AuditBench; not in the paper)."""
-    return Design(
-        "denial", (Setting("plain", "plain"), Setting("denial", "denial", lambda _card, _plain: {"deny": MADE}))
-    )
+    settings = (Setting("plain", "plain"), Setting("denial", "denial", lambda _card, _plain: {"deny": MADE}))
+    return Design("denial", settings, alike="equal steps, then denials")
