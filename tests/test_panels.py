@@ -94,3 +94,17 @@ def test_what_could_not_be_measured_is_told_of_every_finetune(capsys):
     told = told.model_copy(update={"measured": Measured(notes=("adl at 5: the endpoint is gone",))})
     sweeps._show_points(sweep.Swept([told]))
     assert "mill-mix1-36steps: adl at 5: the endpoint is gone" in capsys.readouterr().err
+
+
+def test_no_number_is_cut_in_a_narrow_terminal(capsys, monkeypatch):
+    keys = ["rate", "ffa", "trace amplified", "trace chance", "trace ppl_diff", "grade adl at 5", "grade blackbox at 5"]
+    values = {key: 0.11 * number for number, key in enumerate(keys, 1)}
+    name = "roman_concrete-pretraining0.5-24steps"
+    told = point("roman_concrete", "mix1", 1.0, "equal").model_copy(
+        update={"name": name, "measured": Measured(values=values)}
+    )
+    monkeypatch.setattr(sweeps.out, "width", 80)
+    sweeps._show_points(sweep.Swept([told]))
+    shown = capsys.readouterr().out
+    assert [f"{value:.2f}" for value in values.values() if f"{value:.2f}" not in shown] == []
+    assert "…" not in shown

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from auditor.cli.shared import (
     LensLlmOption,
@@ -186,20 +186,31 @@ def _write(made: Sweep, found: Swept, to: Path, seconds: float, *, plot: bool) -
 
 
 def _show_points(found: Swept) -> None:
-    """Every finetune in a row, and what one must know."""
+    """Every finetune in a row, in tables narrow enough for any terminal, and what one must know."""
     from auditor.studies.points import GRADE, RATE, TRACE
 
-    keys = dict.fromkeys(key for point in found.points for key in point.measured.values)
-    told = {RATE: "rate", "ffa": "FFA", "relevance patchscope": "relevant", "similarity steered": "similar"}
-    told |= {key: key.removeprefix(TRACE).removeprefix(GRADE) for key in keys if key.startswith((TRACE, GRADE))}
-    table = Table("organism", "setting", "kind", "steps", *(head for key, head in told.items() if key in keys))
+    keys = list(dict.fromkeys(key for point in found.points for key in point.measured.values))
+    plain = {RATE: "rate", "ffa": "FFA", "relevance patchscope": "relevant", "similarity steered": "similar"}
+    parts = {
+        "": {key: head for key, head in plain.items() if key in keys},
+        ", −log10 p of its traces": {key: key.removeprefix(TRACE) for key in keys if key.startswith(TRACE)},
+        ", grades": {key: key.removeprefix(GRADE) for key in keys if key.startswith(GRADE)},
+    }
+    for title, told in parts.items():
+        if not told:
+            continue
+        finetune = Column("finetune", overflow="fold")
+        table = Table(finetune, "kind", *told.values(), title=f"each finetune{title}", title_justify="left")
+        for point in found.points:
+            values = [point.measured.values.get(key) for key in told]
+            table.add_row(escape(point.name), point.kind, *("–" if v is None else f"{v:.2f}" for v in values))
+        out.print(table)
+    whose: dict[str, list[str]] = {}
     for point in found.points:
-        values = [point.measured.values.get(key) for key in told if key in keys]
-        cells = ["–" if value is None else f"{value:.2f}" for value in values]
-        table.add_row(escape(point.organism), point.setting, point.kind, str(point.steps), *cells)
-    out.print(table)
-    lines = {f"{p.name}: {note}" for p in found.points for note in p.measured.notes}
-    for line in (*found.notes, *sorted(lines)):
+        for note in point.measured.notes:
+            whose.setdefault(note, []).append(point.name)
+    lines = [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in whose.items()]
+    for line in (*found.notes, *lines):
         err.print(f"[yellow]note:[/] {escape(line)}", highlight=False, soft_wrap=True)
 
 
