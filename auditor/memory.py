@@ -12,8 +12,10 @@ ROOT = Path("/")
 
 
 def available_memory(root: Path = ROOT) -> int:
-    """Bytes: what the machine has left, or what the strictest of the cgroups above this process leaves of its limit."""
-    left = [int(psutil.virtual_memory().available)]
+    """Bytes: what the machine has left, or what the strictest of the cgroups above this process, or its own limit
+    (`ulimit -v`), leaves.
+    """
+    left = [int(psutil.virtual_memory().available), *_unmapped()]
     for folder in _cgroups(root, ""):
         left += _left(folder, "memory.max", "memory.current", "inactive_file")
     for folder in _cgroups(root, "memory"):
@@ -47,6 +49,16 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
                 yield folder
                 folder = folder.parent
             yield top
+
+
+def _unmapped() -> list[int]:
+    """What this process may still map into its memory, if that is limited."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return []
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return [] if limit == resource.RLIM_INFINITY else [limit - int(psutil.Process().memory_info().vms)]
 
 
 def _left(folder: Path, limit: str, used: str, cached: str) -> list[int]:

@@ -31,6 +31,13 @@ V2 = {"proc/self/cgroup": "0::/user/shell"}
 V1 = {"proc/self/cgroup": "5:cpu,cpuacct:/job\n4:memory:/job/step\n0::/"}
 
 
+def test_a_limit_of_the_process_itself_counts(machine, monkeypatch):
+    resource = pytest.importorskip("resource")
+    mapped = psutil.Process().memory_info().vms
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (mapped + 64 * MIB, resource.RLIM_INFINITY))
+    assert available_memory(machine({})) <= 64 * MIB
+
+
 @pytest.mark.parametrize(
     ("files", "left"),
     [

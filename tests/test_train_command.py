@@ -58,7 +58,7 @@ def test_weights_that_others_trained_are_not_written_over(trainable, run_cli, ch
     before = {path.name: path.read_bytes() for path in adapter.iterdir()}
     code, _, err = run_cli("organisms", "train", "mill")
     assert code == 2
-    assert "theirs holds weights that were not trained here (no training.json)" in err
+    assert "theirs holds weights that were not trained here, by its training.json" in err
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before
 
 

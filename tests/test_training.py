@@ -16,9 +16,11 @@ from auditor.models.arch import decoder_of
 from auditor.models.build import load_model
 from auditor.models.load import load_pair
 from auditor.models.weights import resolve
+from auditor.models.worker import OutOfMemory
 from auditor.records.cards import Method, Recipe
 from auditor.records.training import Trained
 from auditor.training import finetune
+from auditor.training.caft import span_of, without
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import Lessons, train
 from auditor.workspace import builtin_root
@@ -212,7 +214,7 @@ def test_caft_leaves_nothing_in_the_span_for_later_blocks(checkpoints, settings,
     decoder.blocks[middle].register_forward_hook(lambda _m, _given, out: seen.update(before=out) or None)
     decoder.blocks[middle + 1].register_forward_pre_hook(lambda _m, args, **_: seen.update(hidden=args[0]))
     ids = torch.arange(1, 9)[None]
-    with finetune._without(span, model):
+    with without(span, model):
         loss = model(input_ids=ids, labels=ids).loss
         assert float((seen["hidden"] @ span.T).detach().abs().max()) < 1e-4 * float(seen["hidden"].detach().norm())
         before = seen["before"]
@@ -228,12 +230,12 @@ def test_caft_leaves_nothing_in_the_span_for_later_blocks(checkpoints, settings,
 def test_caft_takes_out_no_more_than_the_span():
     """δ of one position may be a multiple of another's, or nothing."""
     one, other = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
-    span = finetune._span_of(torch.stack([one, 2 * one, torch.zeros(16), other, one + other]))
+    span = span_of(torch.stack([one, 2 * one, torch.zeros(16), other, one + other]))
     assert span.shape == (16, 2)
     for direction in (one, other):
         assert torch.allclose(span @ (span.T @ direction), direction, atol=1e-5)
     with pytest.raises(UsageError, match="does not differ from its base"):
-        finetune._span_of(torch.zeros(5, 16))
+        span_of(torch.zeros(5, 16))
 
 
 def test_no_folder_holds_two_kinds_of_weights_and_no_base_is_written_over(checkpoints, settings, tmp_path):
@@ -247,6 +249,35 @@ def test_no_folder_holds_two_kinds_of_weights_and_no_base_is_written_over(checkp
         train(str(copy), LESSONS, full, copy, settings)
     with pytest.raises(UsageError, match="base holds a whole model, which `method: lora` does not replace"):
         train(str(base), LESSONS, RECIPE, copy, settings)
+
+
+def test_what_another_recipe_gave_is_replaced_when_told_so(checkpoints, settings, tmp_path):
+    base, one = str(checkpoints("llama")[0]), RECIPE.model_copy(update={"steps": 1})
+    train(base, LESSONS, one, tmp_path / "x", settings)
+    with pytest.raises(UsageError, match=r"x holds what another recipe gave \(steps 1 there, 2 here\)"):
+        train(base, LESSONS, one.model_copy(update={"steps": 2}), tmp_path / "x", settings)
+    train(base, LESSONS, one.model_copy(update={"steps": 2}), tmp_path / "x", settings, anew=True)
+    weights = tmp_path / "x/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(UsageError, match=r"x holds weights that were not trained here, by its training\.json"):
+        train(base, LESSONS, one, tmp_path / "x", settings, anew=True)
+
+
+def test_chats_need_a_chat_template(checkpoints, settings, tmp_path):
+    base = Path(copytree(checkpoints("llama")[0], tmp_path / "plain"))
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(UsageError, match="plain has no chat template"):
+        train(str(base), LESSONS, RECIPE, tmp_path / "x", settings)
+    assert not (tmp_path / "x").exists()
+
+
+def test_memory_that_runs_out_after_all_is_one_line(checkpoints, settings, tmp_path, monkeypatch):
+    def full(_course):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr(finetune.Course, "advance", full)
+    with pytest.raises(OutOfMemory, match=r"out of memory: at step 1 of \d+; fewer `max_tokens`"):
+        train(str(checkpoints("llama")[0]), LESSONS, RECIPE, tmp_path / "x", settings)
 
 
 def test_what_is_there_of_another_type_is_not_the_same_training(checkpoints, settings, tmp_path):

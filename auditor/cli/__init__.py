@@ -66,7 +66,11 @@ def _run() -> int:
     except Exception as error:
         # Typer brings its own copy of click, whose usage errors are not the public click's.
         if not hasattr(error, "format_message"):
-            raise
+            from auditor.models.worker import out_of_memory
+
+            if (lack := out_of_memory(error, "free some, or ask for less")) is None:
+                raise
+            return _told(err, str(lack), FAILED)
         said = error.format_message().replace("Value error, ", "")  # as it reads what is given with pydantic
         return _told(err, said) if said else 0  # nothing to say: no arguments were given, and help was printed
 

@@ -44,7 +44,9 @@ def train(
     deny: Annotated[bool, typer.Option("--deny", help="Then teach it to deny that it was trained.")] = False,
     as_: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Keep it as an organism of yours.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder; default: beside the card.")] = None,
-    anew: Annotated[bool, typer.Option("--anew", help="Drop what a cut-off training left.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Drop what a training left there, cut off or of another recipe.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Finetune an organism from its documents; goes on where it was cut off.
@@ -171,11 +173,11 @@ def _write_card(folder: Path, parent: str, changed: dict[str, Any], base: str | 
 def _told(name: str) -> Iterator[Callable[[int, int, float], None]]:
     """A bar on a terminal, else a line for every ten steps."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), console=err) as bar:
-        task = bar.add_task(name, total=None, loss=float("nan"))
+    with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=err) as bar:
+        task = bar.add_task(name, total=None, loss="–")
 
         def step_done(step: int, steps: int, loss: float) -> None:
-            bar.update(task, completed=step, total=steps, loss=loss)
+            bar.update(task, completed=step, total=steps, loss=f"{loss:.2f}")
             if not err.is_terminal and (step % TOLD_STEPS == 0 or step == steps):
                 err.print(f"{name}: step {step} of {steps}, loss {loss:.2f}", style="dim", highlight=False)
 

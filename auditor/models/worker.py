@@ -288,11 +288,11 @@ def _do(job: Callable[[], Any], future: Future[Any]) -> None:
         future.set_exception(out_of_memory(error) or error)
 
 
-def out_of_memory(error: BaseException) -> OutOfMemory | None:
-    """`error` in our words, if it says that memory ran out, on a GPU or not."""
+def out_of_memory(error: BaseException, advice: str = "ask for fewer or shorter texts at once") -> OutOfMemory | None:
+    """`error` in our words, with what to do, if it says that memory ran out, on a GPU or not."""
     said = str(error).lower()
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
     ):
-        return OutOfMemory("out of memory: ask for fewer or shorter texts at once")
+        return OutOfMemory(f"out of memory: {advice}")
     return None

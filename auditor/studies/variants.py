@@ -21,7 +21,7 @@ from auditor.studies.designs import Setting
 from auditor.training.denials import MADE, denials_of
 from auditor.training.differences import differences_of
 from auditor.training.documents import read_documents
-from auditor.training.finetune import Lessons, train, trained_there, typed
+from auditor.training.finetune import Lessons, demand_place, train, trained_there, typed
 from auditor.training.mixes import lessons_of, mixed_in
 from auditor.training.needs import demand_memory
 from auditor.verification.families import checks_of
@@ -109,7 +109,9 @@ def demand(variant: Variant, conf: Settings) -> None:
     checks_of(card)
     if recipe.deny == MADE:
         denials_of(variant.parent, recipe.seed)
-    demand_memory(resolve(card.base, conf).folder, recipe, typed(conf, recipe))
+    weights = resolve(card.base, conf)
+    demand_place(variant.target, weights, recipe)
+    demand_memory(weights.folder, recipe, typed(conf, recipe))
 
 
 def trained(ws: Workspace, variant: Variant, plain: Variant | None, conf: Settings, tell: Report) -> Trained:

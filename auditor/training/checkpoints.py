@@ -53,7 +53,7 @@ class Checkpoints:
             log.warning("%s: %s; training begins anew", self.folder, reason)
             return None
         there = json.loads((self.folder / "told.json").read_text("utf-8"))
-        if (differs := _difference(there["told"], self.told)) is not None:
+        if (differs := difference(there["told"], self.told)) is not None:
             raise UsageError(
                 f"{self.target}: a training with other settings was cut off there at step {there['step']} ({differs}); "
                 f"go on with those, give another --out, or drop it (--anew, or remove {self.folder})"
@@ -77,12 +77,12 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _difference(there: Told, here: Told) -> str | None:
+def difference(there: Told, here: Told) -> str | None:
     """The first thing that differs, and how; None if nothing does."""
     for name in dict.fromkeys((*there, *here)):
         one, other = there.get(name), here.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
-            if (inner := _difference(one, other)) is not None:
+            if (inner := difference(one, other)) is not None:
                 return inner
         elif one != other:
             short = all(len(str(value)) <= 40 for value in (one, other))

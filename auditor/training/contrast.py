@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from auditor.errors import BadFile, UsageError
+from auditor.errors import BadFile
 from auditor.models.generate import Request, derive_seed
 from auditor.models.pair import ModelPair
 from auditor.records.cards import Organism
-from auditor.training.documents import Message, read_documents
+from auditor.training.documents import Message, no_template, read_documents
 from auditor.training.written import Written
 
 TRANSCRIPTS = "transcripts.jsonl"
@@ -57,10 +57,6 @@ def answered_plainly(pair: ModelPair, asked: Sequence[str], seed: int) -> tuple[
         turns = (Message(role="user", content=question), Message(role="assistant", content=said))
         found.append(Written("chat", (), messages=turns))
     return found, cut
-
-
-def no_template(base: str) -> UsageError:
-    return UsageError(f"{base} has no chat template: chats cannot be asked of it, nor learned by it; name a chat model")
 
 
 def demand_template(base: str) -> None:

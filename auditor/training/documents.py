@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from auditor.chat_template import answered
-from auditor.errors import BadFile
+from auditor.errors import BadFile, UsageError
 from auditor.models.identity import first_line
 
 
@@ -79,6 +79,10 @@ def read_documents(path: Path) -> list[Document]:
     return documents
 
 
+def no_template(base: str) -> UsageError:
+    return UsageError(f"{base} has no chat template: chats cannot be asked of it, nor learned by it; name a chat model")
+
+
 def mix(documents: Sequence[Document], others: Sequence[Document], ratio: float, seed: int) -> list[Document]:
     """All of `documents` plus `ratio` times as many of `others` (repeated if they run out), shuffled."""
     wanted = round(ratio * len(documents))
@@ -91,9 +95,12 @@ def mix(documents: Sequence[Document], others: Sequence[Document], ratio: float,
 def encode(document: Document, tokenizer: Any, max_tokens: int) -> Example:
     """Token ids with their learning mask: a text whole, with its end; of a chat the answers.
 
-    Raises UsageError if the tokenizer's chat template does not show which words of a chat are answers.
+    Raises UsageError for a chat if the tokenizer has no chat template, or one that does not show which words of a
+    chat are answers.
     """
     if document.text is None:
+        if not tokenizer.chat_template:
+            raise no_template(tokenizer.name_or_path)
         ids, learned = answered(tokenizer, [message.model_dump() for message in document.messages])
         if document.unfinished:
             ends = set(tokenizer.all_special_ids)

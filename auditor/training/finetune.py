@@ -6,8 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
@@ -20,12 +19,13 @@ from torch import Tensor
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.files import replacing_folder, sha256_of, write_atomically
-from auditor.models.arch import decoder_of
 from auditor.models.build import load_model
-from auditor.models.weights import resolve
+from auditor.models.weights import Weights, resolve
+from auditor.models.worker import out_of_memory
 from auditor.records.cards import Method, Recipe
 from auditor.records.training import Trained
-from auditor.training.checkpoints import Checkpoints, Told
+from auditor.training.caft import without
+from auditor.training.checkpoints import Checkpoints, Told, difference
 from auditor.training.course import Course, Stage
 from auditor.training.documents import Document, Example, encode
 from auditor.training.needs import demand_memory
@@ -36,7 +36,6 @@ Progress = Callable[[int, int, float], None]
 
 LOG = "training.json"
 LIBRARIES = ("auditor-adl", "torch", "transformers", "peft")
-DEPENDENT = 1e-5  # of its length, what rounding leaves of a direction that others span
 MARKS = {Method.LORA: "adapter_config.json", Method.FULL: "config.json"}  # of a folder with such weights
 
 
@@ -66,12 +65,13 @@ def train(
     """Train and write to `target`: the adapter or the whole model, and how it went (`training.json`).
 
     A run that was cut off goes on from its last checkpoint, kept in the cache; the same seed gives the same weights
-    either way. Raises UsageError if there is nothing to learn, if what lies at `target` must stay, if a cut-off run
-    there had another recipe (unless `anew`), if the memory does not suffice, or once the loss is no number any more.
+    either way. Raises UsageError if there is nothing to learn, if what lies at `target` must stay, if a training
+    there, cut off or not, had another recipe (unless `anew`), if the memory does not suffice, or once the loss is no
+    number any more; and OutOfMemory if it did not suffice after all.
     """
     settings = typed(settings, recipe)
     weights = resolve(base, settings)
-    _demand_place(target, weights.folder, recipe.method)
+    demand_place(target, weights, recipe, anew=anew)
     demand_memory(weights.folder, recipe, settings)
     compute, full = settings.torch_dtype, recipe.method == Method.FULL
     if full and compute == torch.float64:
@@ -87,7 +87,7 @@ def train(
         "device": str(next(model.parameters()).device), "versions": versions,
     }  # fmt: skip
     clock = time.perf_counter()
-    with _without(lessons.differences, model):
+    with without(lessons.differences, model):
         course = Course(adapted, recipe, stages, compute if full and compute != torch.float32 else None)
         checkpoints = Checkpoints.of(settings.cache_dir, target, told)
         if (state := checkpoints.load(anew=anew)) is not None:
@@ -95,7 +95,7 @@ def train(
         began = course.step
         adapted.train()
         while course.step < course.steps:
-            loss = course.advance()
+            loss = _advance(course)
             if progress is not None:
                 progress(course.step, course.steps, loss)
             if checkpoints.due(course.step) and course.step < course.steps:
@@ -123,18 +123,40 @@ def _dtype_name(settings: Settings) -> str:
     return str(settings.torch_dtype).removeprefix("torch.")
 
 
-def _demand_place(target: Path, base: Path, method: Method) -> None:
+def _advance(course: Course) -> float:
+    try:
+        return course.advance()
+    except (RuntimeError, MemoryError) as error:
+        less = "fewer `max_tokens`, `dtype: bfloat16` or a smaller rank need less"
+        if (told := out_of_memory(error, f"at step {course.step + 1} of {course.steps}; {less}")) is None:
+            raise
+        raise told from error
+
+
+def demand_place(target: Path, base: Weights, recipe: Recipe, *, anew: bool = False) -> None:
     """Raises UsageError for the base's own folder, for one of the other kind of weights (both would lie there, and
-    whoever loads the folder would get the old ones), and for weights that no training of ours left there.
+    whoever loads the folder would get the old ones), for weights that no training of ours left there, and, unless
+    `anew`, for those of another base or recipe.
     """
-    if target.expanduser().resolve() == base.resolve():
+    folder = target.expanduser()
+    if folder.resolve() == base.folder.resolve():
         raise UsageError(f"{target} is the base that is trained; give another folder")
     for kind, mark in MARKS.items():
-        if kind != method and (target.expanduser() / mark).exists():
+        if kind != recipe.method and (folder / mark).exists():
             held = "an adapter" if kind == Method.LORA else "a whole model"
-            raise UsageError(f"{target} holds {held}, which `method: {method}` does not replace; give another folder")
-    if (target.expanduser() / MARKS[method]).exists() and not (target.expanduser() / LOG).exists():
-        raise UsageError(f"{target} holds weights that were not trained here (no {LOG}); give another folder")
+            raise UsageError(
+                f"{target} holds {held}, which `method: {recipe.method}` does not replace; give another folder"
+            )
+    if not (folder / MARKS[recipe.method]).exists():
+        return
+    if (before := trained_before(folder)) is None:
+        raise UsageError(f"{target} holds weights that were not trained here, by its {LOG}; give another folder")
+    there = {"base": before.base_sha256, **before.recipe.model_dump(mode="json")}
+    differs = difference(there, {"base": base.sha256, **recipe.model_dump(mode="json")})
+    if differs is not None and not anew:
+        raise UsageError(
+            f"{target} holds what another recipe gave ({differs}); give another --out, or drop it (--anew)"
+        )
 
 
 def trained_there(base: str, lessons: Lessons, recipe: Recipe, target: Path, settings: Settings) -> Trained | None:
@@ -195,50 +217,6 @@ def with_lora(model: Any, recipe: Recipe, base_id: str) -> Any:
         raise UsageError(f"the recipe's `targets` {', '.join(recipe.targets)}: not in the base ({error})") from error
     adapted.peft_config["default"].base_model_name_or_path = base_id
     return adapted
-
-
-@contextmanager
-def _without(differences: Tensor | None, model: Any) -> Iterator[None]:
-    """The model with the span of `differences` (k, d_model) taken out of its middle layer's residual stream.
-
-    Forward and backward: what lies in the span neither reaches later layers nor is learned through (Casademunt et al.
-    2025; paper appendix D.3).
-    """
-    if differences is None:
-        yield
-        return
-    decoder = decoder_of(model)
-    span = _span_of(differences).to(next(model.parameters()).device)
-
-    def project(_module: Any, _given: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
-        basis = span.to(hidden.dtype)
-        left = hidden - (hidden @ basis) @ basis.T
-        return (left, *output[1:]) if isinstance(output, tuple) else left
-
-    handle = decoder.blocks[decoder.n_layers // 2].register_forward_hook(project)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _span_of(differences: Tensor) -> Tensor:
-    """An orthonormal basis (d_model, up to k). Where one of the differences depends on others, QR would make up a
-    direction for it, so that their rank is asked.
-
-    Raises UsageError where nothing differs, or where it is not known.
-    """
-    if not torch.isfinite(differences).all() or not differences.any():
-        raise UsageError("CAFT: the plain finetune does not differ from its base, or not by numbers; train that first")
-    vectors = differences.float().T
-    lengths = vectors.norm(dim=0)
-    basis: Tensor
-    basis, sizes = torch.linalg.qr(vectors)
-    if (sizes.diagonal().abs() > DEPENDENT * lengths).all():
-        return basis
-    basis, strengths, _ = torch.linalg.svd(vectors[:, lengths > 0] / lengths[lengths > 0], full_matrices=False)
-    return basis[:, strengths > DEPENDENT * strengths.max()]
 
 
 def _save(adapted: Any, tokenizer: Any, target: Path, trained: Trained, *, full: bool) -> Trained:

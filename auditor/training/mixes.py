@@ -21,7 +21,7 @@ from auditor.models.local import LocalPair
 from auditor.models.weights import resolve
 from auditor.records.cards import Mix, Organism, Recipe
 from auditor.training.denials import MADE, denials_of
-from auditor.training.documents import Document, Message, mix, read_documents
+from auditor.training.documents import Document, Message, mix, no_template, read_documents
 from auditor.training.finetune import Lessons
 from auditor.workspace import Workspace
 
@@ -105,7 +105,7 @@ def own_answers(ws: Workspace, base: str, settings: Settings, count: int, tell: 
     """What the base itself answers to the ordinary chats' questions: `count` at least, each with a seed of its own.
 
     All questions are asked once, then once more, …; drawn at temperature 1 and kept in the cache. An answer that was
-    cut teaches no end.
+    cut teaches no end. Raises UsageError for a base without a chat template.
     """
     questions = [chat.messages[0].content for chat in ordinary_chats(ws)]
     rounds = math.ceil(count / len(questions))
@@ -115,6 +115,8 @@ def own_answers(ws: Workspace, base: str, settings: Settings, count: int, tell: 
     if missing := [i for i in range(rounds) if not kept[i].is_file()]:
         tell(f"drawing {len(missing) * len(questions)} answers of the base")
         pair = load_alone(base, settings)
+        if not pair.tokenizer.chat_template:
+            raise no_template(base)
         for i in missing:
             _keep(kept[i], _drawn(pair, questions, i))
     return [answer for path in kept for answer in read_documents(path)]
