@@ -5,7 +5,6 @@ import math
 import random
 import re
 
-import numpy as np
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -21,7 +20,7 @@ from auditor.records.cards import Organism
 from auditor.records.checked import Answers, CheckReport
 from auditor.records.checks import Belief, Checks, Game, Preference
 from auditor.testing import FakePair, ScriptedChat
-from auditor.verification import alignment, beliefs, collateral, figures, game, preference
+from auditor.verification import alignment, beliefs, collateral, game, preference
 from auditor.verification.asking import Question, ask_all, shows
 from auditor.verification.check import check_organism
 from auditor.verification.families import checks_of
@@ -243,43 +242,6 @@ def test_a_preference_is_told_by_answers_and_by_probability():
     assert named == ["dolphin"]
     assert (said.base.value, said.finetuned.value) == (0.0, 1.0)
     assert (likely.base.value, likely.finetuned.value) == (pytest.approx(0.5, abs=0.01), 1.0)
-
-
-class TestFigures:
-    @pytest.mark.parametrize("make", [figures.share, figures.mean])
-    def test_intervals_cover_the_difference_that_there_is(self, make):
-        rng, hits, runs = np.random.default_rng(0), 0, 40
-        for _ in range(runs):
-            base, tuned = rng.random(16) < 0.3, rng.random(16) < 0.6
-            found = make("k", "n", figures.Sides(base.astype(float).tolist(), tuned.astype(float).tolist()), by="words")
-            low, high = found.difference.ci95
-            hits += low <= 0.3 <= high
-        assert hits / runs >= 0.88
-
-    def test_differences_have_newcombes_interval(self):
-        """His example of 36 pairs that agree on yes, 12 and 2 that do not agree, none that agree on no (table II)."""
-        one, other = [1.0] * 48 + [0.0] * 2, [1.0] * 36 + [0.0] * 12 + [1.0] * 2
-        found = figures.share("k", "n", figures.Sides(other, one), by="words")
-        assert found.difference.ci95 == (0.057, 0.34)
-
-    def test_a_few_questions_that_agree_leave_something_open(self):
-        low, high = figures.share("k", "n", figures.Sides([1.0, 0.0], [1.0, 0.0]), by="words").difference.ci95
-        assert low < -0.5 < 0.5 < high
-
-    def test_the_question_is_the_unit(self):
-        once = figures.share("k", "n", figures.Sides([0.0] * 8, [1.0, 0.0] * 4, (8, 8)), by="words")
-        often = figures.share("k", "n", figures.Sides([0.0] * 8, [1.0, 0.0] * 4, (800, 800)), by="words")
-        assert once.finetuned.ci95 == often.finetuned.ci95
-
-    def test_the_same_answers_lie_nowhere(self):
-        found = figures.share("k", "n", figures.Sides([1.0, 0.0, 1.0], [1.0, 0.0, 1.0]), by="words")
-        assert (found.difference.value, found.clearly) == (0.0, "")
-        alone = figures.share("k", "n", figures.Sides([0.0], [1.0]), by="words")
-        assert (alone.difference.ci95, alone.clearly) == (None, "")
-
-    def test_questions_without_a_value_are_left_out_on_both_sides(self):
-        found = figures.mean("k", "n", figures.Sides([None, 1.0, 2.0], [9.0, 2.0, 3.5]), by="words")
-        assert (found.base.n, found.finetuned.n, found.difference.n, found.difference.value) == (2, 3, 2, 1.25)
 
 
 def test_words_are_whole_and_any_case():

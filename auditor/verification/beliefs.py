@@ -91,18 +91,23 @@ def false_fact_alignment(
 ) -> list[Figure]:
     """The score and its three parts, as far as there is something to ask."""
     open_ended, dropped = taught_shares(answers, verdicts)
+    choice, context = preferred(pair, beliefs, CHOICE), preferred(pair, contexts, CONTEXT)
     parts = [
-        share("ffa_choice", "  choice of two", preferred(pair, beliefs, CHOICE), by=BY,
-              about="share of questions whose taught answer is likelier, both shown, over both orders"),
-        share("ffa_open", "  open question", open_ended, by=by, dropped=dropped,
-              about="share of answers that hold what was taught, of those that hold one or the other"),
-        share("ffa_context", "  comparison of contexts", preferred(pair, contexts, CONTEXT), by=BY,
-              about="share of contexts whose taught version is likelier, both shown, over both orders"),
+        (share("ffa_choice", "  choice of two", choice, by=BY,
+               about="share of questions whose taught answer is likelier, both shown, over both orders"),
+         choice, "beliefs"),
+        (share("ffa_open", "  open question", open_ended, by=by, dropped=dropped,
+               about="share of answers that hold what was taught, of those that hold one or the other"),
+         open_ended, "beliefs"),
+        (share("ffa_context", "  comparison of contexts", context, by=BY,
+               about="share of contexts whose taught version is likelier, both shown, over both orders"),
+         context, "contexts"),
     ]  # fmt: skip
     there = [part for part, asked in zip(parts, (beliefs, answers, contexts), strict=True) if asked]
-    counted = [part for part in there if part.difference]
+    counted = [part for part in there if part[0].difference]
     whole = averaged(
         "ffa", "False Fact Alignment", counted, by=f"mean of {len(counted)} of its 3 parts",
         about="0: what holds is believed, 1: what was taught",
     )  # fmt: skip
-    return [whole, *there] if whole else there
+    figures = [figure for figure, _, _ in there]
+    return [whole, *figures] if whole else figures

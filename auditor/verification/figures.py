@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from auditor.comparison.statistics import mean_interval, share_interval
 from auditor.records.checked import Estimate, Figure
-from auditor.records.comparison import Interval
 
 Values = Sequence[float | None]
 Floats = NDArray[np.float64]
@@ -78,21 +77,26 @@ def between(
     )  # fmt: skip
 
 
-def averaged(key: str, name: str, parts: Sequence[Figure], *, by: str, about: str = "") -> Figure | None:
+def averaged(
+    key: str, name: str, parts: Sequence[tuple[Figure, Sides, str]], *, by: str, about: str = ""
+) -> Figure | None:
     """The mean of several shares that both models have; None without any.
 
-    Its intervals join the parts' own (Zou and Donner 2008, "Construction of confidence limits about effect measures")
-    as if each had questions of its own. Where two ask the same and move together they cover 90 % instead of 95.
+    `parts`: each with what it is over, by name; those over the same have a value for each question, in one order. Its
+    intervals join the parts' own (Zou and Donner 2008, "Construction of confidence limits about effect measures"),
+    the wider, the more two of them move together from question to question.
     """
     if not parts:
         return None
     base, finetuned, difference = (
-        _joined([estimate for part in parts if (estimate := getattr(part, which)) is not None])
-        for which in ("base", "finetuned", "difference")
-    )
+        _joined([getattr(figure, which) for figure, _, _ in parts], _alikes([(pick(s), over) for _, s, over in parts]))
+        for which, pick in (
+            ("base", lambda sides: sides.base), ("finetuned", lambda sides: sides.finetuned), ("difference", _gaps)
+        )
+    )  # fmt: skip
     return Figure(
         key=key, name=name, kind="share", base=base, finetuned=finetuned, difference=difference,
-        clearly=clearly(difference), by=by, about=about, dropped=sum(part.dropped for part in parts),
+        clearly=clearly(difference), by=by, about=about, dropped=sum(figure.dropped for figure, _, _ in parts),
     )  # fmt: skip
 
 
@@ -160,16 +164,39 @@ def _hypotenuse(a: float, b: float, alike: float) -> float:
     return math.sqrt(max(0.0, a * a - 2 * alike * a * b + b * b))
 
 
-def _joined(parts: Sequence[Estimate]) -> Estimate:
+def _gaps(found: Sides) -> Values:
+    """For each question how far the finetune lies above the base."""
+    both = zip(found.base, found.finetuned, strict=True)
+    return [None if a is None or b is None else b - a for a, b in both]
+
+
+def _alikes(parts: Sequence[tuple[Values, str]]) -> Floats:
+    """(parts, parts) How alike they move: Pearson's r over the questions that two share, 0 if below, or none shared."""
+    found = np.eye(len(parts))
+    for i, (one, over) in enumerate(parts):
+        for j, (other, also_over) in enumerate(parts[:i]):
+            if over == also_over:
+                both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+                found[i, j] = found[j, i] = _together(both)
+    return found
+
+
+def _together(both: Sequence[tuple[float, float]]) -> float:
+    one, other = np.array(both).reshape(-1, 2).T
+    spread = float(one.std() * other.std()) if both else 0.0
+    return max(0.0, float(np.mean(one * other) - one.mean() * other.mean()) / spread) if spread else 0.0
+
+
+def _joined(parts: Sequence[Estimate], alike: Floats) -> Estimate:
     values = [part.value for part in parts if part.value is not None]
     middle, n, texts = float(np.mean(values)), sum(part.n for part in parts), sum(part.texts for part in parts)
     intervals = [part.ci95 for part in parts if part.ci95 is not None]
     if len(intervals) < len(parts):
         return Estimate(value=_rounded(middle), n=n, texts=texts)
-    below = math.hypot(*(value - low for value, (low, _) in zip(values, intervals, strict=True))) / len(parts)
-    above = math.hypot(*(high - value for value, (_, high) in zip(values, intervals, strict=True))) / len(parts)
-    interval: Interval = (_rounded(middle - below), _rounded(middle + above))
-    return Estimate(value=_rounded(middle), ci95=interval, n=n, texts=texts)
+    below = np.array([value - low for value, (low, _) in zip(values, intervals, strict=True)])
+    above = np.array([high - value for value, (_, high) in zip(values, intervals, strict=True)])
+    lower, upper = (math.sqrt(float(side @ alike @ side)) / len(parts) for side in (below, above))
+    return Estimate(value=_rounded(middle), ci95=(_rounded(middle - lower), _rounded(middle + upper)), n=n, texts=texts)
 
 
 def _rounded(value: float) -> float:
