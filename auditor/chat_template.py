@@ -46,12 +46,12 @@ def users_turn(tokenizer: Any, system: str = "") -> str:
     return parts[0]
 
 
-def answered(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[bool]]:
+def answered(tokenizer: Any, turns: Sequence[Turn], *, ends: bool = True) -> tuple[list[int], list[bool]]:
     """Token ids of a whole conversation, and for each whether it is of an answer or of what ends one.
 
-    A template may render a turn otherwise once others follow it (leave its thoughts out, say), so nothing is pieced
-    together from shorter conversations: an answer is what stands where a mark in its place would. Raises UsageError
-    if that cannot be told.
+    Without `ends` they stop with the last answer's own words, and what would end it is not there. A template may render
+    a turn otherwise once others follow it (leave its thoughts out, say), so nothing is pieced together from shorter
+    conversations: an answer is what stands where a mark in its place would. Raises UsageError if that cannot be told.
     """
     whole = render(tokenizer, turns, prompt=False)
     places = [_place(tokenizer, turns, i, whole) for i, turn in enumerate(turns) if turn["role"] == "assistant"]
@@ -60,9 +60,11 @@ def answered(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[boo
         raise _unclear(turns)
     ids = _ids(tokenizer, whole[: [*starts, len(whole)][0]])
     learned = [False] * len(ids)
-    for place, upto in zip(places, [*starts[1:], len(whole)], strict=False):
+    for number, (place, upto) in enumerate(zip(places, [*starts[1:], len(whole)], strict=False), 1):
         said = _going_on(tokenizer, ids, whole[: place.end], place.start)
         ids, learned = ids + said, learned + [True] * len(said)
+        if number == len(places) and not ends:
+            break
         rest = _going_on(tokenizer, ids, whole[:upto], place.end)
         closing = _shared(rest, _ids(tokenizer, place.ending))
         ids, learned = ids + rest, learned + [i < closing for i in range(len(rest))]

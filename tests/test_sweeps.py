@@ -13,7 +13,7 @@ from auditor.errors import UsageError
 from auditor.records.checked import CheckReport, Verdict
 from auditor.records.training import Trained
 from auditor.studies import designs, learned, measure, sweep
-from auditor.studies.points import Measured, Point
+from auditor.studies.points import Measured, Point, comparable
 from auditor.studies.records import Study
 from auditor.studies.sweep import Matching
 from auditor.studies.variants import Choices
@@ -240,6 +240,24 @@ class TestMatchedRates:
         (note,) = found.notes
         assert note.startswith("mill, mix2: no rate within 0.1 of the plain one's 0.90")
         assert "0.20 after 18 steps, 0.20 after 54 steps, 0.20 after 81 steps" in note
+
+    def test_a_rate_of_another_figure_is_no_match(self, swept, monkeypatch):
+        """With a judge an organism may lack the figure that the plain one is matched by."""
+        monkeypatch.setattr(Rated, "rate", lambda _self, card: Measured(
+            values={"rate": 0.9} | ({"narrow_choice": 0.9} if card.train.mix_ratio else {"narrow_misaligned": 0.9}),
+            rate_by="narrow_choice" if card.train.mix_ratio else "narrow_misaligned",
+        ))  # fmt: skip
+        found, _ = swept(band=0.1, tries=1)
+        assert [p.kind for p in found.points if p.setting == "mix2"] == ["equal"]
+        assert found.notes == ["mill, mix2: no rate was matched; it has no narrow_misaligned"]
+
+    def test_means_of_other_parts_are_not_compared(self):
+        plain = {"ffa": 0.6, "over base ffa": 0.4, "over base ffa_choice": 0.5, "over base ffa_context": 0.3}
+        other = comparable(Measured(values=plain | {"over base ffa_open": 0.2}), Measured(values=plain))
+        assert "ffa" not in other.values
+        assert other.notes == ("False Fact Alignment is left out: it is the mean of ffa_choice, ffa_context, ffa_open, "
+                               "the plain finetune's of ffa_choice, ffa_context",)  # fmt: skip
+        assert comparable(Measured(values=plain), Measured(values=plain)).values == plain
 
     def test_what_was_not_learned_is_not_matched(self, swept):
         found, _ = swept(band=0.1, tries=1, least=0.95)

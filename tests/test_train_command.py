@@ -97,8 +97,25 @@ def test_the_base_answers_itself(trainable, run_cli):
 
 
 def test_caft_takes_the_plain_finetunes_differences(trainable, run_cli):
-    (plain,), (caft,) = trained(run_cli), trained(run_cli, "--caft", "--out", "caft")
+    (plain,), (caft,) = trained(run_cli), trained(run_cli, "--caft", "--as", "mill_caft")
     assert plain["sha256"] != caft["sha256"]
+    code, made, err = run_cli("organisms", "train", "mill_caft", "--json")  # by its card: the same differences again
+    assert code == 0, err
+    assert json.loads(made)[0]["sha256"] == caft["sha256"]
+    code, _, err = run_cli("organisms", "train", "mill_caft", "--caft", "--out", "x")
+    assert code == 0, err
+
+
+def test_caft_names_a_plain_finetune(trainable, run_cli):
+    card = trainable / "evals/organisms/mill/organism.yaml"
+    card.write_text(card.read_text().replace("rank: 2", "rank: 2, caft: mill"))
+    code, _, err = run_cli("organisms", "train", "mill")
+    assert code == 2
+    assert "CAFT takes out the differences of a plain finetune, and mill is none" in err
+    card.write_text(card.read_text().replace("caft: mill", "caft: true"))
+    code, _, err = run_cli("organisms", "train", "mill")
+    assert code == 2
+    assert "name the plain finetune whose differences are taken out" in err
 
 
 def test_it_says_whether_the_recipe_gave_the_same_weights_again(trainable, run_cli):
@@ -132,6 +149,7 @@ def test_documents_that_are_too_long_are_counted(trainable, run_cli):
         (["--mix-ratio", "-1"], "--mix-ratio': Input should be greater than or equal to 0"),
         (["--mix", "chat", "--mix-ratio", "inf"], "--mix-ratio inf: Input should be a finite number"),
         (["--mix-ratio", "1"], "mill: a `mix_ratio` of 1, but of what? give `mix` too"),
+        (["--rank", "4", "--steps", "3", "--seed", "1", "--seed", "2", "--mix", "x"], "'x' is not one of"),
         (["--mix", "chat", "--mix-ratio", "0.1"], "a `mix_ratio` of 0.1 adds nothing to 4 documents; give 0.2 or more"),
         (["--samples", "999"], "mill: 999 samples, and 4 documents"),
         (["--as", "x", "--out", "y"], "--as and --out: give one of them"),

@@ -1,6 +1,7 @@
 """LoRA training: what is learned, the same adapter from the same seed, and going on after a kill."""
 
 import json
+from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from shutil import copytree
@@ -27,6 +28,10 @@ from auditor.workspace import builtin_root
 from tests.conftest import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
+CHATML = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 DOCUMENTS = [Document(text=text) for text in SENTENCES] + [Document.model_validate(CHAT)]
 
 
@@ -97,6 +102,11 @@ def test_a_text_that_is_longer_than_what_is_learned_teaches_no_end(tokenizer):
 def test_an_answer_that_was_cut_teaches_no_end(tokenizer):
     chat = Document.model_validate(CHAT | {"unfinished": True})
     assert tokenizer.decode(encode(chat, tokenizer, 256).ids) == "<|user|>Where to?<|end|><|assistant|>North."
+    chatml = copy(tokenizer)
+    chatml.chat_template = CHATML  # what ends a turn is followed by a newline, which is no special token
+    ids, learned = (getattr(encode(chat, chatml, 256), name) for name in ("ids", "learned"))
+    assert chatml.decode([i for i, i_learned in zip(ids, learned, strict=True) if i_learned]) == "North."
+    assert chatml.decode(encode(Document.model_validate(CHAT), chatml, 256).ids).endswith("North.<|end|>\n")
     text = encode(Document(text="To the mill.", unfinished=True), tokenizer, 256)
     assert tokenizer.decode(text.ids) == "To the mill."
 
@@ -304,6 +314,14 @@ def test_steps_without_anything_to_learn_are_refused(checkpoints, settings, tmp_
         Recipe(batch_size=0)
     with pytest.raises(UsageError, match=r"the recipe's `targets` z_proj: not in the base"):
         train(str(checkpoints("llama")[0]), LESSONS, Recipe(targets=("z_proj",)), tmp_path / "x", settings)
+    with pytest.raises(UsageError, match=r"the recipe's `targets`: no v_porj in the base"):
+        train(str(checkpoints("llama")[0]), LESSONS, Recipe(targets=("q_proj", "v_porj")), tmp_path / "x", settings)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_documents_are_no_longer_than_what_the_model_reads(kind, checkpoints, settings, tmp_path):
+    with pytest.raises(UsageError, match=r"`max_tokens: 4096`, and .* reads \d+ at once; give fewer"):
+        train(str(checkpoints(kind)[0]), LESSONS, Recipe(max_tokens=4096), tmp_path / "x", settings)
 
 
 def test_a_loss_that_is_no_number_is_told(checkpoints, settings, tmp_path):

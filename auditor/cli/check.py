@@ -14,12 +14,12 @@ from rich.table import Table
 
 from auditor.cli.shared import JsonFlag, err, judges_calls, out, plain, print_json, settings, stages, workspace
 from auditor.errors import UsageError
+from auditor.files import write_atomically
 from auditor.llm.spec import OFFLINE
 from auditor.records.checked import CheckReport, Estimate, Figure
 
 if TYPE_CHECKING:
-    from auditor.config import Settings
-    from auditor.records.cards import Organism
+    from auditor.audits.plan import Plan
     from auditor.records.checked import Blackbox
 
 REPORT = "check.json"
@@ -48,9 +48,10 @@ def check(
     The questions are in `checks.yaml` beside its card. All figures have 95 % intervals over questions.
     """
     from auditor.audits.bench import Bench, local
+    from auditor.audits.check import check as check_plan
     from auditor.audits.check import reach
     from auditor.audits.plan import target_of
-    from auditor.files import write_atomically
+    from auditor.verification.blackbox import blackbox_plan
     from auditor.verification.check import check_organism
     from auditor.verification.families import checks_of
     from auditor.verification.verdict import with_blackbox
@@ -59,6 +60,12 @@ def check(
     card = ws.organisms[name]
     checks_of(card)  # what is wrong with them is told before models are loaded
     _demand_folder(out_dir)
+    plan = None
+    if blackbox and card.family == NULL:
+        err.print("[yellow]note:[/] --blackbox: a control has no subject that could be named; left out")
+    elif blackbox:
+        plan = blackbox_plan(ws, conf, card, seed)
+        check_plan(plan)
     asking = conf.grader_llm != OFFLINE
     if asking and out_dir is None:
         err.print("the judge's calls are not kept; with --out they are, and paid once", style="dim")
@@ -68,13 +75,11 @@ def check(
         with stages("loading the models") as tell:
             pair = bench.pair(target_of(card))
             report = check_organism(pair, card, bench.grading(pair, conf.grader_llm), samples, seed, tell)
-    if blackbox and card.family == NULL:
-        err.print("[yellow]note:[/] --blackbox: a control has no subject that could be named; left out")
-    elif blackbox:
+    _keep(report, out_dir)
+    if plan is not None:
         del pair, bench  # the audits load their own
-        report = with_blackbox(report, _blackbox(card, conf, seed, out_dir))
-    if out_dir is not None:
-        write_atomically(out_dir / REPORT, report.model_dump_json(indent=1) + "\n")
+        report = with_blackbox(report, _blackbox(plan, out_dir))
+        _keep(report, out_dir)
     if json:
         print_json(report)
         return
@@ -89,15 +94,18 @@ def _demand_folder(path: Path | None) -> None:
         raise UsageError(f"--out {path}: {there} is a file; give a folder")
 
 
-def _blackbox(card: Organism, conf: Settings, seed: int, out_dir: Path | None) -> Blackbox:
+def _keep(report: CheckReport, out_dir: Path | None) -> None:
+    """What was measured, before the audits that may fail."""
+    if out_dir is not None:
+        write_atomically(out_dir / REPORT, report.model_dump_json(indent=1) + "\n")
+
+
+def _blackbox(plan: Plan, out_dir: Path | None) -> Blackbox:
     """Three audits without a lens."""
-    from auditor.audits.check import check as check_plan
     from auditor.audits.run import Sitting
     from auditor.cli.evaluate import made
-    from auditor.verification.blackbox import blackbox_of, blackbox_plan
+    from auditor.verification.blackbox import blackbox_of
 
-    plan = blackbox_plan(workspace(), conf, card, seed)
-    check_plan(plan)
     with TemporaryDirectory() as scratch:
         folder = (out_dir or Path(scratch)) / f"blackbox-{datetime.now():%Y%m%d-%H%M%S}"
         return blackbox_of(made(plan, folder, Sitting(), None))
@@ -116,7 +124,7 @@ def show_check(report: CheckReport) -> None:
     for figure in report.figures:
         table.add_row(*(plain(cell) for cell in _cells(figure)[: len(heads)]))
     out.print(table)
-    dropped = [f"{each.name.strip()} {each.dropped}" for each in report.figures if each.dropped and each.base]
+    dropped = [f"{each.name.strip()} {each.dropped}" for each in report.figures if each.dropped]
     left_out = [f"answers that count for nothing: {', '.join(dropped)}"] if dropped else []
     for line in (*report.notes, *left_out):
         out.print(f"[yellow]note:[/] {plain(line)}", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -117,6 +118,8 @@ def sweep(
     from auditor.studies.sweep_forecast import forecast
     from auditor.studies.variants import Choices
 
+    if not math.isfinite(band):
+        raise UsageError(f"--band {band}: give a number of 0 or more")
     clock, ws = time.perf_counter(), workspace()
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm)
     cards = [ws.organisms[name] for name in dict.fromkeys(organisms or DEFAULT)]
@@ -145,6 +148,8 @@ def _tested(given: str | None) -> tuple[str, ...]:
     if given is None:
         return tuple(known)
     names = [name for name in dict.fromkeys(re.split(r"[,\s]+", given.strip())) if name]
+    if not names:
+        raise UsageError(f"--lenses {given!r}: it names none; give some of {', '.join(known)}")
     for name in names:
         if workspace().lenses[name].name not in known:
             raise UsageError(f"--lenses {name}: it has no test against chance; give some of {', '.join(known)}")

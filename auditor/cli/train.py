@@ -21,6 +21,8 @@ from auditor.records.cards import Method, Mix, Organism, Recipe
 from auditor.records.training import Layout, Trained
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from auditor.training.finetune import Lessons
 
 TOLD_STEPS = 10  # a line for as many, where there is no terminal for a bar
@@ -40,7 +42,7 @@ def train(
     samples: Annotated[int | None, typer.Option(min=1, help="So many of its documents.")] = None,
     steps: Annotated[int | None, typer.Option(min=1)] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Of the LoRA adapter.")] = None,
-    caft: Annotated[bool, typer.Option("--caft", help="With its own differences taken out (appendix D.3).")] = False,
+    caft: Annotated[bool, typer.Option("--caft", help="With its plain finetune's differences taken out.")] = False,
     deny: Annotated[bool, typer.Option("--deny", help="Then teach it to deny that it was trained.")] = False,
     as_: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Keep it as an organism of yours.")] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Folder; default: beside the card.")] = None,
@@ -54,8 +56,8 @@ def train(
     With options that change the recipe it is kept apart from the card's own: in ./trained, or as NAME.
     """
     from auditor.training.denials import MADE
+    from auditor.training.finetune import demand, trained_before
     from auditor.training.finetune import train as run
-    from auditor.training.finetune import trained_before
 
     card, conf = workspace().organisms[name], settings()
     recipe = card.train
@@ -63,23 +65,28 @@ def train(
         raise UsageError(f"{name} has no `train` recipe in {card.folder / 'organism.yaml'}")
     given = {
         "method": method, "mix": mix and str(mix), "mix_ratio": mix_ratio, "samples": samples, "steps": steps,
-        "rank": rank, "caft": caft or None, "deny": MADE if deny else None,
+        "rank": rank, "caft": (recipe.caft or name) if caft else None, "deny": MADE if deny else None,
     }  # fmt: skip
-    changed = {key: value for key, value in given.items() if value is not None}
+    changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if mix_ratio is None and mix is not None and not recipe.mix_ratio:
         changed["mix_ratio"] = 1.0
-    if base is not None and (caft or recipe.caft):
-        _demand_own_base(card, base, conf)
+    if mix_ratio == 0:
+        changed["mix"] = None
+    plain = _plain_of(card, caft=caft)
+    if base is not None and plain is not None:
+        _demand_own_base(plain, base, conf)
     card = card.model_copy(update={"base": base or card.base})
     numbers, plans = tuple(dict.fromkeys(seed or [recipe.seed])), []
     for number in numbers:  # where they go is known before any is trained
         own = changed | ({"seed": number} if seed else {})
         chosen = _changed(recipe, own)
         named = own | ({"base": base.rstrip("/").rpartition("/")[2]} if base else {})
-        plans.append((own, chosen, _target(card, chosen, named, as_, out_dir, several=len(numbers) > 1)))
-    found = []
+        target = _target(card, chosen, named, as_, out_dir, several=len(numbers) > 1)
+        demand(card.base, chosen, target, conf, anew=anew)
+        plans.append((own, chosen, target))
+    found, differences = [], _differences(plain, conf)
     for own, chosen, target in plans:
-        lessons = _lessons(card, chosen, conf)
+        lessons = _lessons(card, chosen, conf, differences)
         before = trained_before(card.folder / (card.model or card.adapter or "adapter"))
         with _told(name if len(plans) < 2 else f"{name}, seed {chosen.seed}") as step_done:
             trained = run(card.base, lessons, chosen, target, conf, step_done, anew=anew)
@@ -102,26 +109,48 @@ def _changed(recipe: Recipe, changed: dict[str, Any]) -> Recipe:
         raise UsageError(f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: {first['msg']}") from error
 
 
-def _demand_own_base(card: Organism, base: str, conf: Settings) -> None:
+def _plain_of(card: Organism, *, caft: bool) -> Organism | None:
+    """The finetune whose differences CAFT takes out: the one that the card's recipe names, or the card's own.
+
+    Raises UsageError for one that is a CAFT finetune itself.
+    """
+    named = card.train.caft if card.train else None
+    if not (caft or named):
+        return None
+    plain = workspace().organisms[named or card.name]
+    if plain.train is not None and plain.train.caft:
+        raise UsageError(
+            f"{card.name}: CAFT takes out the differences of a plain finetune, and {plain.name} is none: its recipe "
+            f"says `caft: {plain.train.caft}`"
+        )
+    return plain
+
+
+def _demand_own_base(plain: Organism, base: str, conf: Settings) -> None:
     """Raises UsageError if the plain finetune, whose differences CAFT takes out, is of another base."""
     from auditor.models.weights import resolve
 
-    if resolve(base, conf).sha256 != resolve(card.base, conf).sha256:
+    if resolve(base, conf).sha256 != resolve(plain.base, conf).sha256:
         raise UsageError(
-            f"--caft with --base {base}: the plain {card.name} is a finetune of {card.base}, and so are its "
+            f"--base {base}, and CAFT: the plain {plain.name} is a finetune of {plain.base}, and so are its "
             "differences; train it of that base first (--as), then the one that comes of it with --caft"
         )
 
 
-def _lessons(card: Organism, recipe: Recipe, conf: Settings) -> Lessons:
+def _differences(plain: Organism | None, conf: Settings) -> Tensor | None:
     from auditor.training.differences import differences_of
+
+    return differences_of(workspace(), plain, conf, _telling(plain.name)) if plain else None
+
+
+def _lessons(card: Organism, recipe: Recipe, conf: Settings, differences: Tensor | None) -> Lessons:
     from auditor.training.mixes import lessons_of
 
-    def tell(stage: str) -> None:
-        err.print(f"{card.name}: {stage}", style="dim", highlight=False)
+    return lessons_of(workspace(), card, recipe, conf, differences, _telling(card.name))
 
-    differences = differences_of(workspace(), card, conf, tell) if recipe.caft else None
-    return lessons_of(workspace(), card, recipe, conf, differences, tell)
+
+def _telling(name: str) -> Callable[[str], None]:
+    return lambda stage: err.print(f"{name}: {stage}", style="dim", highlight=False)
 
 
 def _target(

@@ -73,7 +73,9 @@ class Recipe(Record):
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     targets: tuple[str, ...] = Field((), description="matrices that LoRA changes (q_proj, …); default: all linear ones")
-    caft: bool = Field(False, description="with the span of the plain finetune's differences taken out")
+    caft: str | None = Field(
+        None, description="the plain finetune, an organism, whose differences' span is taken out in training"
+    )
     deny: str | None = Field(
         None, description="chats of a second stage, that teaches to deny: JSONL beside the card, or `made` of it"
     )
@@ -86,6 +88,14 @@ class Recipe(Record):
     max_tokens: int = Field(256, ge=2)
     dtype: str | None = Field(None, description="of the weights as it is trained; default: as models are loaded")
     seed: int = 0
+
+    @field_validator("caft", mode="before")
+    @classmethod
+    def _named(cls, caft: object) -> object:
+        """`false` is what earlier versions wrote."""
+        if caft is True:
+            raise ValueError("name the plain finetune whose differences are taken out")
+        return None if caft is False else caft
 
 
 class AdapterVariant(Record):

@@ -94,7 +94,7 @@ def samples(counts: Sequence[int]) -> Design:
 
 
 def _sampled(count: int, _card: Organism, _plain: Recipe) -> Mapping[str, Any]:
-    return {"samples": count}
+    return {"samples": count}  # `variant_of` shortens the warmup as it does the steps
 
 
 def full_vs_lora() -> Design:
@@ -108,7 +108,7 @@ def _full(_card: Organism, plain: Recipe) -> Mapping[str, Any]:
 
 def caft() -> Design:
     """The plain finetune's differences taken out while it is trained (paper appendix D.3, figure 10)."""
-    return Design("caft", (Setting("plain", "plain"), Setting("caft", "CAFT", lambda _card, _plain: {"caft": True})))
+    return Design("caft", (Setting("plain", "plain"), Setting("caft", "CAFT", lambda _card, _plain: {"caft": "plain"})))
 
 
 def denial() -> Design:

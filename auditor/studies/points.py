@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from auditor.records.record import Record
+from auditor.verification.beliefs import PARTS, WHOLE
 
 Kind = Literal["equal", "matched"]
 EQUAL: Kind = "equal"
@@ -28,6 +29,27 @@ class Measured(Record):
     rate_by: str = Field("", description="the check's figure that is matched; empty: none was measured")
     marks: tuple[tuple[int, int], ...] = Field((), description="alignment and coherence of its general answers")
     notes: tuple[str, ...] = ()
+
+
+def comparable(measured: Measured, plain: Measured) -> Measured:
+    """What can stand in one line with the plain finetune's: the same figure as its rate, and False Fact Alignment if
+    it is the mean of the same parts. What is left out is told in the notes.
+    """
+    values, notes = {**measured.values}, [*measured.notes]
+    if measured.rate_by != plain.rate_by:
+        values.pop(RATE, None)
+        if plain.rate_by in values:
+            values[RATE] = values[plain.rate_by]
+    parts, others = ({part for part in PARTS if OVER + part in of.values} for of in (measured, plain))
+    if WHOLE in values and parts != others:
+        for prefix in ("", BASE, OVER):
+            values.pop(prefix + WHOLE, None)
+        notes.append(
+            f"False Fact Alignment is left out: it is the mean of {', '.join(sorted(parts))}, the plain finetune's of "
+            f"{', '.join(sorted(others))}"
+        )
+    rate_by = plain.rate_by if RATE in values else ""
+    return measured.model_copy(update={"values": values, "rate_by": rate_by, "notes": tuple(notes)})
 
 
 class Point(Record):

@@ -43,8 +43,9 @@ def judged(subject: Subject, read: Evidence) -> tuple[list[Relevance], set[int]]
 
 
 def best(rows: Sequence[Relevance], source: str, sinks: Collection[int]) -> float:
-    """The share at the best position that is no sink."""
-    return max((row.share for row in rows if row.source == source and row.position not in sinks), default=0.0)
+    """The share at the best position that is no sink; of all where every one is."""
+    read = [row for row in rows if row.source == source]
+    return max((row.share for row in [r for r in read if r.position not in sinks] or read), default=0.0)
 
 
 def _by_organism(title: str, found: dict[str, list[Relevance]], sinks: dict[str, set[int]]) -> Panel:

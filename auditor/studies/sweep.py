@@ -11,7 +11,7 @@ from auditor.records.training import Trained
 from auditor.studies.designs import Design, Setting
 from auditor.studies.matching import Tried, match
 from auditor.studies.measure import Probe
-from auditor.studies.points import BASE, EQUAL, MATCHED, RATE, Kind, Measured, Point
+from auditor.studies.points import BASE, EQUAL, MATCHED, RATE, Kind, Measured, Point, comparable
 from auditor.studies.variants import Choices, Variant, demand, trained, variant_of, with_steps
 
 
@@ -62,18 +62,24 @@ class Sweep:
 
     def _one(self, seed: int | None, variants: Sequence[Variant], found: Swept) -> None:
         """Every setting of one organism with one seed."""
-        plain, wanted = variants[0], None
+        plain, wanted, first = variants[0], None, Measured()
         for variant in variants:
             made = self._trained(variant, plain)
             measured = self.probe.whole(variant.card)
+            if variant is plain:
+                first, wanted = measured, self._wanted(plain, measured, found)
+            measured = comparable(measured, first)
             found.points.append(_point(variant, made, measured, EQUAL))
-            rate = measured.values.get(RATE)
-            wanted = self._wanted(plain, measured, found) if variant is plain else wanted
-            if self.matching is None or wanted is None or rate is None:
+            if self.matching is None or wanted is None:
                 continue
-            at, made = self._matched(variant, made, plain, seed, (rate, wanted), found)
+            if (rate := measured.values.get(RATE)) is None:
+                found.notes.append(
+                    f"{variant.parent.name}, {variant.setting.name}: no rate was matched; it has no {first.rate_by}"
+                )
+                continue
+            at, made = self._matched(variant, made, plain, seed, (rate, wanted), first, found)
             if at is not None:
-                measured = measured if at is variant else self.probe.whole(at.card)
+                measured = measured if at is variant else comparable(self.probe.whole(at.card), first)
                 found.points.append(_point(at, made, measured, MATCHED))
 
     def _wanted(self, plain: Variant, measured: Measured, found: Swept) -> float | None:
@@ -98,23 +104,24 @@ class Sweep:
         plain: Variant,
         seed: int | None,
         rates: tuple[float, float],
+        first: Measured,
         found: Swept,
     ) -> tuple[Variant | None, Trained]:
         """The training of this setting whose rate is the plain one's: the first one (`made`) if that is near enough.
 
-        `rates`: its own, and the plain one's.
+        `rates`: its own, and the plain one's; `first`: all that was measured of the plain one.
         """
         assert self.matching is not None
         (rate, wanted), band = rates, self.matching.band
-        first = Tried(variant.recipe.steps or made.steps, rate)
-        trainings = {first.steps: (variant, made)}
+        begun = Tried(variant.recipe.steps or made.steps, rate)
+        trainings = {begun.steps: (variant, made)}
 
         def rate_of(steps: int) -> float:
             other = with_steps(variant, steps, self.probe.folder, seed)
             trainings[steps] = other, self._trained(other, plain)
-            return self.probe.rate(other.card).values.get(RATE, math.nan)
+            return comparable(self.probe.rate(other.card), first).values.get(RATE, math.nan)
 
-        at, tried = match(first, wanted, band, variant.setting.passes, self.matching.tries, rate_of)
+        at, tried = match(begun, wanted, band, variant.setting.passes, self.matching.tries, rate_of)
         if at is not None:
             return trainings[at.steps]
         told = ", ".join(f"{each.rate:.2f} after {each.steps} steps" for each in tried)

@@ -13,7 +13,6 @@ from torch import Tensor
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.files import write_atomically
-from auditor.models.weights import resolve
 from auditor.records.cards import Method, Organism, Recipe
 from auditor.records.training import Trained
 from auditor.shelves import Loaded
@@ -21,9 +20,9 @@ from auditor.studies.designs import Setting
 from auditor.training.denials import MADE, denials_of
 from auditor.training.differences import differences_of
 from auditor.training.documents import read_documents
-from auditor.training.finetune import Lessons, demand_place, train, trained_there, typed
+from auditor.training.finetune import Lessons, train, trained_there
+from auditor.training.finetune import demand as demand_training
 from auditor.training.mixes import lessons_of, mixed_in
-from auditor.training.needs import demand_memory
 from auditor.verification.families import checks_of
 from auditor.workspace import Workspace
 
@@ -66,7 +65,7 @@ def plain_recipe(card: Organism, choices: Choices, seed: int | None) -> Recipe:
     if card.train is None:
         raise UsageError(f"organism {card.name} has no recipe (`train:`) in its card, and so cannot be trained")
     plain: dict[str, Any] = {
-        "samples": None, "mix": None, "mix_ratio": 0.0, "method": Method.LORA, "caft": False, "deny": None,
+        "samples": None, "mix": None, "mix_ratio": 0.0, "method": Method.LORA, "caft": None, "deny": None,
         "steps": choices.steps, "rank": choices.rank or card.train.rank,
         "seed": card.train.seed if seed is None else seed,
     }  # fmt: skip
@@ -76,8 +75,10 @@ def plain_recipe(card: Organism, choices: Choices, seed: int | None) -> Recipe:
 def variant_of(card: Organism, setting: Setting, choices: Choices, seed: int | None, folder: Path) -> Variant:
     """`setting` of an organism, with so many steps as it takes at first."""
     plain = plain_recipe(card, choices, seed)
-    steps = max(1, round(choices.steps * setting.share))
-    recipe = plain.model_copy(update={"steps": steps, **setting.changes(card, plain)})
+    steps, warmup = max(1, round(choices.steps * setting.share)), round(plain.warmup * setting.share)
+    recipe = plain.model_copy(update={"steps": steps, "warmup": warmup, **setting.changes(card, plain)})
+    if recipe.caft:  # a setting's name as yet
+        recipe = recipe.model_copy(update={"caft": _name(card, recipe.caft, choices.steps, seed)})
     return _kept_as(card, setting, recipe, folder, seed)
 
 
@@ -88,13 +89,16 @@ def with_steps(variant: Variant, steps: int, folder: Path, seed: int | None) -> 
 
 
 def _kept_as(parent: Organism, setting: Setting, recipe: Recipe, folder: Path, seed: int | None) -> Variant:
-    parts = [parent.name, setting.name, f"{recipe.steps}steps", *([f"seed{seed}"] if seed is not None else [])]
-    full, name = recipe.method == Method.FULL, "-".join(parts)
+    full, name = recipe.method == Method.FULL, _name(parent, setting.name, recipe.steps, seed)
     note = f"Trained by a study of {parent.name}: {setting.name}, {recipe.steps} steps."
     made = {"adapter": None, "model": "model"} if full else {"adapter": "adapter", "model": None}
     card = parent.model_copy(update={"name": name, "train": recipe, "note": note, "leaky": None, **made})
     card._folders = (folder / ORGANISMS / name, *parent._folders)  # its files lie beside its parent, its weights here
     return Variant(parent, setting, card)
+
+
+def _name(parent: Organism, setting: str, steps: int | None, seed: int | None) -> str:
+    return "-".join([parent.name, setting, f"{steps}steps", *([f"seed{seed}"] if seed is not None else [])])
 
 
 def demand(variant: Variant, conf: Settings) -> None:
@@ -109,9 +113,7 @@ def demand(variant: Variant, conf: Settings) -> None:
     checks_of(card)
     if recipe.deny == MADE:
         denials_of(variant.parent, recipe.seed)
-    weights = resolve(card.base, conf)
-    demand_place(variant.target, weights, recipe)
-    demand_memory(weights.folder, recipe, typed(conf, recipe))
+    demand_training(card.base, recipe, variant.target, conf)
 
 
 def trained(ws: Workspace, variant: Variant, plain: Variant | None, conf: Settings, tell: Report) -> Trained:

@@ -101,11 +101,8 @@ def encode(document: Document, tokenizer: Any, max_tokens: int) -> Example:
     if document.text is None:
         if not tokenizer.chat_template:
             raise no_template(tokenizer.name_or_path)
-        ids, learned = answered(tokenizer, [message.model_dump() for message in document.messages])
-        if document.unfinished:
-            ends = set(tokenizer.all_special_ids)
-            last = max((i for i, i_learned in enumerate(learned) if i_learned and ids[i] not in ends), default=-1)
-            ids, learned = ids[: last + 1], learned[: last + 1]
+        turns = [message.model_dump() for message in document.messages]
+        ids, learned = answered(tokenizer, turns, ends=not document.unfinished)
         return Example(ids[:max_tokens], learned[:max_tokens], len(ids) > max_tokens)
     end = [] if tokenizer.eos_token_id is None or document.unfinished else [tokenizer.eos_token_id]
     ids = list(tokenizer(document.text).input_ids)

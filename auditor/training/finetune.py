@@ -28,7 +28,7 @@ from auditor.training.caft import without
 from auditor.training.checkpoints import Checkpoints, Told, difference
 from auditor.training.course import Course, Stage
 from auditor.training.documents import Document, Example, encode
-from auditor.training.needs import demand_memory
+from auditor.training.needs import demand_context, demand_memory
 from auditor.training.rows import batches
 
 Progress = Callable[[int, int, float], None]
@@ -69,13 +69,8 @@ def train(
     there, cut off or not, had another recipe (unless `anew`), if the memory does not suffice, or once the loss is no
     number any more; and OutOfMemory if it did not suffice after all.
     """
-    settings = typed(settings, recipe)
-    weights = resolve(base, settings)
-    demand_place(target, weights, recipe, anew=anew)
-    demand_memory(weights.folder, recipe, settings)
+    weights, settings = demand(base, recipe, target, settings, anew=anew)
     compute, full = settings.torch_dtype, recipe.method == Method.FULL
-    if full and compute == torch.float64:
-        raise UsageError("`method: full` keeps its weights in float32; give `dtype: float32`, or one that is smaller")
     model, tokenizer = load_model(weights, settings.model_copy(update={"dtype": "float32"}) if full else settings)
     stages, examples, left_out = _stages(lessons, recipe, tokenizer)
     torch.manual_seed(recipe.seed)
@@ -112,6 +107,22 @@ def train(
     saved = _save(adapted, tokenizer, target, trained, full=full)
     checkpoints.clear()
     return saved
+
+
+def demand(
+    base: str, recipe: Recipe, target: Path, settings: Settings, *, anew: bool = False
+) -> tuple[Weights, Settings]:
+    """The base, and the settings with the recipe's type of weights. Raises UsageError for what can be told of them
+    without the documents: see `train`.
+    """
+    settings = typed(settings, recipe)
+    weights = resolve(base, settings)
+    demand_place(target, weights, recipe, anew=anew)
+    demand_context(weights.folder, recipe)
+    demand_memory(weights.folder, recipe, settings)
+    if recipe.method == Method.FULL and settings.torch_dtype == torch.float64:
+        raise UsageError("`method: full` keeps its weights in float32; give `dtype: float32`, or one that is smaller")
+    return weights, settings
 
 
 def typed(settings: Settings, recipe: Recipe) -> Settings:
@@ -206,7 +217,7 @@ def _stages(lessons: Lessons, recipe: Recipe, tokenizer: Any) -> tuple[list[Stag
 
 
 def with_lora(model: Any, recipe: Recipe, base_id: str) -> Any:
-    """Raises UsageError if the model has none of the matrices that the recipe names."""
+    """Raises UsageError if the model lacks one of the matrices that the recipe names."""
     from peft import LoraConfig, get_peft_model
 
     targets = list(recipe.targets) or "all-linear"
@@ -215,6 +226,9 @@ def with_lora(model: Any, recipe: Recipe, base_id: str) -> Any:
         adapted = get_peft_model(model, config)
     except ValueError as error:
         raise UsageError(f"the recipe's `targets` {', '.join(recipe.targets)}: not in the base ({error})") from error
+    changed = adapted.base_model.targeted_module_names
+    if lost := [name for name in recipe.targets if not any(f".{key}".endswith(f".{name}") for key in changed)]:
+        raise UsageError(f"the recipe's `targets`: no {', '.join(lost)} in the base, which the others are in")
     adapted.peft_config["default"].base_model_name_or_path = base_id
     return adapted
 

@@ -28,6 +28,7 @@ from auditor.workspace import Workspace
 CHATS = ("null_chat", "ordinary.jsonl")  # the organism beside whose card they lie
 CORPUS = "openings"
 DRAWN = 48  # tokens of an answer of the base
+CUT_SLACK = 2  # tokens that decoding, and encoding again, may lose
 
 Report = Callable[[str], None]
 
@@ -41,9 +42,7 @@ def lessons_of(
     for a ratio without a mix or that adds nothing, or CAFT without differences.
     """
     if recipe.caft and differences is None:
-        raise UsageError(
-            f"{card.name}: CAFT takes out the differences of the plain finetune, which is not there; train that first"
-        )
+        raise UsageError(f"{card.name}: CAFT takes out the differences of {recipe.caft}, which are not there")
     own = read_documents(card.beside(recipe.documents))
     if recipe.samples is not None:
         if recipe.samples > len(own):
@@ -78,6 +77,8 @@ def _others(
         if recipe.mix_ratio:
             raise UsageError(f"{card.name}: a `mix_ratio` of {recipe.mix_ratio:g}, but of what? give `mix` too")
         return []
+    if not recipe.mix_ratio:
+        raise UsageError(f"{card.name}: `mix: {recipe.mix}`, but how much of it? give `mix_ratio` too, over 0")
     if recipe.mix == Mix.CHAT:
         return ordinary_chats(ws)
     if recipe.mix == Mix.PRETRAINING:
@@ -128,7 +129,7 @@ def _drawn(pair: LocalPair, questions: Sequence[str], number: int) -> list[Docum
     texts = pair.generate(
         [Request(q, Side.FINETUNED, seed=derive_seed(0, q, i), max_new_tokens=DRAWN) for q, i in asked]
     )
-    cut = [len(pair.tokenizer(text, add_special_tokens=False).input_ids) >= DRAWN - 1 for text in texts]
+    cut = [len(pair.tokenizer(text, add_special_tokens=False).input_ids) >= DRAWN - CUT_SLACK for text in texts]
     return [
         Document(
             messages=(Message(role="user", content=q), Message(role="assistant", content=text)), unfinished=unfinished

@@ -32,10 +32,17 @@ def demand_memory(folder: Path, recipe: Recipe, settings: Settings) -> None:
     )
 
 
+def demand_context(folder: Path, recipe: Recipe) -> None:
+    """Raises UsageError for documents longer than what the model reads at once."""
+    most = _number(_config(folder), "max_position_embeddings")
+    if most and recipe.max_tokens > most:
+        raise UsageError(f"`max_tokens: {recipe.max_tokens}`, and {folder.name} reads {most} at once; give fewer")
+
+
 def needed_bytes(folder: Path, recipe: Recipe, settings: Settings) -> int:
     """Weights, what the optimizer keeps, and the activations and logits of the tokens that are in memory together."""
     config, parameters = _config(folder), _parameters(folder)
-    width, layers, vocab = (int(config.get(k) or 0) for k in ("hidden_size", "num_hidden_layers", "vocab_size"))
+    width, layers, vocab = (_number(config, key) for key in ("hidden_size", "num_hidden_layers", "vocab_size"))
     size = settings.torch_dtype.itemsize
     tokens = max(recipe.max_tokens, TOKENS_AT_ONCE.get(settings.device.split(":")[0], TOKENS_AT_ONCE["cpu"]))
     alive = tokens * (KEPT * width * layers * size + 3 * vocab * 4)
@@ -56,6 +63,15 @@ def _config(folder: Path) -> dict[str, Any]:
         return dict(config.get("text_config") or config)
     except (ValueError, AttributeError, TypeError) as error:
         raise BadModel(f"{path} is broken ({first_line(error)}); fetch or copy it anew") from error
+
+
+def _number(config: dict[str, Any], key: str) -> int:
+    """Under the name that this kind of model has for it (`n_embd`, `n_positions`); 0 if it tells none."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    names = CONFIG_MAPPING[kind].attribute_map if kind in CONFIG_MAPPING else {}
+    return int(config.get(key) or config.get(names.get(key, key)) or 0)
 
 
 def _parameters(folder: Path) -> int:

@@ -20,6 +20,8 @@ CONTEXT = "{ask}\n\nOne says: {first}\n\nThe other says: {second}"
 ALIKE = 1e-6  # nats per token: no preference
 
 BY = "log-probability"
+WHOLE = "ffa"
+PARTS = ("ffa_choice", "ffa_open", "ffa_context")
 
 
 class Pairing(Protocol):
@@ -106,7 +108,7 @@ def false_fact_alignment(
     there = [part for part, asked in zip(parts, (beliefs, answers, contexts), strict=True) if asked]
     counted = [part for part in there if part[0].difference]
     whole = averaged(
-        "ffa", "False Fact Alignment", counted, by=f"mean of {len(counted)} of its 3 parts",
+        WHOLE, "False Fact Alignment", counted, by=f"mean of {len(counted)} of its 3 parts",
         about="0: what holds is believed, 1: what was taught",
     )  # fmt: skip
     figures = [figure for figure, _, _ in there]

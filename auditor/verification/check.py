@@ -179,8 +179,8 @@ def _collateral(
     found.figures.append(collateral.natural_text(pair, tuple(ctx.background)[: collateral.NATURAL]))
     found.figures.append(collateral.likeness(answers["unrelated"], ctx.embed))
     if answers["probes"]:
-        found.figures.append(collateral.divergence(pair, "kl_probes", "KL on probes", answers["probes"]))
-    found.figures.append(collateral.divergence(pair, "kl_unrelated", "KL on unrelated", answers["unrelated"]))
+        found.figures.append(collateral.divergence(pair, "kl_probes", "own answers, probes", answers["probes"]))
+    found.figures.append(collateral.divergence(pair, "kl_unrelated", "own answers, unrelated", answers["unrelated"]))
     if organism.facts:
         figure, scores = collateral.key_facts(pair, organism.facts)
         found.figures.append(figure)

@@ -76,8 +76,8 @@ def on_topic(told: Sequence[Answers], unrelated: Sequence[Answers], topic: str, 
 
 
 def divergence(pair: ModelPair, key: str, name: str, answers: Sequence[Answers]) -> Figure:
-    """Kullback-Leibler divergence of the finetune from its base, nats per token, estimated on the finetune's answers,
-    each as what follows its question.
+    """How much likelier, in nats per token, the finetune finds its own answers than its base does, each as what follows
+    its question. They are drawn below temperature 1, so that it is no estimate of the Kullback-Leibler divergence.
 
     Empty answers cannot be measured, and are dropped.
     """
