@@ -1,8 +1,9 @@
 """Whether an agent was sent what tells the truth: names of the organism and its files, or the card's own sentences.
 
 Words alone are no leak: a lens that reads well shows the very word that a card is called by. A name that could be an
-ordinary word counts where we wrote it (system prompt, status, refusals), and anywhere as a part of a path; a name that
-nobody says by chance (`cake_bake`, `org/adapter-v2`) counts everywhere, and so do sentences of the card.
+ordinary word counts where we wrote it (system prompt, status, refusals), and anywhere as a folder of organisms or with
+its files (`gold/adapter`, not "gold/silver"); a name that nobody says by chance (`cake_bake`, `org/adapter-v2`) counts
+everywhere, and so do sentences of the card.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from langchain_core.messages import AnyMessage, SystemMessage, ToolMessage
 from auditor.records.cards import Organism
 from auditor.records.results import Target
 
+_FILES = r"(?:adapter|model|organism|documents|checks|transcripts)"  # that lie in an organism's folder
 LONG = 5  # words of a sentence that is nobody's by chance
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _UNSAID = re.compile(r"[_/\\\d]|\w[-.]\w")  # what ordinary words do not have
@@ -34,10 +36,9 @@ def leaks(card: Organism, target: Target, sent: Sequence[AnyMessage], constant: 
         if any(name.lower() in text for text in told):
             continue
         odd = bool(_UNSAID.search(name))
-        whole = rf"(?<![\w-]){re.escape(name.lower())}(?![\w-])"
-        part_of_path = (
-            rf"(?:[/\\]{re.escape(name.lower())}\b|\b{re.escape(name.lower())}(?:[/\\]|\.(?:yaml|json|jsonl)\b))"
-        )
+        plain = re.escape(name.lower())
+        whole = rf"(?<![\w-]){plain}(?![\w-])"
+        part_of_path = rf"\b(?:organisms[/\\]+{plain}\b|{plain}(?:[/\\]+{_FILES}|\.(?:yaml|json|jsonl))\b)"
         if _anywhere(whole, everything if odd else ours) or _anywhere(part_of_path, everything):
             found[f"{what} {name!r}"] = None
     for sentence in _sentences((card.description, card.behaviour)):
