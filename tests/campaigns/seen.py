@@ -28,6 +28,7 @@ from auditor.config import load_settings
 from auditor.criteria import match_facts
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.mapping import Evidence
+from auditor.files import sha256_of
 from auditor.models.embed import Embedder
 from auditor.models.load import load_pair
 from auditor.readings import RankedTokens, SideBySide
@@ -174,7 +175,10 @@ def main(out: Path, places: Sequence[str], lenses: Sequence[str]) -> None:
             if not wanted or not any(Path(card.finetuned).glob("*.safetensors")):
                 continue
             results: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
-            before = results.get(card.name, {"family": card.family, "figures": {}, "seconds": {}})
+            weights = [sha256_of(path) for path in sorted(Path(card.finetuned).glob("*.safetensors"))]
+            before = results.get(card.name, {})
+            if before.get("weights") != weights:  # another training under the same name
+                before = {"family": card.family, "weights": weights, "figures": {}, "seconds": {}}
             if missing := [lens for lens in lenses or ws.lenses.items if lens not in before["figures"]]:
                 for field, found in read(ws, card, missing).items():
                     before[field] |= found
