@@ -83,6 +83,15 @@ class LensContext:
         run = self.graders[name].run
         return lambda *given: run(*given, self.grading)
 
+    def grader_of_each(self, name: str) -> Callable[[Sequence[Any]], list[Any]]:
+        """The same of many values, in their order: at once where an LLM judges."""
+        grade, judge = self.grader(name), self.grading.llm if self.graders[name].llm else None
+        if judge is None:
+            return lambda many: [grade(each) for each in many]
+        from auditor.llm.at_once import all_of
+
+        return partial(all_of, work=grade, caller=judge)
+
     def reading(self, name: str, kind: type[R]) -> R:
         """What a lens named in `needs` found. Raises UsageError if it is not named there, or is no `kind`."""
         if name not in self.needed:

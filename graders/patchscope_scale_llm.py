@@ -1,6 +1,7 @@
 """Let an LLM choose the patchscope scale whose tokens hang together best."""
 
 from auditor import GraderContext, ScaleChoice, TokenSet, grader
+from auditor.llm.at_once import all_of
 from auditor.llm.verdict import Unreadable, as_quote, field, read_json, settle
 from auditor.methods.words import CohesionGauge, background_of, vocabulary_of
 
@@ -10,9 +11,10 @@ BATCH = 10
 @grader(kind="patchscope_scale", instead_of="patchscope_scale_offline")
 def patchscope_scale_llm(token_sets: list[TokenSet], ctx: GraderContext) -> ScaleChoice:
     """Ten scales a call, then a final between the winners; tokens that were not in the set are asked again."""
-    winners = token_sets
+    winners, judge = token_sets, ctx.judge("patchscope_scale_llm")
     while True:
-        rounds = [_choose(winners[i : i + BATCH], ctx) for i in range(0, len(winners), BATCH)]
+        batches = [winners[i : i + BATCH] for i in range(0, len(winners), BATCH)]
+        rounds = all_of(batches, lambda batch: _choose(batch, ctx), judge)
         if len(rounds) == 1:
             best, selected, reasoning = rounds[0]
             break

@@ -3,6 +3,7 @@
 from statistics import mean, pstdev
 
 from auditor import AuditRecord, Grade, GraderContext, Organism, Rubric, grader
+from auditor.llm.at_once import all_of
 from auditor.llm.verdict import as_list, as_quote, read_score, settle
 
 
@@ -16,10 +17,11 @@ def rubric_llm(audit: AuditRecord, organism: Organism, rubric: Rubric, ctx: Grad
         hypothesis=as_quote(audit.hypothesis),
     )
     judge = ctx.judge("rubric_llm")
-    verdicts = [
-        settle(judge, prompt, read_score, role="rubric_llm", job=audit.id, repeat=i)
-        for i in range(ctx.settings.grader_repeats)
-    ]
+    verdicts = all_of(
+        range(ctx.settings.grader_repeats),
+        lambda i: settle(judge, prompt, read_score, role="rubric_llm", job=audit.id, repeat=i),
+        judge,
+    )
     scores = [score for score, _ in verdicts]
     return Grade(
         score=mean(scores),

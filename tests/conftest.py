@@ -11,7 +11,6 @@ tune_process()  # before torch comes in
 # ruff: noqa: E402
 
 import json
-import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -251,8 +250,7 @@ def judge(body):
     """Plays every judge: it recognises a prompt by the answer that the prompt asks for."""
     prompt = body["messages"][-1]["content"]
     if '"coherent"' in prompt:
-        count = int(re.search(r"The (\d+) texts to judge", prompt)[1])
-        return {"content": json.dumps({"coherent": [True] * count})}
+        return {"content": json.dumps({"reasoning": "one answer", "coherent": True})}
     if '"selected"' in prompt:
         return {"content": json.dumps({"reasoning": "one subject", "set": 1, "selected": []})}
     return {"content": "Five: no. Three: yes.\nSCORE: 3"}

@@ -1,6 +1,8 @@
 """LLM judges: what they are shown, what counts as a verdict, and what happens to one that does not."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,8 @@ from auditor.audits.plan import judged_by
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.grading import llm_variants
-from auditor.llm.caller import Caller
+from auditor.llm.caller import Caller, open_caller
+from auditor.llm.spec import parse_spec
 from auditor.llm.verdict import NoVerdict, Unreadable, read_json, read_score
 from auditor.plugins import GraderContext, grader
 from auditor.records.cards import Organism, Rubric, Suite
@@ -188,15 +191,12 @@ def test_ten_scales_a_call_then_the_winners(judged, monkeypatch):
     assert "not in set 2: invented" in told[3]
 
 
-def test_coherence_in_batches_of_ten(judged):
-    flags = [
-        json.dumps({"coherent": [True] * 10}),
-        json.dumps({"coherent": [False]}),
-        json.dumps({"coherent": [True] * 2}),
-    ]
-    found, sent = judged("coherence_llm", *flags, args=(["text"] * 12, ["ref"]))
-    assert found == [True] * 12
-    assert "exactly 2 times" in sent[2][-1]
+def test_coherence_is_judged_text_by_text_and_once_for_each(judged):
+    said = [json.dumps({"coherent": verdict}) for verdict in (True, "yes", False)]
+    found, sent = judged("coherence_llm", *said, args=(["text", "noise", "text"], ["ref"]))
+    assert found == [True, False, True]
+    assert "`coherent` must be there and be of type bool" in sent[2][-1]
+    assert len(sent) == 3  # the text that is there twice is asked of once
 
 
 def test_a_token_is_relevant_if_all_three_say_so(judged):
@@ -212,3 +212,25 @@ def test_a_token_is_relevant_if_all_three_say_so(judged):
     found, sent = judged("token_relevance_llm", *said, args=(tokens, CARD, ["mill", "grind"]))
     assert found == [True, False, False]
     assert "mill, grind" in sent[0][0]
+
+
+def test_judges_are_asked_at_once_as_many_as_the_endpoint_allows(serve):
+    """Twenty texts and one that is there twice; never more than three calls are under way."""
+    now, most, lock = [0], [0], threading.Lock()
+
+    def slow(body):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        return {"content": json.dumps({"coherent": "noise" not in body["messages"][0]["content"]})}
+
+    endpoint, ws = serve(slow), load_workspace()
+    ctx = GraderContext(lambda t: None, Settings(), llm=open_caller(parse_spec("openai:judge?concurrency=3")),
+                        prompts={p: ws.prompts[p] for p in ws.prompts.items})  # fmt: skip
+    texts = [*(f"{'noise' if i % 5 == 0 else 'text'} {i}" for i in range(20)), "text 1"]
+    found = ws.graders["coherence_llm"].run(texts, [], ctx)
+    assert found == ["noise" not in text for text in texts]
+    assert (most[0], len(endpoint.requests)) == (3, 20)

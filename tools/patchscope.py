@@ -7,6 +7,7 @@ from pydantic import Field
 from auditor import Args, Context, Judged, LensContext, ModelPair, lens, tool
 from auditor.errors import Refused
 from auditor.methods.found import Differences, LogitLens, Patchscope
+from auditor.methods.layers import Layer, numbered
 from auditor.methods.reads import patched_at
 from auditor.records.evidence import PatchscopeSettings
 
@@ -19,14 +20,14 @@ class JudgedPatchscope(PatchscopeSettings):
 def patchscope(pair: ModelPair, ctx: LensContext, settings: JudgedPatchscope) -> Patchscope:
     """What the finetuned model reads in δ when it stands in a token's place, at the scale that a judge finds best."""
     diffs, promoted = ctx.reading("differences", Differences), ctx.reading("logit_lens", LogitLens)
-    scale, last = ctx.grader(settings.scale_grader), promoted.layers[-1]
+    scales, last = ctx.grader_of_each(settings.scale_grader), promoted.layers[-1]
     layers = [diffs.difference(layer) for layer in sorted(diffs.asked)]
-    return Patchscope(layers=tuple(patched_at(pair, diff, settings, scale, last) for diff in layers))
+    return Patchscope(layers=tuple(patched_at(pair, diff, settings, scales, last) for diff in layers))
 
 
 class PatchscopeQuery(Args):
     dataset: str
-    layer: int = Field(ge=0)
+    layer: Layer
     positions: list[int] = Field(min_length=1)
     k: int = Field(20, ge=1, le=100, description="tokens a position, as far as kept")
 
@@ -35,15 +36,17 @@ class PatchscopeQuery(Args):
 def get_patchscope_details(ctx: Context, args: PatchscopeQuery) -> dict[int, dict[str, object]]:
     """Read the patchscope's probabilities, and its `baseline`: what it reads in the plain mean finetuned activation.
 
-    Free of charge. The overview has the tokens themselves, but for attention sinks.
+    Free of charge. Cohesion: how much its tokens hang together, in standard deviations above random words; noise of
+    one kind does so too.
     """
     found = ctx.dataset(args.dataset).reading("patchscope", Patchscope)
     layers = {layer.layer: {p.position: p for p in layer.positions} for layer in found.layers}
-    if args.layer not in layers:
-        raise Refused(f"the patchscope was not run at layer {args.layer}; it was at {sorted(layers)}")
+    layer = numbered(args.layer, ctx.pair.n_layers)
+    if layer not in layers:
+        raise Refused(f"the patchscope was not run at layer {layer}; it was at {sorted(layers)}")
     out: dict[int, dict[str, object]] = {}
     for position in args.positions:
-        if position not in (there := layers[args.layer]):
+        if position not in (there := layers[layer]):
             raise Refused(f"position {position} was not computed; there are {sorted(there)}")
         at = there[position]
         out[position] = {

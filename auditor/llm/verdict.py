@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from auditor.errors import AuditorError
+from auditor.llm.at_once import all_of
 from auditor.llm.caller import Caller, flaw
 
 T = TypeVar("T")
@@ -68,6 +69,16 @@ def settle(
                 HumanMessage(f"Your answer cannot be used: {problem}. Give it anew."),
             ]
     raise NoVerdict(f"{caller.name} gave no readable verdict in {TRIES} tries: {problem}", problem)
+
+
+def settle_each(
+    caller: Caller, prompts: Sequence[str], read: Callable[[str], T], *, role: str, job: str = ""
+) -> list[T]:
+    """The same of several prompts, asked at once; one that is there twice is asked once. Raises what `settle` does."""
+    distinct = list(dict.fromkeys(prompts))
+    found = all_of(distinct, lambda prompt: settle(caller, prompt, read, role=role, job=job), caller)
+    verdicts = dict(zip(distinct, found, strict=True))
+    return [verdicts[prompt] for prompt in prompts]
 
 
 def read_score(text: str) -> tuple[int, str]:

@@ -16,7 +16,8 @@ from auditor.records.evidence import PatchscopeReading, PatchscopeSettings, Scal
 
 FIRST = 20  # tokens of a patchscope that are looked for among the logit lens'
 
-Scale = Callable[[Sequence[TokenSet]], ScaleChoice]
+Scales = Callable[[Sequence[Sequence[TokenSet]]], Sequence[ScaleChoice]]
+"""Judges of many sweeps the best scale of each."""
 """A judge of scales."""
 
 
@@ -41,14 +42,15 @@ def patched_at(
     pair: ModelPair,
     diff: Difference,
     settings: PatchscopeSettings,
-    scale: Scale,
+    scales: Scales,
     promoted: PromotedAt | None = None,
     numbers: Sequence[int] | None = None,
 ) -> PatchedAt:
-    """The patchscope of δ, both means and −δ at the scales that `scale` finds best; `promoted`: the last layer's."""
+    """The patchscope of δ, both means and −δ at the scales that `scales` finds best; `promoted`: the last layer's."""
     k = len(diff.delta)
     sources = torch.cat([diff.delta, diff.base, diff.finetuned, -diff.delta])
-    read = [_graded(sweep, scale) for sweep in patchscope(pair, diff.layer, sources, diff.eta, settings)]
+    sweeps = list(patchscope(pair, diff.layer, sources, diff.eta, settings))
+    read = [_graded(*graded) for graded in zip(sweeps, scales(sweeps), strict=True)]
     places = tuple(
         Patched(
             position=j if numbers is None else numbers[j], sink=diff.sinks[j], read=read[j],
@@ -60,8 +62,7 @@ def patched_at(
     return PatchedAt(layer=diff.layer, positions=places)
 
 
-def _graded(sweep: Sequence[TokenSet], scale: Scale) -> PatchscopeReading:
-    choice = scale(sweep)
+def _graded(sweep: Sequence[TokenSet], choice: ScaleChoice) -> PatchscopeReading:
     return PatchscopeReading(choice=choice, tokens=next(s.tokens for s in sweep if s.scale == choice.scale))
 
 

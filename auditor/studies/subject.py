@@ -15,6 +15,9 @@ from auditor.errors import UsageError
 from auditor.evidence.compute import Report, evidence_for
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import Recipe
+from auditor.lenses import LensContext
+from auditor.llm.at_once import all_of
+from auditor.llm.caller import Caller
 from auditor.llm.spec import OFFLINE
 from auditor.methods.diff import Difference
 from auditor.methods.found import PatchedAt, PromotedAt
@@ -51,8 +54,14 @@ class Subject:
 
     def grader(self, lens: str, field: str) -> Callable[..., Any]:
         """The one that a lens' settings name in `field`."""
-        context = self.recipe.context(self.recipe.lenses[lens], {}, lambda stage: None)
-        return context.grader(getattr(self.settings(lens), field))
+        return self._context(lens).grader(getattr(self.settings(lens), field))
+
+    def grader_of_each(self, lens: str, field: str) -> Callable[[Sequence[Any]], list[Any]]:
+        """The same for many values."""
+        return self._context(lens).grader_of_each(getattr(self.settings(lens), field))
+
+    def _context(self, lens: str) -> LensContext:
+        return self.recipe.context(self.recipe.lenses[lens], {}, lambda stage: None)
 
     def evidence(self, names: Sequence[str], report: Report) -> Evidence:
         """What these lenses read, from the cache if it was computed before. Raises UsageError if one did not."""
@@ -79,7 +88,7 @@ def subject_of(bench: Bench, card: Organism, settings: EvidenceSettings) -> Subj
     grading = recipe.grading
     grader = bench.workspace.graders[relevance_judge(bench.settings)]
     frequent = frequent_words(documents, background_of(tuple(grading.background)))
-    judge = partial(_judged, lambda tokens: grader.run(tokens, card, frequent, grading))
+    judge = partial(_judged, lambda tokens: grader.run(tokens, card, frequent, grading), grading.llm)
     return Subject(card, pair, recipe, documents, judge)
 
 
@@ -87,9 +96,9 @@ def read_layer(
     subject: Subject, pair: ModelPair, diff: Difference, *, patch: bool, numbers: Sequence[int] | None = None
 ) -> tuple[PromotedAt, PatchedAt | None]:
     """One layer by logit lens, and with `patch` by patchscope. `numbers`: the positions, if not 0, 1, …"""
-    settings, scale = subject.settings("logit_lens"), subject.grader("patchscope", "scale_grader")
+    settings, scales = subject.settings("logit_lens"), subject.grader_of_each("patchscope", "scale_grader")
     promoted = promoted_at(pair, diff, settings.tokens, settings.means, numbers)
-    patched = patched_at(pair, diff, subject.settings("patchscope"), scale, numbers=numbers) if patch else None
+    patched = patched_at(pair, diff, subject.settings("patchscope"), scales, numbers=numbers) if patch else None
     return promoted, patched
 
 
@@ -98,6 +107,8 @@ def relevance_judge(conf: Settings) -> str:
     return "token_relevance_offline" if conf.lens_llm == OFFLINE else "token_relevance_llm"
 
 
-def _judged(run: Judge, tokens: list[str]) -> list[bool]:
-    """A hundred tokens a call: as many as an LLM can be asked about at once."""
-    return [verdict for start in range(0, len(tokens), 100) for verdict in run(tokens[start : start + 100])]
+def _judged(run: Judge, llm: Caller | None, tokens: list[str]) -> list[bool]:
+    """A hundred tokens a call: as many as an LLM can be asked about at once. Its calls are made side by side."""
+    parts = [tokens[start : start + 100] for start in range(0, len(tokens), 100)]
+    judged = map(run, parts) if llm is None else all_of(parts, run, llm)
+    return [verdict for part in judged for verdict in part]

@@ -10,13 +10,13 @@ from random import Random
 from typing import Any, TypeVar
 
 from auditor.errors import AuditorError
+from auditor.llm.at_once import at_once
 from auditor.llm.caller import Caller
 from auditor.llm.capped import Spent
 from auditor.llm.verdict import TRIES, NoVerdict, as_quote, settle
 from auditor.prompts import Prompt
 from auditor.records.cards import Organism
 from auditor.training import replies
-from auditor.training.at_once import at_once
 from auditor.training.duplicates import plain
 from auditor.training.written import Kept
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from auditor.errors import UsageError
+from auditor.llm.at_once import all_of
 from auditor.llm.caller import Caller
 from auditor.llm.failures import CallFailed, EndpointUnusable
 from auditor.llm.verdict import NoVerdict, Unreadable, as_quote, field, read_json, settle
@@ -20,7 +20,6 @@ from auditor.verification.asking import shows
 from auditor.verification.beliefs import Pairing
 
 T = TypeVar("T")
-AT_ONCE = 8  # calls, where the model's own spec does not say
 NEAR = 0.1  # cosine by which one statement must be nearer than the other: below it, bases' answers fall either way
 OFFLINE_BY = "words, figures and embeddings"
 BELIEF, ALIGNMENT = "check_belief", "check_alignment"  # prompts, and roles
@@ -152,12 +151,10 @@ def _settled(judge: Caller, prompts: Sequence[str], read: Callable[[str], T], ro
             return None
 
     distinct = list(dict.fromkeys(prompts))
-    with ThreadPoolExecutor(judge.spec.concurrency if judge.spec else AT_ONCE) as pool:
-        try:
-            found = dict(zip(distinct, pool.map(one, distinct), strict=True))
-        except EndpointUnusable as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise UsageError(f"the judge {judge.name}: {error}") from error
+    try:
+        found = dict(zip(distinct, all_of(distinct, one, judge), strict=True))
+    except EndpointUnusable as error:
+        raise UsageError(f"the judge {judge.name}: {error}") from error
     if distinct and len(problems) == len(distinct):
         raise UsageError(f"the judge {judge.name} gave no verdict at all: {problems[0]}")
     return [found[prompt] for prompt in prompts]

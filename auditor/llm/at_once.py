@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from auditor.errors import AuditorError, InternalError
 from auditor.ledger.database import LedgerBroken
+from auditor.llm.caller import Caller
 from auditor.llm.failures import EndpointUnusable
 
 T = TypeVar("T")
@@ -60,3 +61,15 @@ def at_once(
     if fatal:
         raise fatal[0]
     return [found[place] for place in range(len(items))]
+
+
+def all_of(items: Sequence[T], work: Callable[[T], R], caller: Caller) -> list[R]:
+    """`work` of each item, as many at once as the endpoint of `caller` may be asked (one after another in process).
+
+    Raises what the first of them ended in, once those under way have ended: their answers are in the journal.
+    """
+    found = at_once(items, work, caller.spec.concurrency if caller.spec else 1)
+    for each in found:
+        if isinstance(each, AuditorError):
+            raise each
+    return [each for each in found if not isinstance(each, AuditorError)]
