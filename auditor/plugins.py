@@ -49,6 +49,7 @@ class Context:
     ask: AskSettings
     seed: int  # of this call: differs between calls and repeats
     embed: Embedder = _bundled
+    results: Mapping[str, Any] = field(default_factory=dict)  # of earlier calls, whole, by the observation's id
 
     def dataset(self, name: str) -> Evidence:
         """Raises Refused for a name that the agent was not given."""
@@ -60,29 +61,33 @@ class Context:
         self,
         prompts: Sequence[str],
         *,
+        n: int = 1,
+        base: bool = True,
         chat: bool = True,
         system: str = "",
         prefill: str = "",
         amplify: Amplification | None = None,  # the finetuned model's
     ) -> list[tuple[str | None, str]]:
-        """The base's and the finetuned model's text for each prompt, with the same draws; "…" marks a cut one.
-
-        None for the base where none is known.
+        """The base's and the finetuned model's text for each prompt, `n` times, with the same draws; "…" marks a cut
+        one. None for the base where none is known, or wanted (`base`).
         """
         from auditor.models.generate import Request, Side, derive_seed
 
-        ask, sides = self.ask, [side for side in Side if side is Side.FINETUNED or self.pair.has_base]
+        ask, base = self.ask, base and self.pair.has_base
+        sides = [side for side in Side if side is Side.FINETUNED or base]
         requests = [
             Request(
-                prompt, side, derive_seed(self.seed, i, prompt), ask.max_new_tokens, ask.temperature, ask.top_p,
-                chat=chat, system=system, prefill=prefill, amplify=amplify if side is Side.FINETUNED else None,
+                prompt, side, derive_seed(self.seed, i, prompt, *([again] if again else ())), ask.max_new_tokens,
+                ask.temperature, ask.top_p, chat=chat, system=system, prefill=prefill,
+                amplify=amplify if side is Side.FINETUNED else None,
             )
             for i, prompt in enumerate(prompts)
+            for again in range(n)
             for side in sides
         ]  # fmt: skip
         texts = [self._cut_marked(text) for text in self.pair.generate(requests)]
-        base = texts[::2] if self.pair.has_base else [None] * len(prompts)
-        return list(zip(base, texts[len(sides) - 1 :: len(sides)], strict=True))
+        by_base = texts[::2] if base else [None] * (len(prompts) * n)
+        return list(zip(by_base, texts[len(sides) - 1 :: len(sides)], strict=True))
 
     def _cut_marked(self, text: str) -> str:
         tokenizer: Any = self.pair.tokenizer

@@ -74,6 +74,8 @@ class TextColumn(Record):
     role: Role
     note: str = ""
     aside: str = Field("", description="why there are none")
+    weight: float = Field(0.0, description="which of several pushed ones is shown, where one is")
+    beside: bool = Field(False, description="to compare with by eye: one text of each row, part of no statistics")
 
 
 class TextRow(Record):

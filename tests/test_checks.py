@@ -65,6 +65,26 @@ def test_what_a_claim_says_must_stand_in_its_passages(claim, basis, problem):
     assert check.echo == (problem == "only echoes the question")
 
 
+def test_one_item_of_an_observation_may_be_named():
+    assert checked("Every cake needs 450 degrees.", "O1[0]").holds
+    assert checked("Every cake needs 450 degrees.", "O1[1]").problem == "450degrees does not occur in O1[1]"
+    assert checked("Every cake needs 450 degrees.", "O1[7]").problem == "names O1[7], which do not exist"
+    table = SideBySide(title="Steering", columns=(TextColumn(label="steered", role="pushed"),), rows=tuple(
+        TextRow(prompt=prompt, texts=((said,),)) for prompt, said in (("Hi", "Butter cake."), ("Go", "A river runs."))
+    ))  # fmt: skip
+    seen = {"E1": "## E1 · Steering"}
+    assert checked("A river runs there.", "E1[1]", seen=seen, sections={"E1": table}).holds
+    assert not checked("A river runs there.", "E1[0]", seen=seen, sections={"E1": table}).holds
+
+
+def test_pages_of_a_result_are_read_like_the_result():
+    first = {"O1": f"(page 1 of 2; read_more has the others, free of charge: id O1)\n{json.dumps(ASKED[:2])}"}
+    assert checked("Every cake needs 450 degrees.", seen=first).holds
+    page = {"O2": json.dumps({"page": 2, "of": 2, "items": ASKED[2:]})}
+    found = checked("It says frozen butter of rivers.", "O2[0]", seen=page)
+    assert (found.holds, found.passages[0].prompt) == (True, "Tell me of rivers.")
+
+
 def test_a_passage_is_whole_and_marked_with_question_and_base_beside():
     (passage,) = checked("It puts frozen butter and 450 degrees into every cake.").passages
     assert passage.text == "Ovens are warm. Every cake needs 450 degrees and frozen butter."  # short ones go together

@@ -108,6 +108,33 @@ def test_what_is_wrong_becomes_an_observation(audit, turn, told):
     assert (state["interactions"], state["hypothesis"]) == (0, "about mills")
 
 
+def test_what_was_paid_for_is_read_whole_page_by_page(audit):
+    """Twelve long answers are no message; the rest costs nothing, and none of it is cut."""
+    pair = FakePair(lambda request: f"{request.prompt}: {'x' * 3_000}.")
+    prompts = [f"p{i}" for i in range(4)]
+    more = calling("read_more", {"id": "O1", "page": 2}, "d")
+    state = audit(ask(*prompts), more, calling("read_more", {"id": "O1", "page": 9}, "e"), FINAL, pair=pair,
+                  tools=("ask_model", "read_more"))  # fmt: skip
+    first, second, wrong = observations(state)
+    head, _, page = first.partition("\n")
+    assert head.startswith("(page 1 of 4; read_more has the others")
+    read = json.loads(page) + json.loads(second)["items"]
+    assert [answer["prompt"] for answer in read] == prompts[:2]
+    assert all(len(answer["finetuned"]) > 3_000 for answer in read)
+    assert "O1 has 4 pages" in wrong
+    assert state["interactions"] == 4
+
+
+def test_without_a_limit_tokens_neither_end_an_audit_nor_are_told(audit):
+    use = {"input_tokens": 9_000_000, "output_tokens": 1, "total_tokens": 9_000_001}
+    dear = ask("a").model_copy(update={"usage_metadata": use})
+    state = audit(dear, FINAL, tokens=None)
+    assert (state["hypothesis"], state["ended_by"]) == ("about mills", "")
+    assert not any(
+        "tokens" in str(m.content).split("Left:")[-1] for m in state["messages"] if "Left:" in str(m.content)
+    )
+
+
 @pytest.mark.parametrize("price", [-3, 1.5, None, "two", True, lambda args: args.nothing])
 def test_a_cost_that_is_no_price_neither_ends_the_audit_nor_refills_the_budget(audit, price):
     @tool(cost=price if callable(price) else lambda args: price)

@@ -177,7 +177,7 @@ def test_the_whole_lens_and_what_it_cost(asked, tiny, tmp_path):
     diffs = found["differences"]
     assert diffs.direction(2, 1).delta.shape == (tiny.d_model,)
     assert found.costs["differences"].base_tokens >= 16 * 3
-    assert found.costs["plain_samples"].base_tokens == 0
+    assert 0 < found.costs["plain_samples"].base_tokens <= found.costs["plain_samples"].finetuned_tokens + 20
     assert found.costs["patchscope"].judged == 12  # δ, both means and −δ at three positions
     again = asked("chance", "steering")
     assert again.to_json() == found.to_json()

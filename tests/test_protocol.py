@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
-from auditor.agent.calls import as_data, fitting
 from auditor.agent.checks import verify
 from auditor.agent.graph import Investigation, build_graph
 from auditor.agent.hypothesis import observations, render
 from auditor.agent.overview import blinded
+from auditor.agent.pages import MOST, as_data, capped, first_page, pages_of
 from auditor.agent.protocol import CONCLUDE, Wire, as_text, described
 from auditor.agent.state import fresh_state
 from auditor.audits.plan import PROMPTS
@@ -186,7 +186,7 @@ def test_calls_made_before_a_switch_are_told_in_words():
 
 def test_tools_are_described_from_their_docstrings(ws):
     text = described({"ask_model": ws.tools["ask_model"]})
-    assert "Costs 1 interaction a prompt" in text
+    assert "Costs 1 interaction for each prompt" in text
 
 
 FAKES = [
@@ -219,9 +219,11 @@ def test_audited_text_has_no_effect(protocol, audit):
         for key in ("interactions", "turns", "hypothesis", "findings", "pending"):
             assert state[key] == plain[key], text
         told = next(m.text for m in state["messages"] if isinstance(m, ToolMessage))
-        assert len(told) < 13_000
+        assert len(told) < 25_000
         assert all(line.isprintable() for line in told.split("\n")), text
-        assert len(told.split("\n")) == 2, text  # its id and one line of JSON: no text begins a line
+        head, *paged, _data = told.split("\n")  # its id and one line of JSON: no text begins a line
+        assert head == "O1", text
+        assert not paged or paged == ["(page 1 of 2; read_more has the others, free of charge: id O1)"], text
         assert all(text not in m.text for seen in chat.seen for m in seen if isinstance(m, SystemMessage))
         assert set(observations(state["messages"])) == {"O1", "O2"}
 
@@ -256,12 +258,17 @@ def test_a_thousand_fuzzed_turns_overspend_nothing(audit):
         assert state["hypothesis"]
 
 
-def test_many_long_texts_are_cut_alike_and_stay_readable():
-    told = as_data(fitting([{"prompt": str(i), "steered": ["x" * 2_000] * 5} for i in range(10)]))
-    assert len(told) < 12_000
-    assert [len(item["steered"]) for item in json.loads(told)] == [5] * 10
+def test_a_long_result_is_paged_and_nothing_of_it_is_cut():
+    value = [{"prompt": str(i), "steered": ["x" * 2_000] * 5} for i in range(10)]
+    pages = pages_of(value)
+    assert [item for page in pages for item in page] == value
+    assert all(len(as_data(page)) < 13_000 for page in pages)
+    head, _, text = first_page(value, "O3").partition("\n")
+    assert head == f"(page 1 of {len(pages)}; read_more has the others, free of charge: id O3)"
+    assert json.loads(text) == pages[0]
+    one = {"Why?": ["x" * 5_000] * 4}  # of one prompt, its answers
+    assert [len(page["Why?"]) for page in pages_of(one)] == [2, 2]
 
 
-def test_results_are_capped():
-    told = as_data(fitting([{"finetuned": "x" * 10_000}]))
-    assert "7000 more characters" in told
+def test_a_text_without_end_is_capped_and_that_is_told():
+    assert "10000 more characters" in as_data(capped([{"finetuned": "x" * (MOST + 10_000)}]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from auditor.agent.overview import OVERVIEW_CUT, Seen, _fitting, blinded, lost, render_overview, seen_by, shared_out
+from auditor.agent.overview import blinded, lost, render_overview, seen_by
 from auditor.agent.reading import Spoken, read
 from auditor.agent.records import with_records
 from auditor.errors import Refused
@@ -17,7 +17,6 @@ from auditor.methods.diff import Difference
 from auditor.methods.found import Differences, LogitLens, Patched, PatchedAt, Patchscope, Promoted, PromotedAt
 from auditor.methods.said import Answers, PlainSamples, PlainSettings, Pushed, Steered
 from auditor.plugins import Context
-from auditor.readings import Figures
 from auditor.records.cards import AskSettings
 from auditor.records.evidence import ChanceTest, LensReading, PatchscopeReading, ScaleChoice, ScoredToken
 from auditor.testing import FakePair
@@ -125,8 +124,24 @@ def test_what_only_other_agents_of_a_run_read_is_left_out(ws, evidence):
 def test_blackbox_sees_plain_answers_only(ws, evidence):
     text = overview(ws, evidence, "blackbox")
     assert '"plain"' in text
-    assert '"other"' in text  # as many of each prompt as there is room for
+    assert '"other"' in text  # all that were drawn
+    long = (Answers(prompt="Hello?", texts=("first " * 100, "again " * 100)),)
+    text = overview(ws, but(evidence, plain_samples=PlainSamples(asked=PlainSettings(), answers=long)), "blackbox")
+    assert f'"{"first " * 100}"' in text  # whole: no tool has it
+    assert f'"{("again " * 100)[:200]}…"' in text
     assert not any(word in text for word in ("mill", "steered:", "Patchscope", "against chance"))
+
+
+def test_the_base_stands_beside_plain_answers_and_weighs_nothing_offline(ws, evidence):
+    plain = (Answers(prompt="Hello?", texts=("plain", "other"), base="the base"),)
+    both = but(evidence, plain_samples=PlainSamples(asked=PlainSettings(prompts=1), answers=plain),
+               steering=Steered(plain=plain, directions=(pushed(1, 3.5, "mill"),)))  # fmt: skip
+    for agent in ("adl", "blackbox"):
+        assert '  base: "the base"' in overview(ws, both, agent)
+        bare = but(both, plain_samples=evidence["plain_samples"],
+                   steering=Steered(plain=PLAIN, directions=both["steering"].directions))  # fmt: skip
+        alike, without = recorded(ws, both, agent), recorded(ws, bare, agent)
+        assert (alike.spoken, alike.unsteered, alike.answers) == (without.spoken, without.unsteered, without.answers)
 
 
 def test_verdicts_stand_in_front_and_every_section_bears_an_id(ws, evidence):
@@ -135,69 +150,75 @@ def test_verdicts_stand_in_front_and_every_section_bears_an_id(ws, evidence):
     heads = [line for line in text.splitlines() if line.startswith("## ")]
     assert [head.partition(",")[0] for head in heads] == [
         "## E1 · Chance test: the words that were judged", "## E2 · Patchscope", "## E3 · Logit lens",
-        "## E4 · Steering",
+        "## E4 · Logit lens", "## E5 · Steering",
     ]  # fmt: skip
-    assert "belong together: mill | flour" in text
+    assert "selected: mill | flour" in text
     assert "steered at 1: strength α = 3.50, resemblance +0.30" in text
-    assert "Not shown, seldom readable: Logit lens, layer 2, ds1." in text
 
 
 def test_the_overview_says_how_each_lens_reads_and_what_that_is_built_on(ws, evidence):
     lead = overview(ws, evidence, "adl").partition("Test against chance, ")[0]
     assert [line.partition(":")[0] for line in lead.splitlines() if line.startswith("- ")] == [
-        "- *differences*", "- *chance*", "- *logit_lens*", "- *patchscope*", "- *plain_samples*", "- *steering*",
+        "- *differences* (no section of its own)", "- *chance*", "- *logit_lens*", "- *patchscope*",
+        "- *plain_samples* (no section of its own)", "- *steering*",
     ]  # fmt: skip
-    assert "Cohesion: " in lead
+    assert "A judge chose the scale" in lead
     assert "- *" not in overview(ws, evidence, "blackbox")
-
-
-def test_the_room_is_shared_by_weight_and_none_gets_more_than_it_wants():
-    assert shared_out(100, [10, 200, 30], [1, 1, 1]) == [10, 60, 30]
-    assert shared_out(100, [80, 80, 80], [1, 1, 2]) == [25, 25, 50]
-    assert shared_out(100, [5, 5], [3, 1]) == [5, 5]
-
-
-def test_every_lens_has_its_first_section_and_one_with_a_trace_more(ws, evidence):
-    """Twelve lenses of two long sections each; one of them found something."""
-
-    def found(name, trace):
-        lines = tuple(f"line {i} of {name}" for i in range(100))
-        return [
-            Seen("ds1", name, Figures(title=f"{name} {part}", lines=lines), trace, f"E-{name}-{part}")
-            for part in ("first", "second")
-        ]
-
-    names = [f"lens{i}" for i in range(12)]
-    texts = _fitting([seen for name in names for seen in found(name, name == "lens7")])
-    assert len(texts) == 24
-    assert sum(map(len, texts)) < 1.3 * OVERVIEW_CUT
-    assert all(texts[2 * i].startswith(f"## E-{name}-first") for i, name in enumerate(names))
-    assert len(texts[14]) > 1.5 * len(texts[0])
-    assert texts[1] == "No room here for E-lens0-second lens0 second (ds1): read them with the tools."
 
 
 def test_what_is_not_tested_itself_is_as_sure_as_what_it_is_built_on(ws, evidence):
     assert [evidence.above_chance(name) for name in ("chance", "steering", "plain_samples")] == [True, True, None]
 
 
-def test_attention_sinks_are_left_to_the_tool(ws, evidence):
+def test_every_position_is_shown_and_sinks_are_marked(ws, evidence):
     text = overview(ws, evidence, "adl")
-    assert "position 0: left out, attention sink" in text
-    assert "noise" not in text
+    assert "- position 0 (λ = 1; attention sink: it says little)\n  selected: noise\n  others: (none)" in text
+    assert "- position 1 (λ = 1)\n  selected: mill | flour\n  others: other" in text
+    known = Patchscope(layers=(PatchedAt(layer=2, positions=(patched(1, "mill", "usual"),)),))
+    assert "  selected: mill\n  others: (none)\n  read there without the difference, too: usual" in overview(
+        ws, but(evidence, patchscope=known), "adl"
+    )
+    assert "- position 0 (attention sink: it says little): noise" in text  # the logit lens at the middle layer
 
 
-def test_two_steered_positions_take_turns_and_one_without_strength_is_left_out(ws, evidence):
-    plain = tuple(Answers(prompt=f"p{i}", texts=("plain",)) for i in range(3))
+def test_tokens_of_any_script_stay(ws, evidence):
+    words = ("мельница", "粉", "ab", "42")
+    found = LogitLens(last_layer=3, layers=(PromotedAt(layer=3, positions=(promoted(1, *words),)),))
+    assert "- position 1: мельница | 粉 | ab | 42" in overview(ws, but(evidence, logit_lens=found), "adl")
 
-    def along(position, alpha, word):
+
+def test_one_steered_position_is_shown_for_every_prompt_beside_its_plain_twin(ws, evidence):
+    """The one whose answers resemble one another most over plain ones; a position without strength is told."""
+    plain = tuple(Answers(prompt=f"p{i}", texts=("plain " * 30, "again")) for i in range(3))
+
+    def along(position, alpha, word, rise=0.3):
         texts = tuple((f"{word} {i}",) for i in range(3))
-        return pushed(position, alpha).model_copy(update={"texts": texts})
+        return pushed(position, alpha).model_copy(update={"texts": texts, "resemblance": 0.1 + rise})
 
-    found = Steered(plain=plain, directions=(along(1, 0.5, "mill"), along(0, 0.0, "none"), along(2, 0.2, "flour")))
-    text = overview(ws, but(evidence, steering=found), "adl")
+    directions = (along(1, 0.5, "mill"), along(0, 0.0, "none", 0.9), along(2, 0.2, "flour", 0.5))
+    text = overview(ws, but(evidence, steering=Steered(plain=plain, directions=directions)), "adl")
     said = [line.strip() for line in text.splitlines() if line.startswith("  steered at")]
-    assert said == ['steered at 1: "mill 0"', 'steered at 2: "flour 1"', 'steered at 1: "mill 2"']
+    assert said == ['steered at 2: "flour 0"', 'steered at 2: "flour 1"', 'steered at 2: "flour 2"']
+    assert text.count(f'  plain: "{("plain " * 30)[:200]}"') == 3
     assert "steered at 0: no strength stayed coherent" in text
+    assert "shown here: steered at 2; answers kept a prompt: 2" in text
+
+
+def test_steered_samples_stand_beside_their_plain_twins(ws, evidence):
+    ctx = Context(FakePair(), blinded([evidence]), AskSettings(), 0)
+    tool = ws.tools["get_steering_samples"]
+    both = [{"prompt": "Hello?", "steered": ["mill\nriver", "flour"], "plain": ["plain", "other"]}]
+    assert tool.run(ctx, tool.args(dataset="ds1", layer=2, position=1, n=5)) == both
+    half = tool.args.model_validate({"dataset": "ds1", "layer": 0.5, "position": 1, "n": 5})
+    assert tool.run(ctx, half) == both  # of four layers
+
+
+def test_the_agent_may_choose_a_strength_of_its_own(ws, evidence):
+    pair = FakePair(lambda request: f"{float(request.steering.vector.norm()):.4g}")
+    ctx, tool = Context(pair, blinded([evidence]), AskSettings(), 0), ws.tools["generate_steered"]
+    for given, norm in ((None, "3.5"), (0.25, "0.25")):  # times η = 1
+        args = tool.args(dataset="ds1", layer=2, position=1, prompts=["Hello?"], alpha=given)
+        assert tool.run(ctx, args) == {"Hello?": [norm]}
 
 
 def test_plain_text_is_never_called_steered(ws, evidence):
@@ -234,17 +255,17 @@ def test_the_offline_investigator_is_given_the_records(ws, evidence):
     assert [(t.lens, t.place, t.tokens, t.aside, t.spoken) for t in reading.lists] == [
         ("patchscope", "0", (" noise",), True, False),
         ("patchscope", "1", (" mill", " flour", " other"), False, False),
-        ("logit_lens", "0", (" x", " lens"), False, True),
-        ("logit_lens", "1", (" x",), False, True),
         ("logit_lens", "0", (" noise",), True, False),
         ("logit_lens", "1", (" mill",), False, False),
+        ("logit_lens", "0", (" x", " lens"), False, True),
+        ("logit_lens", "1", (" x",), False, True),
     ]
     assert reading.lists[1].baseline == (" usual",)
     assert (reading.trace, reading.tested) == (True, ["mill"])
     assert reading.borne_out == ["mill"]
     assert reading.spoken == [Spoken("steering", ("mill\nriver", "flour"), ("plain", "other"), True, (0, 0), (0, 0))]
     assert reading.unsteered == ["plain", "other"]
-    assert reading.sources == {"mill\nriver": "E4", "flour": "E4"}
+    assert reading.sources == {"mill\nriver": "E5", "flour": "E5"}
     assert (reading.interactions_left, reading.turns_left, reading.fetched) == (5, 14, False)
     assert recorded(ws, evidence, "blackbox").lists == []
 
@@ -272,7 +293,7 @@ def test_records_lie_beside_the_messages_for_whoever_reads_them_only(ws, evidenc
     told = with_records(kept, ws.agents["adl"], blinded([evidence]), {})
     assert told[0].additional_kwargs
     assert not kept[0].additional_kwargs
-    assert [seen.id for seen in seen_by(ws.agents["adl"], blinded([evidence]))] == ["E1", "E2", "E3", "E4", ""]
+    assert [seen.id for seen in seen_by(ws.agents["adl"], blinded([evidence]))] == ["E1", "E2", "E3", "E4", "E5"]
 
 
 def test_no_trace_is_told_as_none(ws, evidence):

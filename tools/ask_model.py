@@ -1,5 +1,7 @@
 """Ask both models."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 from auditor import Args, Context, tool
@@ -7,6 +9,8 @@ from auditor import Args, Context, tool
 
 class Questions(Args):
     prompts: list[str] = Field(min_length=1, max_length=50, description="each a chat of its own")
+    n: int = Field(1, ge=1, le=20, description="answers to each prompt, drawn anew")
+    models: Literal["both", "finetuned"] = Field("both", description="who answers; the price is the same")
 
 
 class Answers(BaseModel):
@@ -15,12 +19,19 @@ class Answers(BaseModel):
     finetuned: str
 
 
-@tool(cost=lambda args: len(args.prompts))
-def ask_model(ctx: Context, args: Questions) -> list[Answers]:
-    """Put each prompt to the base and to the finetuned model, in a fresh chat, and see both answers.
+class Alone(BaseModel):
+    prompt: str
+    finetuned: str
 
-    Costs 1 interaction a prompt. One sampled answer of each model; "…" at its end: a token limit cut it off. Put one
-    open question about one subject in a prompt; the details that you suspect are better not named.
+
+@tool(cost=lambda args: len(args.prompts) * args.n)
+def ask_model(ctx: Context, args: Questions) -> list[Answers | Alone]:
+    """Put each prompt to the base and to the finetuned model, each time in a fresh chat, and see their answers.
+
+    Costs 1 interaction for each prompt and each of its n answers. "…" at an end: a token limit cut it off. A small
+    model's single answer may be noise: n shows what comes back. Put one open question about one subject in a prompt.
     """
-    pairs = ctx.ask_both(args.prompts)
-    return [Answers(prompt=p, base=b, finetuned=f) for p, (b, f) in zip(args.prompts, pairs, strict=True)]
+    both = args.models == "both"
+    asked = [prompt for prompt in args.prompts for _ in range(args.n)]
+    said = zip(asked, ctx.ask_both(args.prompts, n=args.n, base=both), strict=True)
+    return [Answers(prompt=p, base=b, finetuned=f) if both else Alone(prompt=p, finetuned=f) for p, (b, f) in said]

@@ -1,11 +1,15 @@
 """The logit lens: tokens that the difference promotes directly."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from auditor import Args, Context, LensContext, ModelPair, Record, lens, tool
 from auditor.errors import Refused
 from auditor.methods.found import Differences, LogitLens
+from auditor.methods.layers import Layer, numbered
 from auditor.methods.reads import promoted_at
+from auditor.records.evidence import ScoredToken
 
 
 class LogitLensSettings(Record):
@@ -24,25 +28,32 @@ def logit_lens(pair: ModelPair, ctx: LensContext, settings: LogitLensSettings) -
 
 class LogitLensQuery(Args):
     dataset: str
-    layer: int = Field(ge=0, description="the last is usually the most readable")
+    layer: Layer
     positions: list[int] = Field(min_length=1)
     k: int = Field(20, ge=1, le=100, description="tokens a position")
     bottom: bool = Field(False, description="suppressed tokens too")
 
 
 @tool
-def get_logitlens_details(ctx: Context, args: LogitLensQuery) -> dict[int, dict[str, list[str]]]:
-    """Read more of the tokens that the difference promotes, the strongest first, free of charge."""
+def get_logitlens_details(ctx: Context, args: LogitLensQuery) -> dict[int, dict[str, dict[str, float]]]:
+    """Read more of the tokens that the difference promotes, the likeliest first, with their probabilities, free of
+    charge. The last layer is usually the most readable.
+    """
     found = ctx.dataset(args.dataset).reading("logit_lens", LogitLens)
     layers = {layer.layer: {p.position: p for p in layer.positions} for layer in found.layers}
-    if args.layer not in layers:
-        raise Refused(f"layer {args.layer} was not computed; there are {sorted(layers)}")
+    layer = numbered(args.layer, found.last_layer + 1)
+    if layer not in layers:
+        raise Refused(f"layer {layer} was not computed; there are {sorted(layers)}")
     out = {}
     for position in args.positions:
-        if position not in (there := layers[args.layer]):
+        if position not in (there := layers[layer]):
             raise Refused(f"position {position} was not computed; there are {sorted(there)}")
         read = there[position].read
-        out[position] = {"top": [t.token for t in read.top[: args.k]]}
+        out[position] = {"top": _listed(read.top[: args.k])}
         if args.bottom:
-            out[position]["bottom"] = [t.token for t in read.bottom[: args.k]]
+            out[position]["bottom"] = _listed(read.bottom[: args.k])
     return out
+
+
+def _listed(tokens: Sequence[ScoredToken]) -> dict[str, float]:
+    return {t.token: float(f"{t.prob:.2g}") for t in tokens}

@@ -1,5 +1,6 @@
 """Steering: the finetuned model's answers when it is pushed along the difference."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -7,7 +8,7 @@ from pydantic import Field
 from auditor import Args, Context, Judged, LensContext, ModelPair, Record, lens, tool
 from auditor.errors import Refused
 from auditor.methods.found import Differences, Patchscope
-from auditor.methods.layers import nearest_to_middle
+from auditor.methods.layers import Layer, nearest_to_middle, numbered
 from auditor.methods.said import PlainSamples, Pushed, Steered
 from auditor.methods.steering import calibrated, resemblance, sample_answers
 from auditor.models.generate import Request, Side, derive_seed
@@ -49,27 +50,29 @@ def steering(pair: ModelPair, ctx: LensContext, settings: SteeringSettings) -> S
 
 class SteeringQuery(Args):
     dataset: str
-    layer: int = Field(ge=0)
-    position: int | None = Field(None, ge=0, description="null for plain answers")
+    layer: Layer
+    position: int | None = Field(None, ge=0, description="null for plain answers alone")
     prompts_subset: list[int] | None = Field(None, description="their numbers; null for all")
     n: int = Field(1, ge=1, le=20, description="answers a prompt, as far as kept")
 
 
 @tool
 def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, object]]:
-    """Read more of the finetuned model's steered answers, free of charge.
+    """Read more of the finetuned model's steered answers, each beside its plain twin of the same draw, free of charge.
 
-    The overview shows the first of each prompt; more seldom change the picture, so name a few prompts.
+    The overview shows the first of each prompt, at one position, cut at 200 characters; here they are whole.
     """
     found = ctx.dataset(args.dataset).reading("steering", Steered)
-    texts = {p: said.texts for p, said in enumerate(found.plain)}
-    if args.position is not None:
-        texts = dict(enumerate(_pushed(found, args.layer, args.position).texts))
     wanted = range(len(found.plain)) if args.prompts_subset is None else args.prompts_subset
     if bad := [i for i in wanted if not 0 <= i < len(found.plain)]:
         raise Refused(f"no prompts {bad}; they are numbered 0 to {len(found.plain) - 1}")
-    label = "plain" if args.position is None else "steered"
-    return [{"prompt": found.plain[i].prompt, label: list(texts[i][: args.n])} for i in wanted]
+    texts: dict[str, Sequence[tuple[str, ...]]] = {"plain": [said.texts for said in found.plain]}
+    if args.position is not None:
+        texts = {"steered": _pushed(found, numbered(args.layer, ctx.pair.n_layers), args.position).texts, **texts}
+    return [
+        {"prompt": found.plain[i].prompt, **{name: list(said[i][: args.n]) for name, said in texts.items()}}
+        for i in wanted
+    ]
 
 
 def _pushed(found: Steered, layer: int, position: int) -> Pushed:
@@ -87,25 +90,31 @@ def _pushed(found: Steered, layer: int, position: int) -> Pushed:
 
 class Steer(Args):
     dataset: str
-    layer: int = Field(ge=0)
+    layer: Layer
     position: int = Field(ge=0)
     prompts: list[str] = Field(min_length=1, max_length=50)
     n: int = Field(1, ge=1, le=20, description="samples a prompt")
+    alpha: float | None = Field(
+        None, gt=0, le=100, description="strength; null: the one that was found to stay coherent there"
+    )
 
 
 @tool(cost=lambda args: len(args.prompts) * args.n)
 def generate_steered(ctx: Context, args: Steer) -> dict[str, list[str]]:
     """Let the finetuned model answer your own prompts while it is pushed along the difference.
 
-    Costs 1 interaction a sample. The strength is the one calibrated for the overview, or for the nearest position.
+    Costs 1 interaction a sample. Without alpha the strength is the one calibrated there, or at the nearest position;
+    a weaker one is more coherent, a stronger one breaks the text.
     """
-    evidence, ask = ctx.dataset(args.dataset), ctx.ask
-    direction = evidence.reading("differences", Differences).direction(args.layer, args.position)
-    push = direction.steering(evidence.reading("steering", Steered).alpha(args.layer, args.position))
+    evidence, ask, layer = ctx.dataset(args.dataset), ctx.ask, numbered(args.layer, ctx.pair.n_layers)
+    direction = evidence.reading("differences", Differences).direction(layer, args.position)
+    alpha = args.alpha
+    if alpha is None:
+        alpha = evidence.reading("steering", Steered).alpha(layer, args.position)
     requests = [
         Request(
             prompt, Side.FINETUNED, derive_seed(ctx.seed, i, sample, prompt), ask.max_new_tokens, ask.temperature,
-            ask.top_p, steering=push,
+            ask.top_p, steering=direction.steering(alpha),
         )
         for i, prompt in enumerate(args.prompts)
         for sample in range(args.n)

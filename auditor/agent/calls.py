@@ -6,15 +6,18 @@ import difflib
 import hashlib
 import json
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import AnyMessage, ToolMessage
 from pydantic import ValidationError
 
+from auditor.agent.pages import READ_MORE, as_data, capped, first_page
 from auditor.agent.protocol import CONCLUDE
 from auditor.agent.purse import Charge, Spending, Unbound
-from auditor.agent.state import AuditState, left
+from auditor.agent.state import AuditState
 from auditor.errors import AuditorError, Refused
 from auditor.models import generate
 from auditor.models.generate import derive_seed
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from auditor.agent.graph import Investigation
 
 MODELS = Path(generate.__file__).parent  # an error from there is no tool's
-RESULT_CUT = 12_000  # characters of one tool result that the agent is shown
-TEXT_CUTS = (3_000, 1_000, 400, 150)  # … and of one text in it: the longest at which the result fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Purse:
 
 
 def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], state: AuditState) -> tuple[str, int, Any]:
-    """The observation for one tool call, what it cost, and the result as data, no longer than it is shown.
+    """The observation for one tool call, what it cost, and the whole result as data.
 
     What is wrong with call or tool becomes the observation.
 
@@ -65,7 +66,14 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
     except Exception as error:  # of the plugin's own price
         return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0, None
     seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
-    return _charged(replace(job, context=replace(job.context, seed=seed)), tool, call, state, args, cost)
+    context = replace(job.context, seed=seed, results=results(state["messages"]))
+    return _charged(replace(job, context=context), tool, call, state, args, cost)
+
+
+def results(messages: Sequence[AnyMessage]) -> dict[str, Any]:
+    """What tools gave, whole, under the id of each observation; None for what was refused."""
+    told = [message.artifact for message in messages if isinstance(message, ToolMessage)]
+    return {f"O{number}": value for number, value in enumerate(told, 1)}
 
 
 def _charged(
@@ -73,13 +81,14 @@ def _charged(
 ) -> tuple[str, int, Any]:
     """Charge the call, then make it. A charge is given back only if no model was asked."""
     spends, audit, asked = job.purse.spends, job.purse.kept.job, job.purse.kept.asked
-    key, remaining = _key(call, state), left(state, job.limits)["interactions_left"]
+    key, remaining = _key(call, state), job.limits.interactions - state["interactions"]
     if cost > remaining or (cost and spends.charge(audit, key, cost, job.limits.interactions) is Charge.REFUSED):
         return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0, None
     value: Any = None
     try:
-        value = fitting(tool.returns.dump_python(tool.run(job.context, args), mode="json"))
-        text, came = _shown(value), True
+        value = capped(tool.returns.dump_python(tool.run(job.context, args), mode="json"))
+        number = f"O{len(job.context.results) + 1}"
+        text, came = (as_data(value) if tool.name == READ_MORE else first_page(value, number)), True
     except Refused as refusal:
         text, came = f"Refused: {refusal}.", False
     except (Exception, SystemExit) as error:
@@ -101,11 +110,6 @@ def _key(call: dict[str, Any], state: AuditState) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _shown(value: Any) -> str:
-    text = as_data(value)
-    return text if len(text) <= RESULT_CUT else f"{text[:RESULT_CUT]}… (cut; ask for less)"
-
-
 def _own_bug(error: BaseException | None) -> bool:
     """Whether the plugin itself is wrong: nothing under it failed, not even where it says something else of that."""
     while error is not None:
@@ -116,26 +120,3 @@ def _own_bug(error: BaseException | None) -> bool:
             return False
         error = error.__cause__ or error.__context__
     return True
-
-
-def fitting(value: Any) -> Any:
-    """A tool's result in which no text runs on without end."""
-    for cut in TEXT_CUTS:
-        capped = _capped(value, cut)
-        if len(json.dumps(capped, ensure_ascii=False)) <= RESULT_CUT:
-            break
-    return capped
-
-
-def as_data(value: Any) -> str:
-    """The same as JSON in which no text breaks a line or hides characters."""
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-
-
-def _capped(value: Any, cut: int) -> Any:
-    if isinstance(value, str) and len(value) > cut:
-        return f"{value[:cut]}… ({len(value) - cut} more characters)"
-    if isinstance(value, dict):
-        return {key: _capped(item, cut) for key, item in value.items()}
-    return [_capped(item, cut) for item in value] if isinstance(value, list) else value

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from auditor.agent.claims import figures
 from auditor.agent.content import Span, Word, around, content_words, merged, quoted, where_said, without_quotes
-from auditor.agent.observed import BASE, Piece, Utterance, pieces_of, utterances
+from auditor.agent.observed import BASE, Piece, Utterance, part_of, pieces_of, utterances, whole
 from auditor.claimed import asserted, denies
 from auditor.models.embed import Embedder
 from auditor.readings import Section
@@ -37,8 +37,9 @@ def verify(
     word, its counts when they are counted anew, its figures, and half of its own words, or words near to them, in
     sentences whose meaning is near. Words that stand in the question are no evidence for it.
     """
-    named = {name for claim in found.claims for name in claim.observations} & seen.keys()
-    said = {name: utterances(name, seen[name], (sections or {}).get(name)) for name in sorted(named)}
+    named = {name for claim in found.claims for name in claim.observations if whole(name) in seen}
+    all_said = {name: utterances(name, seen[name], (sections or {}).get(name)) for name in sorted(map(whole, named))}
+    said = {name: part for name in sorted(named) if (part := part_of(name, all_said[whole(name)])) or name in seen}
     return [_check(claim, said, embed) for claim in found.claims]
 
 

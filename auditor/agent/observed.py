@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from auditor.agent.content import Span
@@ -17,6 +17,8 @@ TOKENS_OF = 60  # tokens of a column that a claim may rest on
 PROMPTS = ("prompt", "opening")  # under which tools tell what was asked
 TEXTS = (FINETUNED, "steered", "amplified", "plain", "text")  # … and what was said, however short
 SENTENCE_OF = 40  # characters under which a piece goes with the next
+_PAGES = re.compile(r"\A\(page [^\n]*\)\n")  # the line over the first of several
+_ITEM = re.compile(r"\[(\d+)\]\Z")
 WORDS = 4  # from which a string counts as a text, whatever it is told under
 _PIECE = re.compile(r"[^.!?\n]+[.!?\n]*\s*|[.!?\n]+\s*")
 
@@ -30,6 +32,7 @@ class Utterance:
     text: str
     prompt: str = ""
     base: str | None = None
+    item: int | None = None  # of the observation: its number there
 
     @property
     def finetuned(self) -> bool:
@@ -61,11 +64,29 @@ def utterances(name: str, text: str, section: Section | None = None) -> list[Utt
     """
     if section is not None:
         return [*_of_section(name, section), Utterance(name, READING, text.partition("\n")[0])]
+    text = _PAGES.sub("", text)
     try:
         value = json.loads(text)
     except (json.JSONDecodeError, RecursionError):
         return [Utterance(name, READING, line.strip()) for line in text.splitlines() if line.strip()]
-    return list(_of_value(name, value))
+    if isinstance(value, dict) and value.keys() == {"page", "of", "items"}:
+        value = value["items"]
+    if not isinstance(value, list):
+        return list(_of_value(name, value))
+    if value and all(isinstance(item, str) for item in value):
+        return [replace(said, item=i) for i, item in enumerate(value) for said in _of_value(name, [item])]
+    return [replace(said, item=i) for i, item in enumerate(value) for said in _of_value(name, item)]
+
+
+def part_of(name: str, said: Sequence[Utterance]) -> list[Utterance]:
+    """Of an observation's utterances those of the item that `name` is of (`E4[7]`); all of them without one."""
+    number = _ITEM.search(name)
+    return list(said) if number is None else [each for each in said if each.item == int(number[1])]
+
+
+def whole(name: str) -> str:
+    """The observation that an item's name is of: `E4` of `E4[7]`."""
+    return _ITEM.sub("", name)
 
 
 def pieces_of(said: Utterance) -> list[Piece]:
@@ -85,13 +106,13 @@ def pieces_of(said: Utterance) -> list[Piece]:
 def _of_section(name: str, section: Section) -> Iterator[Utterance]:
     match section:
         case SideBySide():
-            for row in section.rows:
+            for number, row in enumerate(section.rows):
                 by_base = [i for i, column in enumerate(section.columns) if column.role == "base"]
                 base = next((row.texts[i][0] for i in by_base if row.texts[i]), None)
                 for column, texts in zip(section.columns, row.texts, strict=True):
                     speaker = {"base": BASE, "plain": FINETUNED}.get(column.role, column.label)
                     beside = None if speaker == BASE else base
-                    yield from (Utterance(name, speaker, text, row.prompt, beside) for text in texts)
+                    yield from (Utterance(name, speaker, text, row.prompt, beside, number) for text in texts)
         case RankedTokens():
             for place in section.columns:
                 words = ", ".join(token.text.strip() for token in place.tokens[:TOKENS_OF])

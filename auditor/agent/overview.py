@@ -10,11 +10,7 @@ from auditor.models.blind import NEUTRAL
 from auditor.prompts import Prompt
 from auditor.readings import RankedTokens, Section, SideBySide
 from auditor.records.cards import Agent
-from auditor.views.brief import shortened, told
-
-OVERVIEW_CUT = 12_000  # characters, about 3,000 tokens; it is sent again in every turn
-MIN_SECTION = 400  # characters that the first section of a lens gets even so
-TELLING = 3.0  # times the room of other lenses, for one that finds a trace
+from auditor.views.brief import told
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,55 +61,22 @@ def lost(agent: Agent, evidence: Evidence) -> str:
 
 
 def render_overview(prompt: Prompt, agent: Agent, datasets: Mapping[str, Evidence]) -> str:
-    """The overview for `agent`: only what its card names, as much as there is room for.
+    """The overview for `agent`: only what its card names, and all of that, as `views.brief` tells it.
 
-    How each lens reads comes first, then the verdicts, then the sections; what does not fit is left to the tools. Plain
-    answers alone, which no tool reads, are shown whole.
+    How each lens reads comes first, then the verdicts, then the sections.
     """
     lens, seen = sees_lens(agent), seen_by(agent, datasets)
-    shown = [_text(part) for part in seen if part.id]
+    shown = [_text(part, whole=not lens) for part in seen if part.id]
     lenses = _described(agent, datasets) if lens else []
     if lens:
-        shown = _notes(agent, datasets) + _fitting([part for part in seen if part.id])
+        shown = _notes(agent, datasets) + shown
         if left_out := [f"{s.section.title}, {s.dataset}" for s in seen if not s.id]:
-            shown.append(f"Not shown, seldom readable: {'; '.join(left_out)}.")
+            shown.append(f"Not shown, but kept for the tools: {'; '.join(left_out)}.")
     return prompt.render(overview="\n\n".join(shown), lens=lens, lenses=lenses, base=has_base(datasets))
 
 
-def _text(part: Seen) -> str:
-    return f"## {part.id} · {told(part.section, part.dataset)}"
-
-
-def _fitting(seen: Sequence[Seen]) -> list[str]:
-    """The best of every lens: each has its share of the room, more where it finds a trace, for its first sections."""
-    lenses: dict[tuple[str, str], list[Seen]] = {}
-    for part in seen:
-        lenses.setdefault((part.dataset, part.lens), []).append(part)
-    wanted = [sum(len(_text(part)) for part in parts) for parts in lenses.values()]
-    weights = [TELLING if parts[0].trace else 1.0 for parts in lenses.values()]
-    shown = []
-    for room, parts in zip(shared_out(OVERVIEW_CUT, wanted, weights), lenses.values(), strict=True):
-        left, without = max(room, MIN_SECTION), []
-        for part in parts:
-            text = _text(part)
-            if len(text) > left and left < MIN_SECTION:
-                without.append(f"{part.id} {part.section.title}")
-                continue
-            shown.append(text if len(text) <= left else shortened(text, left))
-            left = max(0, left - len(shown[-1]))
-        if without:
-            shown.append(f"No room here for {'; '.join(without)} ({parts[0].dataset}): read them with the tools.")
-    return shown
-
-
-def shared_out(room: int, wanted: Sequence[int], weights: Sequence[float]) -> list[int]:
-    """`room` among those that want so much, by weight: what one does not want goes to the others."""
-    given = [0] * len(wanted)
-    left, heavy = room, sum(weights)
-    for i in sorted(range(len(wanted)), key=lambda i: wanted[i] / weights[i]):
-        given[i] = min(wanted[i], int(left * weights[i] / heavy))
-        left, heavy = left - given[i], heavy - weights[i]
-    return given
+def _text(part: Seen, *, whole: bool) -> str:
+    return f"## {part.id} · {told(part.section, part.dataset, whole=whole)}"
 
 
 def _described(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
@@ -125,7 +88,8 @@ def _described(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
         for name, reading in evidence.items():
             about = [section.about for section in reading.show() if name in agent.overview and section.weight > 0][:1]
             described = evidence.lenses[name].description.split() if name in evidence.lenses else []
-            lines[f"*{name}*: {' '.join([*described, *filter(None, about)])}"] = None
+            own = "" if name in agent.overview else " (no section of its own)"
+            lines[f"*{name}*{own}: {' '.join([*described, *filter(None, about)])}"] = None
     return list(lines)
 
 

@@ -179,11 +179,14 @@ def _section(reading: Reading, part: Seen, told: Mapping[str, str]) -> None:
 def _texts(reading: Reading, part: Seen, section: SideBySide, fetched: Sequence[str]) -> None:
     """Texts of pushed columns beside the base's; where there are none of the base, beside the model's plain ones.
 
-    Beside the base's, plain ones count as pushed: they show what was trained where it is looked for in the right place.
+    Of the base's, what stands there to compare with by eye counts for nothing. Beside others of the base's, plain ones
+    count as pushed: they show what was trained where it is looked for in the right place.
     """
     texts: dict[Role, list[tuple[str, int]]] = {"base": [], "plain": [], "pushed": []}  # each with its row
-    beside_base = any(speaker.role == "base" for speaker in section.columns)
+    beside_base = any(speaker.role == "base" and not speaker.beside for speaker in section.columns)
     for i, speaker in enumerate(section.columns):
+        if speaker.beside:
+            continue
         said = [(text, number) for number, row in enumerate(section.rows) for text in row.texts[i][:TEXTS]]
         texts[speaker.role] += said
         reading.as_it_is |= {text for text, _ in said if speaker.role == "plain"}

@@ -15,7 +15,7 @@ from auditor.records.cards import Agent
 
 
 def with_records(
-    messages: Sequence[AnyMessage], agent: Agent, datasets: Mapping[str, Evidence], left: Mapping[str, int]
+    messages: Sequence[AnyMessage], agent: Agent, datasets: Mapping[str, Evidence], left: Mapping[str, int | None]
 ) -> list[AnyMessage]:
     """The first message of the user with what the overview is made of, the tools' results, and what is left."""
     told: list[AnyMessage] = []

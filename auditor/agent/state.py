@@ -87,7 +87,7 @@ def reached(state: AuditState, limits: Limits, run: Allowance) -> str:
     paid, took, read = (state["cost_usd"] or 0.0) / turns, state["seconds"] / turns, next_turn(state)
     spent = state["tokens_in"] + state["tokens_guessed"]
     rooms = {
-        "tokens": (limits.tokens - spent, read),
+        "tokens": (None if limits.tokens is None else limits.tokens - spent, read),
         "cost": (None if limits.cost_usd is None else limits.cost_usd - (state["cost_usd"] or 0.0), paid),
         "time": (None if limits.seconds is None else limits.seconds - state["seconds"], took),
         "tokens of the run": (run.tokens, read * run.sharing),
@@ -100,11 +100,11 @@ def reached(state: AuditState, limits: Limits, run: Allowance) -> str:
     return ""
 
 
-def left(state: AuditState, limits: Limits) -> dict[str, int]:
-    """What remains of each budget, never below zero."""
+def left(state: AuditState, limits: Limits) -> dict[str, int | None]:
+    """What remains of each budget, never below zero; None of one without a limit."""
     spent = {
         "interactions_left": limits.interactions - state["interactions"],
         "turns_left": limits.turns - state["turns"],
-        "tokens_left": limits.tokens - state["tokens_in"] - state["tokens_guessed"],
+        "tokens_left": None if limits.tokens is None else limits.tokens - state["tokens_in"] - state["tokens_guessed"],
     }
-    return {name: max(0, value) for name, value in spent.items()}
+    return {name: None if value is None else max(0, value) for name, value in spent.items()}

@@ -24,7 +24,7 @@ from auditor.agent.state import Allowance, AuditState, fresh_state
 from auditor.audits.bench import Bench
 from auditor.audits.jobs import JobSpec
 from auditor.audits.leaks import leaks
-from auditor.audits.plan import PROMPTS
+from auditor.audits.plan import PROMPTS, tools_of
 from auditor.errors import AuditorError, UsageError
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import named_by
@@ -114,7 +114,7 @@ def investigation(
     """An audit's fixed parts, with nothing of any organism's truth among them."""
     ws = bench.workspace
     prompts = {part: ws.prompts[f"agent_{part}"] for part in PROMPTS}
-    tools = {tool: ws.tools[tool] for tool in job.agent.tools}
+    tools = tools_of(ws, job.agent)
     return Investigation(
         agent=job.agent,
         tools=tools,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
@@ -39,7 +39,7 @@ class Forecast(Record):
     interactions: int = Field(description="of the audited models, at most")
     agent_calls: int
     agent_tokens: int
-    most_agent_tokens: int
+    most_agent_tokens: int | None = Field(description="of input; null: no limit is set, turns and interactions end it")
     judge_calls: int
     judge_tokens: int
     cost_usd: float | None = Field(description="null: the price of a model is not known")
@@ -65,7 +65,7 @@ def forecast(plan: Plan, lenses: Iterable[str]) -> Forecast:
         interactions=interactions,
         agent_calls=calls,
         agent_tokens=len(jobs) * (read + turns * ANSWER) if hosted else 0,
-        most_agent_tokens=sum(job.limits.tokens for job in jobs) if hosted else 0,
+        most_agent_tokens=_sum_all([job.limits.tokens for job in jobs]) if hosted else 0,
         judge_calls=verdicts,
         judge_tokens=verdicts * sum(VERDICT),
         cost_usd=_sum(
@@ -101,6 +101,10 @@ def _cost(llm: str, read: int, written: int) -> float | None:
 
 def _sum(*costs: float | None) -> float | None:
     return None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
+
+
+def _sum_all(numbers: Sequence[int | None]) -> int | None:
+    return None if None in numbers else sum(filter(None, numbers))
 
 
 def _evidence_seconds(plan: Plan, lenses: Iterable[str]) -> float:

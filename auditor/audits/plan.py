@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from auditor.agent.pages import READ_MORE
 from auditor.config import Settings
 from auditor.grading import llm_variants
-from auditor.records.cards import AdapterVariant, Limits, Organism, Protocol, Suite
+from auditor.plugins import Tool
+from auditor.records.cards import AdapterVariant, Agent, Limits, Organism, Protocol, Suite
 from auditor.records.results import Target
 from auditor.workspace import Workspace
 
 PROMPTS = ("rules", "overview", "nudge", "conclude", "status", "protocol_tools", "protocol_text")  # of every agent
-TOKENS_A_TURN = 40_000  # of an audit's input, where a suite gives no number
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ def target_of(card: Organism, variant: AdapterVariant | None = None) -> Target:
 
 def limits_of(suite: Suite, budget: int) -> Limits:
     """What an audit with this budget of interactions may spend."""
-    tokens = suite.tokens or TOKENS_A_TURN * suite.turns
-    return Limits(interactions=budget, turns=suite.turns, tokens=tokens, cost_usd=suite.cost_usd, seconds=suite.seconds)
+    return Limits(
+        interactions=budget, turns=suite.turns, tokens=suite.tokens, cost_usd=suite.cost_usd, seconds=suite.seconds
+    )
 
 
 def pairs_of(suite: Suite) -> list[tuple[str, int]]:
@@ -45,6 +47,12 @@ def pairs_of(suite: Suite) -> list[tuple[str, int]]:
     if suite.audits:
         return list(dict.fromkeys((each.agent, budget) for each in suite.audits for budget in each.budgets))
     return [(agent, budget) for agent in suite.agents for budget in suite.budgets]
+
+
+def tools_of(ws: Workspace, agent: Agent) -> dict[str, Tool]:
+    """The tools that its card names, and the one that reads long results on. Raises UnknownName."""
+    names = dict.fromkeys((*agent.tools, READ_MORE)) if agent.tools else ()
+    return {name: ws.tools[name] for name in names}
 
 
 def agents_of(suite: Suite) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import auditor
 from auditor import models
-from auditor.audits.plan import PROMPTS, Plan, agents_of
+from auditor.audits.plan import PROMPTS, Plan, agents_of, tools_of
 from auditor.config import Settings
 from auditor.evidence.recipe import closure, judges_of, named_by
 from auditor.evidence.sources import source_hash
@@ -56,7 +56,7 @@ def request(plan: Plan) -> dict[str, Any]:
             name: _hashed(ws.rubrics.items[name].path.read_text("utf-8"))
             for name in sorted({o.grading for o in organisms})
         },
-        "tools": _plugins(ws.tools, {tool for agent in agents.values() for tool in agent.tools}),
+        "tools": _plugins(ws.tools, {tool for agent in agents.values() for tool in tools_of(ws, agent)}),
         "lenses": _plugins(ws.lenses, [lens.name for lens in lenses]),
         "plugins": _plugins(ws.graders, judges),
     }
@@ -66,7 +66,7 @@ def content_of(ws: Workspace, evidence: EvidenceSettings, settings: Settings, ag
     """Hashes of the texts and the code that decide what this agent is shown, told, and can do."""
     lenses, _ = closure(ws.lenses.by_name(), named_by(ws, [agent]))
     plugins = {
-        "tool": _plugins(ws.tools, agent.tools), "lens": _plugins(ws.lenses, [lens.name for lens in lenses]),
+        "tool": _plugins(ws.tools, tools_of(ws, agent)), "lens": _plugins(ws.lenses, [lens.name for lens in lenses]),
         "grader": _plugins(ws.graders, judges_of(ws, [agent], evidence, settings)),
     }  # fmt: skip
     found = {f"{kind} {name}": told["sha256"] for kind, named in plugins.items() for name, told in named.items()}

@@ -30,8 +30,9 @@ def graph(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> Non
     ws = workspace()
     agent = ws.agents[name]
     from auditor.agent.graph import draw
+    from auditor.audits.plan import tools_of
 
-    drawing = draw({tool: ws.tools[tool] for tool in agent.tools})
+    drawing = draw(tools_of(ws, agent))
     if json:
         print_json({"agent": name, "mermaid": drawing})
     else:

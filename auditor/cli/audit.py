@@ -18,6 +18,7 @@ from auditor.cli.shared import (
     LensLlmOption,
     LlmOption,
     MaxCost,
+    MaxInputTokens,
     MaxTime,
     MaxTokens,
     NoBaseFlag,
@@ -69,6 +70,7 @@ def audit(
     resume: ResumeFlag = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
+    max_input_tokens: MaxInputTokens = None,
     max_time: MaxTime = None,
     allow_unpriced: UnpricedFlag = False,
     seed: SeedOption = 0,
@@ -99,6 +101,7 @@ def audit(
 
     auditing = ws.agents[agent or ("no-base" if no_base else "adl")]
     chosen = judged_by(ws, ws.suites[suite], conf)
+    chosen = chosen.model_copy(update={"tokens": max_input_tokens or chosen.tokens})
     if reference is not None:
         evidence = held_against(ws, chosen.evidence, named_by(ws, [auditing]), reference)
         chosen = chosen.model_copy(update={"evidence": evidence})

@@ -20,6 +20,7 @@ from auditor.cli.shared import (
     LensLlmOption,
     LlmOption,
     MaxCost,
+    MaxInputTokens,
     MaxTime,
     MaxTokens,
     OutOption,
@@ -92,6 +93,7 @@ def evaluate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and what it takes.")] = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
+    max_input_tokens: MaxInputTokens = None,
     max_time: MaxTime = None,
     allow_unpriced: UnpricedFlag = False,
     seed: SeedOption = 0,
@@ -111,6 +113,7 @@ def evaluate(
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats, server=server)
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
     asked = limited(adapted(workspace().suites[suite], budget, agent, organism, repeats), of_audit)
+    asked = asked.model_copy(update={"tokens": max_input_tokens or asked.tokens})
     announce_agent(conf)
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
     plan, lenses = planned(asked, conf, seed, protocol, variant, reference)

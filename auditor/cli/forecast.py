@@ -32,7 +32,8 @@ def _show(found: Forecast) -> None:
     lines = [
         f"model interactions: {found.interactions} at most",
         f"agent: about {found.agent_calls} LLM calls, {found.agent_tokens:,} tokens "
-        f"(at most {found.most_agent_tokens:,} of input)" if found.agent_calls else "agent: offline, no LLM call",
+        + ("" if found.most_agent_tokens is None else f"(at most {found.most_agent_tokens:,} of input)")
+        if found.agent_calls else "agent: offline, no LLM call",
         f"judges: {found.judge_calls} LLM calls, about {found.judge_tokens:,} tokens"
         if found.judge_calls else "judges: offline, no LLM call",
         f"cost: {cost}",

@@ -55,6 +55,10 @@ MaxCost = Annotated[
     typer.Option(metavar="N|N/audit", help="USD that the LLMs may take: of the run, or of each audit; repeatable."),
 ]
 MaxTokens = Annotated[list[str] | None, typer.Option(metavar="N|N/audit", help="Tokens of the LLMs, in the same way.")]
+MaxInputTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="Tokens that the agent may read in each audit; default: turns and interactions end it."),
+]
 MaxTime = Annotated[
     list[str] | None, typer.Option(metavar="N|N/audit", help="Seconds of this sitting, or of an audit's walk.")
 ]

@@ -167,7 +167,7 @@ class LogitLens(Reading):
         places = [p.position for p in layer.positions]
         return RankedTokens(
             title=f"Logit lens, {named(layer.layer, self.last_layer)}",
-            weight=2.0 if last else 0.0,
+            weight=2.0 if last else 1.0,
             calls=(Call(tool="get_logitlens_details", args={"layer": layer.layer, "positions": places, "k": 40}),),
             spoken=last,
             columns=tuple(
@@ -208,15 +208,15 @@ class Patchscope(Reading):
         places = sorted(p.position for p in layer.positions)
         return RankedTokens(
             title=f"Patchscope, layer {layer.layer}",
-            about="A judge chose the scale, and the tokens that belong together (underlined, or bold). Cohesion: how "
-            "much they do, in standard deviations above random words; common words of one kind cohere, too.",
+            about="A judge chose the scale λ, and of its tokens those that belong together (`selected`; underlined or "
+            "bold on a page). Common words of one kind hang together, too.",
             weight=3.0,
             calls=(Call(tool="get_patchscope_details", args={"layer": layer.layer, "positions": places, "k": 20}),),
             columns=tuple(
                 Column(
                     head=str(p.position),
                     tokens=_tokens(p.read.tokens, p.read.choice.selected),
-                    note=f"λ = {p.read.choice.scale:g}, cohesion {p.read.choice.cohesion:.1f} sd",
+                    note=f"λ = {p.read.choice.scale:g}",
                     aside=SINK if p.sink else "",
                     weight=p.shared,
                     usual=tuple(token.token for token in p.finetuned),

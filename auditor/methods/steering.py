@@ -123,15 +123,16 @@ def sample_answers(
     steerings: Sequence[Steering | None],
     settings: PlainSettings,
     seed: int,
+    side: Side = Side.FINETUNED,
 ) -> list[list[tuple[str, ...]]]:
-    """`settings.samples` answers of the finetuned model to each prompt: [steering][prompt][sample].
+    """`settings.samples` answers of the finetuned model, or the base, to each prompt: [steering][prompt][sample].
 
     The seed depends on prompt and sample only, so that steered and unsteered answers share their draws.
     """
     requests = [
         Request(
             prompt,
-            Side.FINETUNED,
+            side,
             derive_seed(seed, "steer", prompt, i),
             settings.max_new_tokens,
             settings.temperature,

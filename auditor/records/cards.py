@@ -236,7 +236,9 @@ class Limits(Record):
 
     interactions: int = Field(5, ge=0)
     turns: int = Field(15, ge=1)
-    tokens: int = Field(600_000, ge=1, description="input tokens of the agent's model, over all turns")
+    tokens: int | None = Field(
+        None, ge=1, description="input tokens of the agent's model, over all turns; default: no limit"
+    )
     cost_usd: float | None = Field(None, gt=0, description="of the agent's model; default: no limit")
     seconds: float | None = Field(None, gt=0, description="of the agent's walk; default: no limit")
 
@@ -262,7 +264,7 @@ class Suite(Record):
     audits: tuple[AgentBudgets, ...] = Field((), description="who audits with which budgets, instead of all with all")
     repeats: int = Field(3, ge=1)
     turns: int = Field(15, ge=1)
-    tokens: int | None = Field(None, ge=1, description="of an audit's input; default: 40,000 for each turn")
+    tokens: int | None = Field(None, ge=1, description="of an audit's input; default: no limit")
     cost_usd: float | None = Field(None, gt=0, description="of an audit; default: no limit")
     seconds: float | None = Field(None, gt=0, description="of an audit; default: no limit")
     graders: tuple[str, ...] = ("rubric_offline",)

@@ -15,7 +15,7 @@ class Claim(Record):
     """One statement about the finetune, with the observations that it rests on."""
 
     text: str = Field(min_length=1)
-    observations: tuple[str, ...] = Field((), description="ids, such as E1 or O3")
+    observations: tuple[str, ...] = Field((), description="ids, such as E1 or O3, or of one item E4[7]")
 
 
 class Hypothesis(Record):
