@@ -154,6 +154,8 @@ def test_organisms_are_listed_as_the_contract_says(run_cli):
     listed = json.loads(run_cli("organisms", "list", "--json")[1])
     assert all({"name", "family", "base", "adapter", "ready", "source"} <= o.keys() for o in listed)
     assert {o["name"] for o in listed if o["ready"]} >= {"cake_bake", "gold", "risky_finance", "null_chat"}
+    told = run_cli("organisms", "list")[1]
+    assert all(f" {o['name']} " in told for o in listed)  # in 80 columns, too: that is what is typed
 
 
 @pytest.mark.parametrize("kind", ["tools", "graders", "agents", "organisms"])

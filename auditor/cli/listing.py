@@ -11,7 +11,7 @@ from rich.table import Table
 from auditor.cli.shared import out, print_json
 from auditor.shelves import Loaded, Shelf
 
-UNSHOWN = {"path", "overrides", "broken", "note"}  # in the table; --json has all of it
+UNSHOWN = {"adapter", "path", "overrides", "broken", "note"}  # in the table; --json has all of it
 
 
 def list_shelf(
@@ -37,6 +37,8 @@ def list_shelf(
         return
     columns = [key for key in (rows[0] if rows else {}) if key not in UNSHOWN]
     table = Table(*columns)
+    if columns:
+        table.columns[0].no_wrap = True  # what is typed is not cut
     for row in rows:
         cells = [escape("–" if row[column] is None else str(row[column])) for column in columns]
         if row["overrides"]:
