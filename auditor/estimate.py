@@ -17,12 +17,14 @@ def tokens(texts: int, lenses: Mapping[str, Any]) -> tuple[int, int, int]:
         lenses.get(name) for name in ("differences", "patchscope", "plain_samples", "steering")
     )
     k = diffs.positions if diffs else 0
-    decoded = plain.prompts * plain.samples * plain.max_new_tokens if plain else 0
+    answers = plain.prompts * plain.max_new_tokens if plain else 0  # one to each prompt; the base gives as many
+    drawn = answers * plain.samples if plain else 0
+    decoded = answers + drawn
     if steering:
         search = steering.calibration
         wanted = k if steering.positions == "all" else min(steering.positions, k)
         tried = search.iterations + 2 * search.more_iterations  # strengths of a direction, over three prompts
-        decoded += wanted * decoded + (wanted * tried + 3) * search.generations * search.max_new_tokens
+        decoded += wanted * drawn + (wanted * tried + 3) * search.generations * search.max_new_tokens
     patched = (
         4 * k * max(1, len(diffs.layers)) * 3 * len(patchscope.scales) if patchscope and diffs else 0
     )  # δ, both means, −δ
