@@ -31,8 +31,8 @@ def _show(found: Forecast) -> None:
     cost = "not known: a model has no price" if found.cost_usd is None else f"about {found.cost_usd:.2f} USD"
     lines = [
         f"model interactions: {found.interactions} at most",
-        f"agent: about {found.agent_calls} LLM calls, {found.agent_tokens:,} tokens "
-        + ("" if found.most_agent_tokens is None else f"(at most {found.most_agent_tokens:,} of input)")
+        f"agent: about {found.agent_calls} LLM calls, {found.agent_tokens:,} tokens"
+        + ("" if found.most_agent_tokens is None else f" (at most {found.most_agent_tokens:,} of input)")
         if found.agent_calls else "agent: offline, no LLM call",
         f"judges: {found.judge_calls} LLM calls, about {found.judge_tokens:,} tokens"
         if found.judge_calls else "judges: offline, no LLM call",

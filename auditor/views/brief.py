@@ -63,9 +63,8 @@ def _texts(section: SideBySide, head: str, *, whole: bool) -> tuple[str, list[st
     for number, row in enumerate(section.rows):
         lines.append(f"[{number}] {visible(row.prompt)}")
         for i in shown:
-            for text in row.texts[i][:many]:
-                first = text is row.texts[i][0]
-                lines.append(f"  {section.columns[i].label}: {quote(text, WHOLE if whole and first else CUT)}")
+            for n, text in enumerate(row.texts[i][:many]):
+                lines.append(f"  {section.columns[i].label}: {quote(text, WHOLE if whole and n == 0 else CUT)}")
     return "; ".join([head, *about]), lines
 
 
