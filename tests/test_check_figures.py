@@ -42,6 +42,25 @@ class TestFigures:
         found = figures.mean("k", "n", figures.Sides([None, 1.0, 2.0], [9.0, 2.0, 3.5]), by="words")
         assert (found.base.n, found.finetuned.n, found.difference.n, found.difference.value) == (2, 3, 2, 1.25)
 
+    def test_a_share_counts_on_its_side_what_the_other_has_no_value_for(self):
+        found = figures.share("k", "n", figures.Sides([None, 0.0, 0.0, 1.0], [1.0, 1.0, None, 0.0]), by="words")
+        assert found.difference.value == pytest.approx(found.finetuned.value - found.base.value, abs=2e-3)
+        apart = figures.share("k", "n", figures.Sides([None] * 6 + [0.0] * 6, [1.0] * 6 + [None] * 6), by="words")
+        assert (apart.difference.value, apart.clearly, apart.difference.n) == (1.0, "above", 6)
+
+    def test_intervals_cover_where_many_answers_say_neither(self):
+        rng, hits, runs = np.random.default_rng(0), 0, 400
+        for _ in range(runs):
+            hard = rng.random(18)  # both models find the same questions hard
+            sides = [
+                [float(h < rate) if rng.random() < heard else None for h in 0.5 * hard + 0.5 * rng.random(18)]
+                for rate, heard in ((0.4, 0.4), (0.6, 0.6))
+            ]
+            found = figures.share("k", "n", figures.Sides(*sides), by="words").difference
+            truth = (1 - 2 * 0.4**2) - 2 * 0.4**2  # of a sum of two halves, each uniform
+            hits += found.ci95 is not None and found.ci95[0] <= truth <= found.ci95[1]
+        assert hits / runs >= 0.93
+
     def test_parts_that_move_together_tell_no_more_than_one(self):
         sides = figures.Sides([0.0, 1.0, 0.0, 0.0] * 4, [1.0, 1.0, 0.0, 1.0] * 4)
         part = figures.share("k", "n", sides, by="words")

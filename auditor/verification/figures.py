@@ -136,24 +136,28 @@ def _of_mean(values: Values, scale: Scale, texts: int) -> Estimate:
 def _share_difference(found: Sides) -> Estimate | None:
     """Newcombe 1998 ("Improved confidence intervals for the difference between binomial proportions based on paired
     data", method 10): Wilson's intervals joined, less what both models have in common.
+
+    It lies between the two shares as they are printed: a question that only one model has a value for counts on its
+    side, and what they have in common weighs as much as the questions that both have (partially overlapping samples).
     """
-    pairs = _pairs(found)
-    if not pairs:
+    base, tuned = np.array(_known(found.base)), np.array(_known(found.finetuned))
+    n = min(len(base), len(tuned))
+    if not n:
         return None
-    base, tuned = (np.array(values) for values in zip(*pairs, strict=True))
-    value, n = float(tuned.mean() - base.mean()), len(pairs)
-    first, second = (share_interval(float(side.sum()), n) for side in (base, tuned))
+    value = float(tuned.mean() - base.mean())
+    first, second = (share_interval(float(side.sum()), len(side)) for side in (base, tuned))
     if first is None or second is None:
         return Estimate(value=_rounded(value), n=n)
-    alike = _alike(base, tuned)
+    alike = _alike(_pairs(found)) * len(_pairs(found)) / math.sqrt(len(base) * len(tuned))
     below = _hypotenuse(tuned.mean() - second[0], first[1] - base.mean(), alike)
     above = _hypotenuse(second[1] - tuned.mean(), base.mean() - first[0], alike)
     return Estimate(value=_rounded(value), ci95=(_rounded(value - below), _rounded(value + above)), n=n)
 
 
-def _alike(base: Floats, tuned: Floats) -> float:
+def _alike(pairs: Sequence[tuple[float, float]]) -> float:
     """The correlation φ, corrected for continuity: a few questions that all agree leave something open."""
-    spread = float(base.std() * tuned.std())
+    base, tuned = np.array(pairs).reshape(-1, 2).T
+    spread = float(base.std() * tuned.std()) if pairs else 0.0
     if spread == 0:
         return 0.0
     shared = float(np.mean(base * tuned) - base.mean() * tuned.mean())
