@@ -10,6 +10,10 @@ DECODED, PATCHED, READ, REST = 0.0062, 0.0039, 0.0012, 5.0
 QUICKSTART = 49.0  # seconds of all of it
 EXPENSIVE = 5.0  # times that: worth a word
 
+# A GPU of the kind of an H100, in bfloat16: FLOPs a second that reading reaches, bytes a second that decoding reaches.
+GPU_FLOPS, GPU_BYTES, GPU_ROWS = 0.4 * 990e12, 0.5 * 3.35e12, 64
+GPU_TOLD = "an H100 at 40 % of its FLOPs and half of its bandwidth in bfloat16, 64 rows decoded together"
+
 
 def tokens(texts: int, lenses: Mapping[str, Any]) -> tuple[int, int, int]:
     """Tokens that are decoded, patched and read, if every position of every text is there; `lenses`: their settings."""
@@ -36,6 +40,17 @@ def seconds_of(texts: int, lenses: Mapping[str, Any]) -> float:
     """About what evidence of these lenses takes; those of other methods than ADL's are not counted."""
     decoded, patched, read = tokens(texts, lenses)
     return DECODED * decoded + PATCHED * patched + READ * read + REST
+
+
+def gpu_seconds(texts: int, lenses: Mapping[str, Any], billions: float) -> float:
+    """What evidence of these lenses takes at least on one GPU, for a model of so many parameters."""
+    decoded, patched, read = tokens(texts, lenses)
+    return (patched + read) * 2e9 * billions / GPU_FLOPS + gpu_decoding(decoded, billions)
+
+
+def gpu_decoding(tokens: int, billions: float, rows: int = GPU_ROWS) -> float:
+    """Seconds that so many tokens take, `rows` at a time: each step reads all weights, 2 bytes a parameter."""
+    return tokens / rows * 2e9 * billions / GPU_BYTES
 
 
 def announcement(texts: int, lenses: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ T = TypeVar("T", Suite, Organism)
 
 EXTENDS = "extends"
 SUITES_OWN = {"name", "description"}  # what is not handed on
-ORGANISMS_OWN = {"name", "adapter", "model", "note", "leaky"}
+ORGANISMS_OWN = {"name", "adapter", "model", "models", "dataset", "note", "leaky"}
 
 
 @dataclass(frozen=True, slots=True)

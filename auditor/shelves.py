@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -42,13 +42,15 @@ class Broken:
 class Shelf(Generic[T]):
     """All things of one kind, by name. A broken file is kept until somebody needs what it should have been.
 
-    It hides its namesakes of earlier roots all the same: nobody gets the built-in one for their own.
+    It hides its namesakes of earlier roots all the same: nobody gets the built-in one for their own. Some things hold
+    others, which are called THING@WHICH: `inside` makes these, and raises UsageError for one that is not there.
     """
 
     kind: str
     items: dict[str, Loaded[T]] = field(default_factory=dict)
     broken: dict[str, Broken] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)  # whole workspaces that could not be read: what may be missing here
+    inside: Callable[[T, str], T] | None = None
 
     def put(self, name: str, value: T, path: Path, root: str) -> None:
         self.items[name] = Loaded(value, path, root, self._hidden(name))
@@ -65,6 +67,9 @@ class Shelf(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         """Raises BadFile if the file that should define it is broken, UnknownName if there is none."""
+        thing, at, which = name.partition("@")
+        if at and self.inside and thing in self:
+            return self.inside(self[thing], which)
         if name in self.broken:
             broken = self.broken[name]
             hidden = f" (override of {broken.overrides[-1]})" if broken.overrides else ""
@@ -72,6 +77,17 @@ class Shelf(Generic[T]):
         if name not in self.items:
             raise UnknownName(self.kind, name, [*self.items, *self.broken], "; ".join(self.lost))
         return self.items[name].value
+
+    def get(self, name: str | None) -> T | None:
+        """None if it is not there."""
+        return self[name] if name is not None and name in self else None
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it is there, if only as a broken file, or may be inside of what is there."""
+        if name in self.items or name in self.broken:
+            return True
+        thing, at, _ = name.partition("@") if isinstance(name, str) else ("", "", "")
+        return bool(at and self.inside and (thing in self.items or thing in self.broken))
 
     def __iter__(self) -> Iterator[Loaded[T]]:
         return iter(self.items.values())
@@ -89,7 +105,7 @@ class _ByName(Mapping[str, T]):
         return self._shelf[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._shelf.items or name in self._shelf.broken
+        return name in self._shelf
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shelf.items)

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -25,8 +26,10 @@ from auditor.extending import ORGANISMS_OWN, SUITES_OWN, Draft, finish, read_dra
 from auditor.lenses import Lens
 from auditor.plugins import Grader, Tool
 from auditor.prompts import Prompt, read_prompt
+from auditor.public import finetune_of
 from auditor.records.calibration import Calibration
 from auditor.records.cards import Agent, Organism, Rubric, Suite
+from auditor.records.public import PublicModel, PublicModels
 from auditor.shelves import Broken, Shelf
 from auditor.yaml_files import read_document, read_yaml
 
@@ -48,6 +51,7 @@ class Workspace:
     graders: Shelf[Grader] = field(default_factory=lambda: Shelf("grader"))
     agents: Shelf[Agent] = field(default_factory=lambda: Shelf("agent"))
     organisms: Shelf[Organism] = field(default_factory=lambda: Shelf("organism"))
+    models: Shelf[PublicModel] = field(default_factory=lambda: Shelf("public model"))
     suites: Shelf[Suite] = field(default_factory=lambda: Shelf("suite"))
     rubrics: Shelf[Rubric] = field(default_factory=lambda: Shelf("rubric"))
     prompts: Shelf[Prompt] = field(default_factory=lambda: Shelf("prompt"))
@@ -57,7 +61,7 @@ class Workspace:
 
     def shelves(self) -> list[Shelf[Any]]:
         return [
-            self.tools, self.lenses, self.graders, self.agents, self.organisms,
+            self.tools, self.lenses, self.graders, self.agents, self.organisms, self.models,
             self.suites, self.rubrics, self.prompts, self.calibrations, self.corpora, self.nulls,
         ]  # fmt: skip
 
@@ -100,6 +104,7 @@ def load_workspace(
     if user_root is not None:
         roots.append(("workspace", user_root))
     workspace = Workspace(roots, lost)
+    workspace.organisms.inside = partial(finetune_of, models=workspace.models)
     drafts: dict[type[Any], Shelf[Draft]] = {Suite: Shelf("suite"), Organism: Shelf("organism")}
     for name, root in roots:
         if name != "built-in":
@@ -164,6 +169,7 @@ def _load_root(ws: Workspace, drafts: Mapping[type[Any], Shelf[Draft]], name: st
     _files(ws.agents, root / "evals" / "agents", "*.yaml", name, lambda p: read_yaml(p, Agent))
     for model, pattern in ((Suite, "suites/*.yaml"), (Organism, "organisms/*/organism.yaml")):
         _drafts(drafts[model], root / "evals", pattern, name, model)
+    _models(ws.models, root / "evals" / "models.yaml", name)
     _files(ws.rubrics, root / "rubrics", "*.yaml", name, lambda p: read_yaml(p, Rubric))
     _files(ws.prompts, root / "prompts", "*.md", name, lambda p: read_prompt(p, _before(ws.prompts, p.stem)))
     _files(ws.calibrations, root / "evals" / "calibrations", "*.json", name, lambda p: read_yaml(p, Calibration))
@@ -185,6 +191,17 @@ def _files(shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Calla
             shelf.put(value.name, value, path, root)
         except BadFile as error:
             shelf.fail({expected, *_claimed(path, _YAML_NAME)}, error, root)
+
+
+def _models(shelf: Shelf[PublicModel], path: Path, root: str) -> None:
+    """One file for all of a root: each is four lines."""
+    if not path.exists():
+        return
+    try:
+        for name, model in read_yaml(path, PublicModels).models.items():
+            shelf.put(name, model, path, root)
+    except BadFile as error:
+        shelf.fail([path.stem], error, root)
 
 
 def _drafts(shelf: Shelf[Draft], folder: Path, pattern: str, root: str, model: type[Suite | Organism]) -> None:

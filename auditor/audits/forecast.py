@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pydantic import Field
 
 from auditor.audits.jobs import JobSpec, jobs_of
-from auditor.audits.plan import Plan
-from auditor.estimate import seconds_of
+from auditor.audits.plan import Plan, pairs_of
+from auditor.estimate import GPU_TOLD, gpu_decoding, gpu_seconds, seconds_of
 from auditor.evidence.recipe import chosen, closure
 from auditor.grading import llm_variants
 from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.public import download_needed, made_of, memory_needed, weights_of
+from auditor.records.cards import Organism
 from auditor.records.record import Record
 
 TURNS = 6  # of an LLM that plays an agent, as audits here went; the offline one takes three
@@ -30,6 +33,18 @@ class Cell(Record):
     audits: int
 
 
+class Public(Record):
+    """What the suite's public organisms take."""
+
+    organisms: int
+    download_gb: float = Field(description="of their bases and whole finetunes, if none is here; adapters come on top")
+    memory_gb: float = Field(description="the most that weights of one pair take")
+    largest: str = Field(description="which pair that is")
+    gated: tuple[str, ...] = Field(description="bases whose licence has to be accepted on the hub first")
+    gpu_hours: float = Field(description="evidence and interactions, at least")
+    rates: str = GPU_TOLD
+
+
 class Forecast(Record):
     """What `evaluate --dry-run` says. Figures of LLMs are about so; `most` are those that limits allow."""
 
@@ -46,10 +61,12 @@ class Forecast(Record):
     evidence_seconds: float = Field(description="if nothing is in the cache, on two CPU cores")
     audit_seconds: float
     rates: str
+    public: Public | None = Field(None, description="null: none of the organisms is public")
 
 
 def forecast(plan: Plan, lenses: Iterable[str]) -> Forecast:
     """Counts and estimates. Raises UsageError."""
+    lenses = tuple(lenses)
     jobs, suite, settings = jobs_of(plan), plan.suite, plan.settings
     hosted = settings.llm != OFFLINE
     turns = min(TURNS, suite.turns)
@@ -76,7 +93,31 @@ def forecast(plan: Plan, lenses: Iterable[str]) -> Forecast:
         audit_seconds=round(INTERACTION * interactions, 1),
         rates=f"an LLM's audit taken as {turns} turns that begin at {OPENING:,} tokens and grow by {A_TURN:,}; seconds "
         "as measured with 135M parameters on two CPU cores",
+        public=_public(plan, lenses),
     )
+
+
+def _public(plan: Plan, lenses: Iterable[str]) -> Public | None:
+    cards = [(card, of) for card in plan.organisms() if (of := made_of(card, plan.workspace.models))]
+    if not cards:
+        return None
+    whole = {name: download_needed(card, of) / len(_whole(card)) for card, of in cards for name in _whole(card)}
+    memory, largest = max((memory_needed(card, of, plan.settings), card.name) for card, of in cards)
+    chosen = _lenses(plan, lenses)
+    spent = sum(budget for _, budget in pairs_of(plan.suite)) * plan.suite.repeats * plan.suite.ask.max_new_tokens
+    seconds = sum(
+        gpu_seconds(plan.suite.evidence.texts, chosen, of.billions) + gpu_decoding(2 * spent, of.billions, rows=2)
+        for _, of in cards
+    )
+    return Public(
+        organisms=len(cards), download_gb=round(sum(whole.values()) / 1e9, 1), memory_gb=round(memory / 1e9, 1),
+        largest=largest, gated=tuple(sorted({of.base for _, of in cards if of.gated})),
+        gpu_hours=round(seconds / 3600, 1),
+    )  # fmt: skip
+
+
+def _whole(card: Organism) -> list[str]:
+    return [name for name in weights_of(card) if name != card.adapter]
 
 
 def _cells(jobs: Iterable[JobSpec]) -> tuple[Cell, ...]:
@@ -108,7 +149,11 @@ def _sum_all(numbers: Sequence[int | None]) -> int | None:
 
 
 def _evidence_seconds(plan: Plan, lenses: Iterable[str]) -> float:
+    return seconds_of(plan.suite.evidence.texts, _lenses(plan, lenses))
+
+
+def _lenses(plan: Plan, lenses: Iterable[str]) -> dict[str, Any]:
+    """The settings of all that these lenses need."""
     order, _ = closure(plan.workspace.lenses.by_name(), lenses)
     variants = llm_variants(plan.workspace.graders.by_name(), plan.settings.lens_llm)
-    settings = {lens.name: chosen(lens, plan.suite.evidence.lenses.get(lens.name, {}), variants) for lens in order}
-    return seconds_of(plan.suite.evidence.texts, settings)
+    return {lens.name: chosen(lens, plan.suite.evidence.lenses.get(lens.name, {}), variants) for lens in order}

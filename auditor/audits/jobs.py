@@ -50,7 +50,7 @@ def jobs_of(plan: Plan) -> list[JobSpec]:
         target = target_of(card, plan.variant)
         for agent, budget in pairs_of(suite):
             for repeat in range(suite.repeats):
-                name = f"{card.name}-{agent}-b{budget}-r{repeat}"
+                name = f"{card.name.replace(':', '@')}-{agent}-b{budget}-r{repeat}"  # a file's, on any system
                 jobs.append(
                     JobSpec(
                         name=name, target=target, card=card, agent=ws.agents[agent],

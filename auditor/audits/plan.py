@@ -32,7 +32,10 @@ class Plan:
 
 def target_of(card: Organism, variant: AdapterVariant | None = None) -> Target:
     """The pair of an organism."""
-    return Target(name=card.name, base=card.base, finetuned=card.finetuned, variant=variant or card.variant)
+    return Target(
+        name=card.name, base=card.base, finetuned=card.finetuned, variant=variant or card.variant,
+        adapter_base=card.adapter_base,
+    )  # fmt: skip
 
 
 def limits_of(suite: Suite, budget: int) -> Limits:

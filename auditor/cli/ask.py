@@ -62,7 +62,7 @@ def ask(
     if plausibility is not None and amplify is None and prompts:
         raise UsageError("--plausibility B says which tokens are amplified: give --amplify A, too")
     cards, conf = workspace().organisms, settings(server=server)
-    card = cards[organism] if organism in cards.items or not (no_base or conf.server) else None
+    card = cards[organism] if organism in cards or not (no_base or conf.server) else None
     variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
     if no_base:
         demand_no_base(conf, {"--amplify": amplify, "--steer": steer, "--adapter-scale or --adapter-rank": variant})
@@ -73,7 +73,9 @@ def ask(
 
     model = alone(organism, conf) if no_base else card.finetuned if card else ""
     base = None if no_base else card.base if card else ""
-    pair = Bench(workspace(), conf).pair(Target(name=organism, base=base, finetuned=model, variant=variant))
+    home = card.adapter_base if card and not no_base else None
+    target = Target(name=organism, base=base, finetuned=model, variant=variant, adapter_base=home)
+    pair = Bench(workspace(), conf).pair(target)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     how = Request("", max_new_tokens=max_new_tokens, temperature=temperature, system=system)

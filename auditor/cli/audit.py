@@ -54,7 +54,13 @@ if TYPE_CHECKING:
 
 
 def audit(
-    model: Annotated[str, typer.Argument(help="PEFT adapter or whole model: hub id, folder, or its name on --server.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="PEFT adapter or whole model: hub id, folder, an organism's name (its truth is not looked at), or its "
+            "name on --server."
+        ),
+    ],
     base: Annotated[str | None, typer.Option(help="Its base; an adapter's own config names it.")] = None,
     no_base: NoBaseFlag = False,
     agent: Annotated[
@@ -86,7 +92,8 @@ def audit(
     ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
     announce_agent(conf)
     announce_spans()
-    variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
+    card = None if conf.server else ws.organisms.get(model)
+    variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
     if no_base:
         demand_no_base(conf, {"--base": base, "--adapter-scale or --adapter-rank": variant}, reference)
     model, base = pair_of(model, base, conf, no_base=no_base)
@@ -105,7 +112,10 @@ def audit(
     if reference is not None:
         evidence = held_against(ws, chosen.evidence, named_by(ws, [auditing]), reference)
         chosen = chosen.model_copy(update={"evidence": evidence})
-    target = Target(name=model if conf.server else "audited", base=base, finetuned=model, variant=variant)
+    target = Target(
+        name=model if conf.server else "audited", base=base, finetuned=model, variant=variant,
+        adapter_base=card.adapter_base if card and base == card.base else None,
+    )  # fmt: skip
     job = Vetting(Plan(ws, chosen, conf, seed, protocol, variant), target, auditing.name, budget)
     report = reported(job, folder, Sitting(workers=1, limit=most, resume=resume))
     if json:
@@ -128,6 +138,8 @@ def pair_of(model: str, base: str | None, conf: Settings, *, no_base: bool) -> t
         if base is not None:
             raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
         return model, base_on(conf.server, model)
+    if card := workspace().organisms.get(model):
+        return card.finetuned, base or card.base
     return model, base or base_of(model, "give --base, or --no-base if nobody knows it")
 
 

@@ -66,8 +66,9 @@ def evidence(
     if html is not None:
         demand_writable(html)
     ws, conf = workspace(), settings(lens_llm=lens_llm, server=server)
-    known = ws.organisms[organism].variant if organism in ws.organisms.items else None
-    variant = variant_of(adapter_scale, adapter_rank, known, conf.server)
+    card = ws.organisms.get(organism)
+    variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
+    adapter_base = adapter_base or (card.adapter_base if card else None)
     if no_base:
         given = {"--base": base, "--adapter-base": adapter_base, "--adapter-scale or --adapter-rank": variant}
         demand_no_base(conf, given, reference)
@@ -138,7 +139,7 @@ def pair_of(organism: str | None, base: str | None, model: str | None, conf: Set
     cards = workspace().organisms
     if conf.server is not None and organism is None:
         raise UsageError("with --server, name the ORGANISM as the server calls it")
-    if organism in cards.items or (organism is not None and conf.server is None):
+    if organism is not None and (organism in cards or conf.server is None):
         card = cards[organism]
         return card.base, card.finetuned
     if conf.server is None and (base is None or model is None):

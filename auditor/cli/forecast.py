@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from auditor.audits.forecast import Forecast, forecast
+from auditor.audits.forecast import Forecast, Public, forecast
 from auditor.audits.plan import Plan
 from auditor.cli.shared import out, print_json
 
@@ -19,6 +19,18 @@ def show_plan(plan: Plan, lenses: Iterable[str], *, json: bool) -> int:
     else:
         _show(found)
     return 0
+
+
+def _of_public(public: Public) -> list[str]:
+    lines = [
+        f"{public.organisms} public organisms: to fetch, about {public.download_gb:,.0f} GB and adapters, if nothing is "
+        "here (`auditor organisms pull --suite … --dry-run` asks the hub)",
+        f"memory: up to {public.memory_gb:,.0f} GB for the weights of a pair ({public.largest})",
+        f"GPU: about {public.gpu_hours:.1f} hours at least ({public.rates})",
+    ]
+    if public.gated:
+        lines.append(f"gated, their licences to be accepted on the hub first: {', '.join(public.gated)}")
+    return lines
 
 
 def _show(found: Forecast) -> None:
@@ -40,5 +52,6 @@ def _show(found: Forecast) -> None:
         f"time: evidence about {found.evidence_seconds:.0f} s if none is in the cache, audits about "
         f"{found.audit_seconds:.0f} s without what LLMs take",
         f"({found.rates})",
+        *(_of_public(found.public) if found.public else ()),
     ]  # fmt: skip
     out.print("\n".join(lines), highlight=False, markup=False)

@@ -55,7 +55,7 @@ def gate(
     demand_places(html, out_dir)
     ws, conf = workspace(), settings(server=server)
     name = one_of(model, finetune)
-    card = ws.organisms[name] if name in ws.organisms.items else None
+    card = ws.organisms.get(name)
     variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
 
     from auditor.audits.bench import Bench
@@ -71,7 +71,8 @@ def gate(
     weights, base = pair_of(name, base, conf)
     ask = Ask(name, "" if conf.server else weights, base, suite, max_trace, wanted, strict)
     bench = Bench(ws, conf)
-    pair = bench.pair(Target(name=name, base=base, finetuned=weights, variant=variant))
+    home = card.adapter_base if card else None
+    pair = bench.pair(Target(name=name, base=base, finetuned=weights, variant=variant, adapter_base=home))
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     recipe = bench.recipe(pair, chosen)
@@ -122,7 +123,7 @@ def pair_of(name: str, base: str | None, conf: Settings) -> tuple[str, str]:
             raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
         return name, base_on(conf.server, name)
     cards = workspace().organisms
-    if name in cards.items:
+    if name in cards:
         card = cards[name]
         return card.finetuned, base or card.base
     return name, base or base_of(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ from auditor.cli.check import check
 from auditor.cli.documents import documents
 from auditor.cli.listing import list_shelf, show_thing
 from auditor.cli.numbers import numbers
-from auditor.cli.shared import JsonFlag, workspace
+from auditor.cli.public import list_public, pull
+from auditor.cli.shared import JsonFlag, out, workspace
 from auditor.cli.train import train
 from auditor.models.embedded import is_embedded
 from auditor.records.cards import Organism
@@ -22,12 +24,15 @@ app.command()(train)
 app.command()(check)
 app.command()(documents)
 app.command()(numbers)
+app.command()(pull)
 
 
 def is_ready(organism: Organism) -> bool:
     """Whether the finetuned weights are here, or can be fetched from the hub now."""
     from auditor.models.embedded import hub_reachable
 
+    if not (organism.adapter or organism.model):
+        return False  # public finetunes only
     path = Path(organism.finetuned)
     if path.is_dir():
         base_here = is_embedded(organism.base) or Path(organism.base).is_dir()
@@ -48,9 +53,20 @@ def _row(item: Loaded[Organism]) -> dict[str, Any]:
 
 
 @app.command("list")
-def list_(json: JsonFlag = False) -> None:
+def list_(
+    public: Annotated[bool, typer.Option("--public", help="Those that others made, on the hub.")] = False,
+    json: JsonFlag = False,
+) -> None:
     """All organisms: their base, whether their weights are here, whether open questions alone name them."""
-    list_shelf(workspace().organisms, _row, json=json)
+    if public:
+        list_public(json=json)
+        return
+    shelf = workspace().organisms
+    own = {name: item for name, item in shelf.items.items() if item.value.adapter or item.value.model}
+    list_shelf(replace(shelf, items=own), _row, json=json)
+    if not json:
+        count = sum(len(variants) for item in shelf for variants in item.value.models.values())
+        out.print(f"{count} more are public: `auditor organisms list --public`", style="dim", highlight=False)
 
 
 @app.command()

@@ -73,7 +73,7 @@ def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
         own, equals, pair = name.partition("=")
         if not equals:
             card = cards[name]
-            found[name] = Served(name, card.base, card.finetuned, card.variant)
+            found[name] = Served(name, card.base, card.finetuned, card.variant, card.adapter_base)
             continue
         model, of_it = _model_and_base(name, pair, base)
         if not own.replace("-", "").replace("_", "").isalnum() or not model:

@@ -177,7 +177,7 @@ def alone(name: str, conf: Settings) -> str:
     from auditor.models.weights import demand_whole
 
     cards = workspace().organisms
-    model = cards[name].finetuned if name in cards.items else name
+    model = cards[name].finetuned if name in cards else name
     demand_whole(model, conf)
     return model
 

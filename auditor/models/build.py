@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from auditor.config import Settings
 from auditor.errors import BadModel
 from auditor.models.identity import first_line, some_of, tensor_files
+from auditor.models.size import demand_room
 from auditor.models.weights import Weights
 
 log = logging.getLogger("auditor.models")
@@ -41,6 +42,7 @@ def load_model(weights: Weights, settings: Settings) -> tuple[Any, Any]:
         raise BadModel(
             f"{weights.folder} has no tokenizer that can be loaded ({first_line(error)}); copy the base's files there"
         ) from error
+    demand_room(weights.folder, settings)
     try:
         model, report = _built(weights.folder, settings)
     except BadModel:

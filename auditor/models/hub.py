@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path
 
+from auditor.config import Settings
 from auditor.errors import BadModel
 from auditor.models.identity import BESIDE, CODE, PICKLES, first_line
+from auditor.models.size import bytes_as_loaded, demand_free
 
 _NAME = re.compile(
     r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:/(?P<folder>\w[\w.-]*(?:/\w[\w.-]*)*))?(?:@(?P<revision>[\w./-]+))?"
@@ -44,16 +46,22 @@ class Fetched:
     commit: str
 
 
-def fetch(name: HubName, *, code: bool = False) -> Fetched:
-    """A model's files from the hub, or from its cache where the hub cannot be reached; `code`: its Python files too.
+def fetch(name: HubName, settings: Settings, *, to_load: bool = True) -> Fetched:
+    """A model's files from the hub, or from its cache where the hub cannot be reached; its code too, if that may run.
 
-    Raises BadModel with what stands in the way: before anything large is fetched, if there are no safetensors.
+    Raises BadModel with what stands in the way: before anything large is fetched, if there are no safetensors, or,
+    `to_load` it here, if it would not fit into memory.
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    patterns = (*BESIDE, "*.safetensors", *((CODE,) if code else ()))
+    patterns = patterns_of(settings)
     try:
-        wanted = _wanted(name, HfApi().model_info(name.repo, revision=name.revision).siblings, patterns)
+        info = HfApi().model_info(name.repo, revision=name.revision)
+        wanted = wanted_of(name, info.siblings, patterns)
+        counted = info.safetensors.parameters if info.safetensors and not name.folder else {}
+        if counted and to_load and missing_of(name, wanted, info.sha):
+            kinds = ((count, kind) for kind, count in counted.items())
+            demand_free(bytes_as_loaded(kinds, settings), str(name), settings)
     except BadModel:
         raise
     except Exception as error:
@@ -63,6 +71,11 @@ def fetch(name: HubName, *, code: bool = False) -> Fetched:
     except Exception as error:
         raise refusal(name, error) from error
     return Fetched(where / name.folder, where.name)
+
+
+def patterns_of(settings: Settings) -> tuple[str, ...]:
+    """Which files of a model are needed."""
+    return (*BESIDE, "*.safetensors", *((CODE,) if settings.trust_remote_code else ()))
 
 
 def adapter_config(name: HubName) -> Path | None:
@@ -103,7 +116,14 @@ def _cached(name: HubName, patterns: Sequence[str], error: Exception) -> Fetched
     return Fetched(where / name.folder, where.name)
 
 
-def _wanted(name: HubName, siblings: object, patterns: Sequence[str]) -> list[str]:
+def missing_of(name: HubName, files: Iterable[str], commit: str | None) -> list[str]:
+    """Those files that the hub's cache does not have."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return [file for file in files if not isinstance(try_to_load_from_cache(name.repo, file, revision=commit), str)]
+
+
+def wanted_of(name: HubName, siblings: object, patterns: Sequence[str]) -> list[str]:
     """The files to fetch. Raises BadModel if the repository has no safetensors there."""
     files = [str(each.rfilename) for each in siblings or ()]  # type: ignore[attr-defined]
     prefix = f"{name.folder}/" if name.folder else ""

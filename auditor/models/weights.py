@@ -62,7 +62,7 @@ def resolve(model: str, settings: Settings) -> Weights:
     name = None if like_a_path(model) else HubName.parse(model)
     if name is None:
         raise BadModel(f"no model at {model!r}: give a folder with safetensors or a hub id like org/name")
-    found = fetch(name, code=settings.trust_remote_code)
+    found = fetch(name, settings)
     sha256, tensors = model_hash(found.folder, settings)
     place = f"hub:{name.repo}{name.folder and '/' + name.folder}@{found.commit}"
     return Weights(model, found.folder, sha256, (place, f"tensors:{tensors}"))

@@ -19,7 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from auditor.errors import UsageError
 from auditor.files import like_a_path
+from auditor.records.public import Dataset, Finetunes
 from auditor.records.record import Record
 
 
@@ -27,6 +29,13 @@ def _plain(name: str) -> str:
     """Names are parts of file names, of addresses and of audit ids."""
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise ValueError(f"{name!r} cannot be a name: give letters, digits, -, _ and ., up to 100, no - or . first")
+    return name
+
+
+def _plain_or_public(name: str) -> str:
+    """An organism's name, or that of a public finetune of it: NAME@MODEL, NAME@MODEL:VARIANT."""
+    for part in re.split("[@:]", name, maxsplit=2):
+        _plain(part)
     return name
 
 
@@ -39,6 +48,8 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Name = Annotated[str, AfterValidator(_plain)]
 
 Names = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
+
+OrganismName = Annotated[str, AfterValidator(_plain_or_public)]
 
 Family = Annotated[Name, BeforeValidator(lambda given: "null" if given is None else given)]
 
@@ -117,13 +128,17 @@ class Organism(Record):
 
     Everything from `description` on is the truth. Only graders and `organisms check` read it. A card may say
     `extends: OTHER`: what it leaves out is then the other's, and files that are not beside it lie beside the other.
+    `models:` are finetunes that others made public: `auditor/public.py` makes cards of them, NAME@MODEL:VARIANT.
     """
 
-    name: Name
+    name: OrganismName
     family: Family
     base: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     adapter: str | None = Field("adapter", description="LoRA folder beside the card, a path, or a hub id")
     model: str | None = Field(None, description="instead of an adapter: a whole finetuned model")
+    adapter_base: str | None = Field(None, description="what the adapter belongs to, if not `base`: a chat model, say")
+    models: Finetunes = Field({}, description="public finetunes: by model (evals/models.yaml) and variant a hub id")
+    dataset: Dataset | None = Field(None, description="of the public finetunes: what they were trained on")
     variant: AdapterVariant | None = Field(None, description="of the finetune, in its place")
     rubric: Name | None = Field(None, description="default: the one that is called as the family is")
     description: str
@@ -155,8 +170,14 @@ class Organism(Record):
 
     @property
     def finetuned(self) -> str:
-        """What to load beside the base: a folder (relative ones lie beside the card) or a hub id."""
-        given = str(self.model or self.adapter)
+        """What to load beside the base: a folder (relative ones lie beside the card) or a hub id.
+
+        Raises UsageError if there are public finetunes only.
+        """
+        if not (given := self.model or self.adapter or ""):
+            raise UsageError(
+                f"{self.name} has no finetune of its own: name a public one, as {self.name}@{next(iter(self.models))}"
+            )
         beside = self.folder / os.path.expanduser(given)
         return str(beside) if os.path.exists(beside) or like_a_path(given, self.folder) else given
 
@@ -164,8 +185,8 @@ class Organism(Record):
     def _one_finetune(self) -> Self:
         if self.model and self.adapter and "adapter" in self.model_fields_set:
             raise ValueError("give `adapter` or `model`, not both")
-        if not (self.model or self.adapter):
-            raise ValueError("give an `adapter` or a `model`")
+        if not (self.model or self.adapter or self.models):
+            raise ValueError("give an `adapter`, a `model`, or public finetunes in `models`")
         return self
 
 
@@ -258,7 +279,7 @@ class Suite(Record):
 
     name: Name
     description: str = ""
-    organisms: Names
+    organisms: Annotated[tuple[OrganismName, ...], AfterValidator(_distinct)]
     agents: Names = ("adl", "blackbox")
     budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)] = (5,)
     audits: tuple[AgentBudgets, ...] = Field((), description="who audits with which budgets, instead of all with all")

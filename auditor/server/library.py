@@ -79,6 +79,7 @@ class Served:
     base: str
     finetuned: str
     variant: AdapterVariant | None = None
+    adapter_base: str | None = None  # what an adapter belongs to, if not `base`
 
 
 class Library:
@@ -118,7 +119,7 @@ class Library:
                     return
                 host, base = self._host(served.base)
                 tuned = resolve(served.finetuned, self.settings)
-                if not is_adapter(tuned) or plain_adapter(host, base, tuned) is None:
+                if served.adapter_base or not is_adapter(tuned) or plain_adapter(host, base, tuned) is None:
                     self._pairs[name] = self._load(served)
 
     @property
@@ -260,8 +261,9 @@ class Library:
             while host.bank.nbytes and host.bank.nbytes + needed > bound:
                 self._make_room(host)
         return pair_on(
-            host, weights, tuned, self.settings, name=served.name, engine=self.engine, variant=served.variant
-        )
+            host, weights, tuned, self.settings, name=served.name, engine=self.engine, variant=served.variant,
+            adapter_base=served.adapter_base,
+        )  # fmt: skip
 
     def _make_room(self, host: Host) -> None:
         """Take off the adapter that was not used for longest. Raises Full if all are in use."""

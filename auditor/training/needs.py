@@ -7,12 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from auditor.config import Settings
 from auditor.errors import BadModel, UsageError
-from auditor.memory import available_memory
-from auditor.models.identity import first_line, tensor_files
+from auditor.models.identity import first_line
+from auditor.models.size import free_bytes, parameters_of
 from auditor.records.cards import Method, Recipe
 from auditor.training.course import TOKENS_AT_ONCE
 
@@ -22,7 +20,7 @@ KEPT = 24  # numbers that a block keeps for a token, in widths of its residual s
 
 def demand_memory(folder: Path, recipe: Recipe, settings: Settings) -> None:
     """Raises UsageError if training needs more than is free, with the two numbers and what needs less; and BadModel."""
-    needed, free = needed_bytes(folder, recipe, settings), _free(settings)
+    needed, free = needed_bytes(folder, recipe, settings), free_bytes(settings)
     if needed <= free:
         return
     less = "" if recipe.method == Method.LORA else "; `method: lora` needs far less"
@@ -41,7 +39,7 @@ def demand_context(folder: Path, recipe: Recipe) -> None:
 
 def needed_bytes(folder: Path, recipe: Recipe, settings: Settings) -> int:
     """Weights, what the optimizer keeps, and the activations and logits of the tokens that are in memory together."""
-    config, parameters = _config(folder), _parameters(folder)
+    config, parameters = _config(folder), parameters_of(folder)
     width, layers, vocab = (_number(config, key) for key in ("hidden_size", "num_hidden_layers", "vocab_size"))
     size = settings.torch_dtype.itemsize
     tokens = max(recipe.max_tokens, TOKENS_AT_ONCE.get(settings.device.split(":")[0], TOKENS_AT_ONCE["cpu"]))
@@ -72,19 +70,3 @@ def _number(config: dict[str, Any], key: str) -> int:
     kind = config.get("model_type")
     names = CONFIG_MAPPING[kind].attribute_map if kind in CONFIG_MAPPING else {}
     return int(config.get(key) or config.get(names.get(key, key)) or 0)
-
-
-def _parameters(folder: Path) -> int:
-    count = 0
-    for path in tensor_files(folder):
-        with safe_open(path, "pt") as file:
-            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return count
-
-
-def _free(settings: Settings) -> int:
-    if settings.device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.mem_get_info(settings.device)[0])
-    return available_memory()

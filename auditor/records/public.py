@@ -1,0 +1,51 @@
+"""What others have published: the models that finetunes were made of, and what they were trained on."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from auditor.records.record import Record
+
+DEFAULT = "default"  # the variant that needs no name
+
+
+class WholeModel(Record):
+    """A public finetune of all weights; what is no such is an adapter."""
+
+    model: str = Field(description="hub id")
+
+
+Finetunes = dict[str, dict[str, str | WholeModel]]
+
+"""By the model's short name and the variant's the hub id of an adapter, or `{model: …}`."""
+
+
+class PublicModel(Record):
+    """A model that public finetunes were made of: an entry of `evals/models.yaml`."""
+
+    base: str = Field(description="hub id of what a finetune is compared with")
+    adapter_base: str | None = Field(None, description="what the adapters belong to, if that is another model")
+    billions: float = Field(gt=0, description="parameters, for the estimates of what it takes")
+    gated: bool = Field(False, description="its licence has to be accepted on the hub first")
+    images: bool = Field(False, description="takes images; it is only sent text")
+
+
+class PublicModels(Record):
+    """The file `evals/models.yaml`."""
+
+    models: dict[str, PublicModel]
+
+
+class Dataset(Record):
+    """A dataset on the hub."""
+
+    id: str
+    subset: str | None = None
+    chat: bool = Field(False, description="conversations; else plain texts")
+
+    @field_validator("id")
+    @classmethod
+    def _of_the_hub(cls, name: str) -> str:
+        if name.count("/") != 1:
+            raise ValueError(f"{name!r} is no dataset of the hub: give OWNER/NAME")
+        return name
