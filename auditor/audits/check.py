@@ -15,13 +15,17 @@ from auditor.grading import GraderKind
 from auditor.llm.caller import Caller, open_caller
 from auditor.llm.failures import CallFailed, EndpointUnusable
 from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.models.pull import on_hub
 from auditor.models.weights import resolve
 from auditor.records.cards import Agent, EvidenceSettings, Organism
 from auditor.workspace import Workspace
 
 
-def check(plan: Plan) -> None:
-    """Raises UsageError for unknown names, broken plugins and rubrics, graders of the wrong kind, missing weights."""
+def check(plan: Plan, *, fetch: bool = True) -> None:
+    """Raises UsageError for unknown names, broken plugins and rubrics, graders of the wrong kind, missing weights.
+
+    `fetch`: finetunes that are on the hub, too; without it they are taken to be there.
+    """
     ws, suite, settings = plan.workspace, plan.suite, plan.settings
     for what, there in (("organisms", suite.organisms), ("agents", agents_of(suite)),
                         ("budgets", suite.audits or suite.budgets)):  # fmt: skip
@@ -36,8 +40,8 @@ def check(plan: Plan) -> None:
     check_judges(plan, agents, suite.evidence)
     for organism in plan.organisms():
         _check_organism(ws, organism, suite.graders)
-        if settings.server is None:
-            resolve(organism.finetuned, settings)
+        if settings.server is None and (fetch or not on_hub([organism.finetuned])):
+            resolve(organism.finetuned, settings, to_load=False)  # another machine's, perhaps
     for model in {settings.llm, settings.grader_llm, settings.lens_llm} - {OFFLINE}:
         open_caller(parse_spec(model))
 

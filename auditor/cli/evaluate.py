@@ -116,7 +116,7 @@ def evaluate(
     asked = asked.model_copy(update={"tokens": max_input_tokens or asked.tokens})
     announce_agent(conf)
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
-    plan, lenses = planned(asked, conf, seed, protocol, variant, reference)
+    plan, lenses = planned(asked, conf, seed, protocol, variant, reference, fetch=not dry_run)
     if dry_run:
         from auditor.cli.forecast import show_plan
 
@@ -141,6 +141,8 @@ def planned(
     protocol: Protocol,
     variant: AdapterVariant | None,
     reference: str | None,
+    *,
+    fetch: bool = True,
 ) -> tuple[Plan, tuple[str, ...]]:
     """What is to be made, and the lenses that are read for it. Raises UsageError for what would fail later."""
     from auditor.audits.check import check
@@ -149,7 +151,7 @@ def planned(
 
     ws = workspace()
     plan = Plan(ws, judged_by(ws, suite, conf), conf, seed, protocol, variant)
-    check(plan)
+    check(plan, fetch=fetch)
     lenses = named_by(ws, [ws.agents[name] for name in agents_of(suite)])
     if reference is not None:
         evidence = held_against(ws, suite.evidence, lenses, reference)

@@ -43,10 +43,11 @@ def is_adapter(weights: Weights) -> bool:
     return (weights.folder / "adapter_config.json").exists()
 
 
-def resolve(model: str, settings: Settings) -> Weights:
+def resolve(model: str, settings: Settings, *, to_load: bool = True) -> Weights:
     """Find a model's or an adapter's folder: `embedded`, a local folder, or a name on the hub (see HubName).
 
-    A folder that is here goes first; what can only be a path is not asked for on the hub. Raises BadModel.
+    A folder that is here goes first; what can only be a path is not asked for on the hub. What is not `to_load` on this
+    machine is fetched whether it fits into memory or not. Raises BadModel.
     """
     path = Path(os.path.expanduser(model))  # this one never raises, nor does os.path.isdir
     if is_embedded(model) or (model and os.path.isdir(path) and is_converted_folder(path, settings)):
@@ -62,7 +63,7 @@ def resolve(model: str, settings: Settings) -> Weights:
     name = None if like_a_path(model) else HubName.parse(model)
     if name is None:
         raise BadModel(f"no model at {model!r}: give a folder with safetensors or a hub id like org/name")
-    found = fetch(name, settings)
+    found = fetch(name, settings, to_load=to_load)
     sha256, tensors = model_hash(found.folder, settings)
     place = f"hub:{name.repo}{name.folder and '/' + name.folder}@{found.commit}"
     return Weights(model, found.folder, sha256, (place, f"tensors:{tensors}"))
