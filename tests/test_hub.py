@@ -1,12 +1,9 @@
 """Models from the hub: the real client against a server of ours that speaks the hub's protocol."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from huggingface_hub import constants
@@ -14,9 +11,7 @@ from huggingface_hub import constants
 from auditor.errors import BadModel, UsageError
 from auditor.models.hub import HubName
 from auditor.models.weights import base_of, resolve
-
-MAIN, OLD = "a" * 40, "b" * 40
-REVISIONS = {"main": MAIN, MAIN: MAIN, "v1": OLD, "feature/x": OLD, OLD: OLD}
+from tests.local_hub import MAIN, OLD, serving
 
 
 @pytest.mark.parametrize(
@@ -40,83 +35,19 @@ def test_names(text, name):
         assert str(name) == text
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Repositories by name: {path: content}; `doors` by name: the error code and status that guard its files."""
-
-    repos: dict
-    doors: dict
-    asked: list
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.split("?")[0].replace("%2F", "/")
-        self.asked.append(path)
-        for name, files in self.repos.items():
-            status, code = self.doors.get(name, (0, ""))
-            if path.startswith(f"/api/models/{name}"):
-                if status and code != "GatedRepo":
-                    return self.refuse(status, code)
-                return self.listing(path.removeprefix(f"/api/models/{name}"), files)
-            for revision, commit in REVISIONS.items():
-                file = path.removeprefix(f"/{name}/resolve/{revision}/")
-                if file != path:
-                    if status:
-                        return self.refuse(status, code)
-                    return self.answer(files[file], commit) if file in files else self.refuse(404, "EntryNotFound")
-        return self.refuse(401, "RepoNotFound")
-
-    def listing(self, rest, files):
-        tree = rest.startswith("/tree/")
-        revision = rest.removeprefix("/tree/").removeprefix("/revision/") or "main"
-        if revision not in REVISIONS:
-            return self.refuse(404, "RevisionNotFound")
-        commit = REVISIONS[revision]
-        if tree:
-            content = [{"type": "file", "path": p, "size": len(b), "oid": "0" * 40} for p, b in files.items()]
-        else:
-            content = {"id": "x/y", "sha": commit, "siblings": [{"rfilename": p} for p in files]}
-        return self.answer(json.dumps(content).encode(), commit, "application/json")
-
-    def refuse(self, status, code):
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def answer(self, body, commit, kind="application/octet-stream"):
-        self.send_response(200)
-        etag = f'"{abs(hash(body)):x}"'
-        for header in (("Content-Type", kind), ("Content-Length", str(len(body))), ("ETag", etag)):
-            self.send_header(*header)
-        self.send_header("X-Repo-Commit", commit)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_args):
-        pass
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path, checkpoints):
     """A hub with `me/llama`, which the client in this process asks."""
     files = {path.name: path.read_bytes() for path in checkpoints("llama")[0].iterdir()}
-    handler = type("Served", (Hub,), {"repos": {"me/llama": files}, "doors": {}, "asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.chdir(tmp_path)
-    handler.url = url
-    yield handler
-    server.shutdown()
-    server.server_close()
+    with serving({"me/llama": files}) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.chdir(tmp_path)
+        yield hub
 
 
 def refused(model, settings):

@@ -14,6 +14,7 @@ from rich.markup import escape
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
+    CorpusOption,
     JsonFlag,
     LensLlmOption,
     LlmOption,
@@ -35,6 +36,7 @@ from auditor.cli.shared import (
     announce_spans,
     demand_no_base,
     limits_of,
+    on_corpus,
     out,
     print_json,
     run_folder,
@@ -71,6 +73,7 @@ def audit(
     lens_llm: LensLlmOption = None,
     protocol: ProtocolOption = Protocol.AUTO,
     suite: Annotated[str, typer.Option(help="Suite whose evidence and sampling settings are used.")] = "quickstart",
+    corpus: CorpusOption = None,
     out_dir: OutOption = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The audit's name; default: model and time.")] = None,
     resume: ResumeFlag = False,
@@ -108,7 +111,7 @@ def audit(
 
     auditing = ws.agents[agent or ("no-base" if no_base else "adl")]
     chosen = judged_by(ws, ws.suites[suite], conf)
-    chosen = chosen.model_copy(update={"tokens": max_input_tokens or chosen.tokens})
+    chosen = on_corpus(chosen, corpus).model_copy(update={"tokens": max_input_tokens or chosen.tokens})
     if reference is not None:
         evidence = held_against(ws, chosen.evidence, named_by(ws, [auditing]), reference)
         chosen = chosen.model_copy(update={"evidence": evidence})

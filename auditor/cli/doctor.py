@@ -26,7 +26,7 @@ PACKAGES = (
     "sentence-transformers",
 )
 EXTRAS = {  # what each brings that nothing else needs
-    "agreement": "krippendorff", "anthropic": "langchain_anthropic", "inspect": "inspect_ai",
+    "agreement": "krippendorff", "anthropic": "langchain_anthropic", "data": "datasets", "inspect": "inspect_ai",
     "otel": "opentelemetry.sdk", "parquet": "pyarrow", "ray": "ray", "slurm": "submitit", "vllm": "vllm",
 }  # fmt: skip
 KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")

@@ -16,6 +16,7 @@ from auditor.cli.result import tell
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
+    CorpusOption,
     JsonFlag,
     LensLlmOption,
     LlmOption,
@@ -35,6 +36,7 @@ from auditor.cli.shared import (
     announce_spans,
     err,
     limits_of,
+    on_corpus,
     out,
     print_json,
     run_folder,
@@ -100,6 +102,7 @@ def evaluate(
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
     reference: ReferenceOption = None,
+    corpus: CorpusOption = None,
     json: JsonFlag = False,
 ) -> int:
     """Audit every organism of SUITE with every agent, and grade the hypotheses."""
@@ -113,7 +116,7 @@ def evaluate(
     conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats, server=server)
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
     asked = limited(adapted(workspace().suites[suite], budget, agent, organism, repeats), of_audit)
-    asked = asked.model_copy(update={"tokens": max_input_tokens or asked.tokens})
+    asked = on_corpus(asked, corpus).model_copy(update={"tokens": max_input_tokens or asked.tokens})
     announce_agent(conf)
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
     plan, lenses = planned(asked, conf, seed, protocol, variant, reference, fetch=not dry_run)

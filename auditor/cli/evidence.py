@@ -11,6 +11,7 @@ from rich.markup import escape
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
+    CorpusOption,
     JsonFlag,
     NoBaseFlag,
     ReferenceOption,
@@ -51,7 +52,7 @@ def evidence(
     lens: Annotated[
         list[str] | None, typer.Option(help="Lenses to read with (see `auditor lenses list`); default: the suite's.")
     ] = None,
-    corpus: Annotated[str | None, typer.Option(help="Corpus name, .jsonl or .txt file, or `sampled`.")] = None,
+    corpus: CorpusOption = None,
     texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Steer two positions only, after a short search.")] = False,
     lens_llm: Annotated[str | None, typer.Option(help="The judge of scales and coherence; default: offline.")] = None,

@@ -23,8 +23,8 @@ def show_plan(plan: Plan, lenses: Iterable[str], *, json: bool) -> int:
 
 def _of_public(public: Public) -> list[str]:
     lines = [
-        f"{public.organisms} public organisms: about {public.download_gb:,.0f} GB and their adapters to fetch, if nothing "
-        "is here (`auditor organisms pull --suite … --dry-run` asks the hub)",
+        f"{public.organisms} public organisms: about {public.download_gb:,.0f} GB and their adapters to fetch, if "
+        "nothing is here (`auditor organisms pull --suite … --dry-run` asks the hub)",
         f"memory: up to {public.memory_gb:,.0f} GB for the weights of a pair ({public.largest})",
         f"GPU: about {public.gpu_hours:.1f} hours at least ({public.rates})",
     ]

@@ -12,10 +12,12 @@ from rich.markup import escape
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
+    CorpusOption,
     JsonFlag,
     ServerOption,
     announce,
     err,
+    on_corpus,
     out,
     print_json,
     settings,
@@ -41,6 +43,7 @@ def gate(
         list[str] | None, typer.Option(help="Only these lenses; default: every one that has a null for this base.")
     ] = None,
     suite: Annotated[str, typer.Option(help="Suite whose evidence settings are used.")] = "quickstart",
+    corpus: CorpusOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="What could not be tested fails the gate, too.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write the report as one self-contained page.")] = None,
     out_dir: Annotated[
@@ -67,7 +70,7 @@ def gate(
     from auditor.views.whole import ordered
 
     wanted = tuple(ws.lenses[each].name for each in lens or ())
-    chosen = ws.suites[suite].evidence
+    chosen = on_corpus(ws.suites[suite], corpus).evidence
     weights, base = pair_of(name, base, conf)
     ask = Ask(name, "" if conf.server else weights, base, suite, max_trace, wanted, strict)
     bench = Bench(ws, conf)

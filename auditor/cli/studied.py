@@ -24,6 +24,8 @@ def written(study: Study, to: Path, *, plot: bool) -> None:
         paths.append(to / f"{study.study}.png")
         draw(study, paths[1])
     _show(study)
+    for note in study.notes:
+        out.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     out.print(
         f"{' · '.join(escape(str(path)) for path in paths)} · {study.seconds:.0f} s", style="dim", highlight=False
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from auditor.cli.ablation import ablation
-from auditor.cli.shared import announce, err, out, settings, stages, workspace
+from auditor.cli.shared import CorpusOption, announce, err, out, settings, stages, workspace
 from auditor.cli.studied import STUDIES, written
 from auditor.cli.sweeps import SWEEPS
 from auditor.config import Settings
@@ -38,14 +38,19 @@ Made = tuple[tuple[Panel, ...], dict[str, object]]
 
 @app.command()
 def relevance(
-    organisms: Organisms, suite: Suite = "quickstart", to: Out = STUDIES, plot: Plot = True, lens_llm: Judge = None
+    organisms: Organisms,
+    suite: Suite = "quickstart",
+    corpus: CorpusOption = None,
+    to: Out = STUDIES,
+    plot: Plot = True,
+    lens_llm: Judge = None,
 ) -> None:
     """How many tokens that δ reads as belong to the finetune, beside both models' means (paper figure 2a)."""
     from auditor.studies.relevance import relevance_study
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm)
-    chosen = _evidence(suite)
+    chosen = _evidence(suite, corpus)
     _run("relevance", organisms, chosen, conf, relevance_study, to, plot=plot, judge=relevance_judge(conf))
 
 
@@ -53,20 +58,32 @@ def relevance(
 def similarity(
     organisms: Organisms,
     suite: Suite = "quickstart",
-    chat: Annotated[Path | None, typer.Option(help="JSONL of ordinary chats; default: the bundled ones.")] = None,
+    corpus: CorpusOption = None,
+    chat: Annotated[
+        str | None,
+        typer.Option(help="Ordinary chats: a dataset by name or OWNER/NAME, or JSON lines; default: the bundled ones."),
+    ] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            help="Which embeds the texts (paper: Qwen/Qwen3-Embedding-0.6B); default: the offline parts' own."
+        ),
+    ] = None,
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
 ) -> None:
     """How near steering brings the answers to the finetuning data and to ordinary chat (paper figure 2b)."""
     from auditor.studies.similarity import similarity_study
-    from auditor.training.documents import read_documents
+    from auditor.studies.subject import reference_chats
 
-    conf = settings(lens_llm=lens_llm)
-    ordinary = read_documents(chat or workspace().organisms["null_chat"].folder / "ordinary.jsonl")
+    conf = settings(lens_llm=lens_llm, similarity_embedder=embedder)
+    ordinary = reference_chats(workspace(), conf, chat)
     _run(
-        "similarity", organisms, _evidence(suite), conf,
+        "similarity", organisms, _evidence(suite, corpus), conf,
         lambda subjects, report: similarity_study(subjects, ordinary, report), to, plot=plot,
+        more={"embedder": conf.similarity_embedder or conf.embedder, "chat": chat or "chats"},
+        notes=lambda details: [f"{name}: {told['cut']}" for name, told in details.items() if told["cut"]],
     )  # fmt: skip
 
 
@@ -74,6 +91,7 @@ def similarity(
 def causal(
     organisms: Organisms,
     suite: Suite = "quickstart",
+    corpus: CorpusOption = None,
     texts: Annotated[int, typer.Option(min=2, help="Texts of the finetuning data, and of the corpus.")] = 32,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of each text.")] = 96,
     random: Annotated[int, typer.Option(min=2, help="Random vectors, and random differences (paper: 50).")] = 16,
@@ -85,7 +103,7 @@ def causal(
 
     conf = settings()
     _run(
-        "causal", organisms, _evidence(suite), conf,
+        "causal", organisms, _evidence(suite, corpus), conf,
         lambda subjects, report: causal_study(subjects, texts, tokens, random, report), to, plot=plot,
         more={"texts": texts, "tokens": tokens, "random": random},
     )  # fmt: skip
@@ -96,7 +114,7 @@ def positions(
     organisms: Organisms,
     suite: Suite = "quickstart",
     count: Annotated[int, typer.Option("--positions", min=2, max=128, help="The first so many tokens.")] = 32,
-    corpus: Annotated[str | None, typer.Option(help="Corpus with long enough texts.")] = None,
+    corpus: CorpusOption = None,
     steer: Annotated[bool, typer.Option("--steer", help="Steer from each position too.")] = False,
     to: Out = STUDIES,
     plot: Plot = True,
@@ -107,8 +125,7 @@ def positions(
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm)
-    chosen = _evidence(suite).over({"differences": {"positions": count}})
-    chosen = chosen.model_copy(update={"corpus": corpus or chosen.corpus})
+    chosen = _evidence(suite, corpus).over({"differences": {"positions": count}})
     _run(
         "positions", organisms, chosen, conf,
         lambda subjects, report: position_study(subjects, steer=steer, report=report), to, plot=plot,
@@ -121,6 +138,7 @@ def base_chat(
     organism: Annotated[str, typer.Argument(help="An organism finetuned from a chat model.")],
     pretrained: Annotated[str, typer.Option(help="What the chat model was trained from: hub id or folder.")],
     suite: Suite = "quickstart",
+    corpus: CorpusOption = None,
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
@@ -142,14 +160,15 @@ def base_chat(
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     _run(
-        "base-chat", [organism], _evidence(suite), conf,
+        "base-chat", [organism], _evidence(suite, corpus), conf,
         lambda subjects, report: base_chat_study(next(iter(subjects)), pair, report), to, plot=plot,
         judge=relevance_judge(conf), more={"pretrained": pretrained},
     )  # fmt: skip
 
 
-def _evidence(suite: str) -> EvidenceSettings:
-    return workspace().suites[suite].evidence
+def _evidence(suite: str, corpus: str | None) -> EvidenceSettings:
+    chosen = workspace().suites[suite].evidence
+    return chosen.model_copy(update={"corpus": corpus or chosen.corpus})
 
 
 def _run(
@@ -163,6 +182,7 @@ def _run(
     plot: bool,
     judge: str = "",
     more: dict[str, object] | None = None,
+    notes: Callable[[dict[str, Any]], Sequence[str]] = lambda details: (),
 ) -> None:
     """Open the organisms, make the study, write its JSON and its plot."""
     from auditor.studies.subject import open_subject
@@ -178,7 +198,7 @@ def _run(
     used = {"evidence": evidence.model_dump(mode="json")} | (more or {})
     study = Study(
         study=name, pairs=tuple(names), judge=judge, settings=used,
-        panels=panels, details=details, seconds=round(time.perf_counter() - clock, 1),
+        panels=panels, details=details, notes=tuple(notes(details)), seconds=round(time.perf_counter() - clock, 1),
     )  # fmt: skip
     written(study, to, plot=plot)
 

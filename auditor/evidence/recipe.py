@@ -19,7 +19,8 @@ from auditor.evidence.sources import source_hash
 from auditor.files import sha256_of
 from auditor.grading import GraderKind, llm_variants
 from auditor.lenses import BASE, NONE, Lens, LensContext
-from auditor.methods.corpus import Corpus, fetch_corpus, read_corpus, sampled_corpus
+from auditor.methods.corpus import Corpus, read_corpus, sampled_corpus
+from auditor.methods.datasets import kept_rows
 from auditor.methods.nulls import Nulls, read_nulls
 from auditor.models.blind import BlindPair
 from auditor.models.pair import ModelPair
@@ -27,6 +28,7 @@ from auditor.models.weights import resolve
 from auditor.plugins import Grader, GraderContext
 from auditor.readings import Reading
 from auditor.records.cards import Agent, EvidenceSettings
+from auditor.records.public import Dataset
 from auditor.records.record import Record
 from auditor.workspace import Workspace
 
@@ -134,7 +136,7 @@ def keys_of(recipe: Recipe, pair: ModelPair, lenses: Iterable[Lens]) -> dict[str
 def recipe_for(ws: Workspace, pair: ModelPair, settings: EvidenceSettings, grading: GraderContext) -> Recipe:
     """Resolve the names in `settings`. Raises UsageError."""
     prompts = _Prompts.model_validate_json(_find(ws, "evals/corpora/chat_prompts.json").read_text("utf-8"))
-    sha256, whole, read = _corpus(ws, pair, settings)
+    sha256, whole, read = _corpus(ws, pair, settings, grading.settings.cache_dir)
     return Recipe(
         settings=settings, lenses=ws.lenses.by_name(), graders=ws.graders.by_name(),
         grading=replace(grading, pair=BlindPair(pair)), prompts=prompts.chat,
@@ -216,24 +218,28 @@ def judges_of(
     return found
 
 
-def named_corpus(ws: Workspace, name: str, pair: ModelPair, settings: EvidenceSettings) -> Corpus:
+def named_corpus(ws: Workspace, name: str, pair: ModelPair, settings: EvidenceSettings, cache_dir: Path) -> Corpus:
     """A corpus of the workspace, a file, a dataset of the hub, or texts sampled from the base model."""
     if name == SAMPLED:
         return sampled_corpus(pair, settings.texts, SAMPLED_TOKENS, settings.seed)
     path = Path(name)
-    if name in ws.corpora.items or ("/" not in name and not path.suffix):
+    if name in ws.datasets:
+        path = kept_rows(ws.datasets[name], settings.texts, cache_dir)
+    elif name in ws.corpora or ("/" not in name and not path.suffix):
         path = ws.corpora[name]
-    elif not path.exists() and name.count("/") >= 1 and not name.startswith((".", "/", "~")):
-        path = fetch_corpus(name)
+    elif not path.exists() and (dataset := Dataset.parse(name)):
+        path = kept_rows(dataset, settings.texts, cache_dir)
     return read_corpus(path).take(settings.texts, settings.seed)
 
 
-def _corpus(ws: Workspace, pair: ModelPair, settings: EvidenceSettings) -> tuple[str, str, Callable[[], Corpus]]:
+def _corpus(
+    ws: Workspace, pair: ModelPair, settings: EvidenceSettings, cache_dir: Path
+) -> tuple[str, str, Callable[[], Corpus]]:
     """What stands for its texts in a key, what for all those that they were drawn from, and how it is read.
 
     What is sampled is sampled only for who reads it.
     """
-    read = cache(lambda: named_corpus(ws, settings.corpus, pair, settings))
+    read = cache(lambda: named_corpus(ws, settings.corpus, pair, settings, cache_dir))
     if settings.corpus == SAMPLED:
         return SAMPLED, SAMPLED, read
     return read().sha256, read().drawn_from, read

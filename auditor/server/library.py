@@ -173,7 +173,7 @@ class Library:
             if not 0 <= layer < pair.n_layers:
                 raise UsageError(f"layer {layer} is not there; {name} has layers 0 to {pair.n_layers - 1}")
             if (name, layer) not in self.read:
-                corpus = named_corpus(self.workspace, suite.corpus, pair, suite)
+                corpus = named_corpus(self.workspace, suite.corpus, pair, suite, self.settings.cache_dir)
                 k, norms, tokens = settings.positions, settings.norm_texts, settings.norm_tokens
                 self.read[name, layer] = differences(pair, corpus, k, [layer], norms, tokens)[layer]
         return self.read[name, layer]

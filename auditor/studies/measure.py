@@ -29,9 +29,8 @@ from auditor.studies.learned import checked, marks_of, rate_key
 from auditor.studies.points import BASE, FLOOR, GRADE, OVER, RATE, TRACE, Measured
 from auditor.studies.relevance import best, judged
 from auditor.studies.similarity import similarities
-from auditor.studies.subject import Subject, subject_of
+from auditor.studies.subject import Subject, reference_chats, subject_of
 from auditor.studies.variants import with_organisms
-from auditor.training.mixes import ordinary_chats
 from auditor.workspace import Workspace
 
 READ = ("logit_lens", "patchscope", "steering")  # what relevance and similarity are made of
@@ -139,7 +138,7 @@ def _read(subject: Subject, read: Evidence, ws: Workspace) -> Iterator[tuple[str
         yield "relevance base", best(rows, "mean base", sinks)
         yield "relevance finetuned", best(rows, "mean finetuned", sinks)
     if "steering" in read:
-        curves, ceiling = similarities(subject, read, ordinary_chats(ws))
+        curves, ceiling = similarities(subject, read, reference_chats(ws, subject.recipe.grading.settings))
         if curves:
             yield "similarity steered", max(row.steered_finetuning for row in curves)
             yield "similarity plain", max(row.unsteered_finetuning for row in curves)

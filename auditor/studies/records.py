@@ -47,4 +47,5 @@ class Study(Record):
     settings: dict[str, Any]
     panels: tuple[Panel, ...]
     details: dict[str, Any] = Field(default_factory=dict)
+    notes: tuple[str, ...] = Field((), description="what to know before its figures are believed")
     seconds: float

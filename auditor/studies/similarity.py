@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
+from auditor.config import SPREAD
 from auditor.errors import UsageError
 from auditor.evidence.compute import Report
 from auditor.evidence.mapping import Evidence
 from auditor.methods.relevance import learned_text
 from auditor.methods.said import Steered
 from auditor.methods.similarity import Similarity, similarity, within
+from auditor.models.embed import load_embedder, longer_than_read
 from auditor.studies.records import Panel, Series
 from auditor.studies.subject import Subject
 from auditor.training.documents import Document
@@ -30,6 +32,7 @@ def similarity_study(
     """The four curves and the ceiling: by organism at the best position, then position by position."""
     found: dict[str, list[Similarity]] = {}
     ceilings: dict[str, tuple[float, float]] = {}
+    cut: dict[str, str] = {}
     for subject in subjects:
         name = subject.card.name
         read = subject.evidence(
@@ -38,8 +41,9 @@ def similarity_study(
         )
         report(f"{name}: embedding texts")
         found[name], ceilings[name] = similarities(subject, read, chat)
+        cut[name] = _cut(subject, read, chat)
     details: dict[str, object] = {
-        name: {"within": ceilings[name][0], "positions": [row.model_dump() for row in rows]}
+        name: {"within": ceilings[name][0], "cut": cut[name], "positions": [row.model_dump() for row in rows]}
         for name, rows in found.items()
     }
     return (_by_organism(found, ceilings), *(_by_position(n, found[n], ceilings[n][0]) for n in found)), details
@@ -49,7 +53,7 @@ def similarities(
     subject: Subject, read: Evidence, chat: Sequence[Document]
 ) -> tuple[list[Similarity], tuple[float, float]]:
     """The curves at each steered position, and the ceiling with its spread."""
-    embed, steered = subject.recipe.grading.embed, read.reading("steering", Steered)
+    embed, steered = load_embedder(*_embedder(subject)), read.reading("steering", Steered)
     trained, usual = (embed(_drawn(documents)) for documents in (subject.documents, chat))
     plain = embed([text for said in steered.plain for text in said.texts])
     rows = [
@@ -57,6 +61,22 @@ def similarities(
         for d in sorted(steered.directions, key=lambda d: d.position)
     ]
     return rows, within(trained)
+
+
+def _embedder(subject: Subject) -> tuple[str, str]:
+    """Which one measures similarity, and where it runs: where the models do, if that is one device."""
+    settings = subject.recipe.grading.settings
+    return settings.similarity_embedder or settings.embedder, "cpu" if settings.device in SPREAD else settings.device
+
+
+def _cut(subject: Subject, read: Evidence, chat: Sequence[Document]) -> str:
+    """How many texts count by their beginning only."""
+    steered = read.reading("steering", Steered)
+    said = [text for each in steered.plain for text in each.texts]
+    said += [text for direction in steered.directions for texts in direction.texts for text in texts]
+    texts = [*_drawn(subject.documents), *_drawn(chat), *said]
+    count, most = longer_than_read(texts, *_embedder(subject))
+    return f"{count} of {len(texts)} texts have more than the {most} tokens that the embedder reads" if count else ""
 
 
 def _drawn(documents: Sequence[Document]) -> list[str]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from auditor.audits.bench import Bench, local
@@ -19,6 +20,7 @@ from auditor.lenses import LensContext
 from auditor.llm.at_once import all_of
 from auditor.llm.caller import Caller
 from auditor.llm.spec import OFFLINE
+from auditor.methods.datasets import kept_rows
 from auditor.methods.diff import Difference
 from auditor.methods.found import PatchedAt, PromotedAt
 from auditor.methods.reads import patched_at, promoted_at
@@ -28,8 +30,12 @@ from auditor.models.generate import derive_seed
 from auditor.models.local import LocalPair
 from auditor.models.pair import ModelPair
 from auditor.records.cards import EvidenceSettings, Organism
+from auditor.records.public import Dataset
 from auditor.training.documents import Document, read_documents
 from auditor.workspace import Workspace
+
+ROWS = 1000  # of a dataset: as many as a study draws from
+CHATS = "chats"  # the corpus of ordinary chats
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +85,7 @@ def open_subject(ws: Workspace, conf: Settings, name: str, settings: EvidenceSet
 
 def subject_of(bench: Bench, card: Organism, settings: EvidenceSettings) -> Subject:
     """The same for a card, of a workspace or not. Raises UsageError."""
-    if card.train is None:
-        raise UsageError(f"organism {card.name} has no `train:` in its card, and so no finetuning data to compare with")
-    documents = tuple(read_documents(card.beside(card.train.documents)))
+    documents = tuple(finetuning_data(card, bench.settings))
     pair = bench.pair(target_of(card))
     assert isinstance(pair, LocalPair)
     recipe = bench.recipe(pair, settings)
@@ -90,6 +94,29 @@ def subject_of(bench: Bench, card: Organism, settings: EvidenceSettings) -> Subj
     frequent = frequent_words(documents, background_of(tuple(grading.background)))
     judge = partial(_judged, lambda tokens: grader.run(tokens, card, frequent, grading), grading.llm)
     return Subject(card, pair, recipe, documents, judge)
+
+
+def finetuning_data(card: Organism, conf: Settings) -> list[Document]:
+    """What an organism was trained on: documents beside its card, or rows of a dataset. Raises UsageError."""
+    if card.train is not None:
+        return read_documents(card.beside(card.train.documents))
+    if card.dataset is not None:
+        return read_documents(kept_rows(card.dataset, ROWS, conf.cache_dir))
+    raise UsageError(
+        f"organism {card.name} has neither `train:` nor a `dataset:` in its card, and so no finetuning data to compare "
+        "with"
+    )
+
+
+def reference_chats(ws: Workspace, conf: Settings, chat: str | None = None) -> list[Document]:
+    """A dataset by name or id, or a file; by default chats that nothing bundled was trained on. Raises UsageError."""
+    if chat is None:
+        return read_documents(ws.corpora[CHATS])
+    if chat in ws.datasets:
+        return read_documents(kept_rows(ws.datasets[chat], ROWS, conf.cache_dir))
+    if not Path(chat).exists() and (dataset := Dataset.parse(chat)):
+        return read_documents(kept_rows(dataset, ROWS, conf.cache_dir))
+    return read_documents(Path(chat))
 
 
 def read_layer(

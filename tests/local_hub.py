@@ -1,0 +1,130 @@
+"""A hub of our own: models and datasets by name, served over the protocol that the real clients speak."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MAIN, OLD = "a" * 40, "b" * 40
+REVISIONS = {"main": MAIN, MAIN: MAIN, "v1": OLD, "feature/x": OLD, OLD: OLD}
+KINDS = {"/api/models/": "/", "/api/datasets/": "/datasets/"}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Repositories by name: {path: content}; `doors` by name: the error code and status that guard its files."""
+
+    protocol_version = "HTTP/1.1"
+    repos: dict
+    datasets: dict
+    doors: dict
+    asked: list
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_POST(self):
+        """Which of some paths there are: `paths-info`."""
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["paths"]
+        path = self.path.split("?")[0].replace("%2F", "/")
+        for name, files in self.datasets.items():
+            if path.startswith(f"/api/datasets/{name}/paths-info/"):
+                found = [entry(p, files[p]) for p in wanted if p in files]
+                found += [{"type": "directory", "path": p, "oid": "0" * 40} for p in wanted if below(files, p)]
+                return self.answer(json.dumps(found).encode(), MAIN, "application/json")
+        return self.refuse(404, "RepoNotFound")
+
+    def do_GET(self):
+        path = self.path.split("?")[0].replace("%2F", "/")
+        self.asked.append(path)
+        for repos, api in ((self.repos, "/api/models/"), (self.datasets, "/api/datasets/")):
+            for name, files in sorted(repos.items(), key=lambda each: -len(each[0])):
+                status, code = self.doors.get(name, (0, ""))
+                if path == f"{api}{name}" or path.startswith(f"{api}{name}/"):
+                    if path.endswith("/auth-check"):
+                        return self.refuse(status, code) if status else self.answer(b"{}", MAIN)
+                    if status and code != "GatedRepo":
+                        return self.refuse(status, code)
+                    return self.listing(path.removeprefix(api + name), files, gated=bool(status))
+                for revision, commit in REVISIONS.items():
+                    file = path.removeprefix(f"{KINDS[api]}{name}/resolve/{revision}/")
+                    if file != path:
+                        if status:
+                            return self.refuse(status, code)
+                        return self.answer(files[file], commit) if file in files else self.refuse(404, "EntryNotFound")
+        return self.refuse(401, "RepoNotFound")
+
+    def listing(self, rest, files, *, gated):
+        tree = rest.startswith("/tree/")
+        revision = rest.removeprefix("/tree/").removeprefix("/revision/") or "main"
+        revision = next((known for known in REVISIONS if revision == known or revision.startswith(f"{known}/")), "")
+        if not revision:
+            return self.refuse(404, "RevisionNotFound")
+        commit, folder = REVISIONS[revision], rest.removeprefix(f"/tree/{revision}").strip("/") if tree else ""
+        if tree:
+            if folder and not below(files, folder):
+                return self.refuse(404, "EntryNotFound")
+            content = tree_of(files, folder, recursive="recursive=true" in self.path.lower())
+        else:
+            siblings = [{"rfilename": p, "size": len(b)} for p, b in files.items()]
+            content = {"id": "x/y", "sha": commit, "siblings": siblings, "gated": "manual" if gated else False}
+        return self.answer(json.dumps(content).encode(), commit, "application/json")
+
+    def refuse(self, status, code):
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def answer(self, body, commit, kind="application/octet-stream"):
+        etag, whole, span = f'"{abs(hash(body)):x}"', len(body), self.headers["Range"]
+        if span and self.command == "GET":
+            first, _, last = span.removeprefix("bytes=").partition("-")
+            begin, end = int(first), min(int(last or whole - 1), whole - 1)
+            body = body[begin : end + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{end}/{whole}")
+        else:
+            self.send_response(200)
+        for header in (("Content-Type", kind), ("Content-Length", str(len(body))), ("ETag", etag)):
+            self.send_header(*header)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("X-Repo-Commit", commit)
+        self.end_headers()
+        if self.command == "GET":
+            self.sent[0] += len(body)
+            self.wfile.write(body)
+
+    def log_message(self, *_args):
+        pass
+
+
+def entry(path, content):
+    return {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
+
+
+def tree_of(files, folder, *, recursive):
+    """What lies in a folder: files and folders, those inside of these too if `recursive`."""
+    inside = {p: b for p, b in files.items() if not folder or p.startswith(f"{folder}/")}
+    depth = len(folder.split("/")) if folder else 0
+    folders = {"/".join(p.split("/")[:n]) for p in inside for n in range(depth + 1, len(p.split("/")))}
+    found = [{"type": "directory", "path": p, "oid": "0" * 40} for p in sorted(folders)]
+    found += [entry(p, b) for p, b in inside.items()]
+    return found if recursive else [each for each in found if len(each["path"].split("/")) == depth + 1]
+
+
+def below(files, folder):
+    return any(path.startswith(f"{folder}/") for path in files)
+
+
+@contextmanager
+def serving(repos=None, datasets=None):
+    """The handler's class of a running hub: `url`, what was `asked`, how many bytes were `sent`."""
+    own = {"repos": repos or {}, "datasets": datasets or {}, "doors": {}, "asked": [], "sent": [0]}
+    handler = type("Served", (Hub,), own)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    handler.url = f"http://127.0.0.1:{server.server_port}"
+    yield handler
+    server.shutdown()
+    server.server_close()
