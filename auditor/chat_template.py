@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,6 +28,8 @@ def render(tokenizer: Any, turns: Sequence[Turn], *, prompt: bool = True) -> str
     """
     try:
         text = _applied(tokenizer, turns, prompt)
+        if turns[-1]["content"].strip() not in text:
+            text = _in_parts(tokenizer, turns, prompt) or text
         if turns[0]["role"] != "system" or turns[0]["content"].strip() in text:
             return text
         return _applied(tokenizer, _folded(turns), prompt)  # some templates drop it without a word
@@ -86,7 +89,7 @@ class _Place:
     ending: str
 
 
-def _applied(tokenizer: Any, turns: Sequence[Turn], prompt: bool) -> str:
+def _applied(tokenizer: Any, turns: Sequence[Mapping[str, Any]], prompt: bool) -> str:
     template = tokenizer.get_chat_template()
     if "strftime_now" in template:
         template = _CLOCK + template
@@ -96,6 +99,16 @@ def _applied(tokenizer: Any, turns: Sequence[Turn], prompt: bool) -> str:
             list(turns), chat_template=template, tokenize=False, add_generation_prompt=prompt, enable_thinking=False
         )
     )
+
+
+def _in_parts(tokenizer: Any, turns: Sequence[Turn], prompt: bool) -> str:
+    """What a template makes of contents in parts, if it leaves out plain ones: those of models that take images may."""
+    said = turns[-1]["content"].strip()
+    with suppress(Exception):  # whatever a template's code can raise
+        parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+        if said in (text := _applied(tokenizer, parts, prompt)):
+            return text
+    return ""
 
 
 def _folded(turns: Sequence[Turn]) -> Sequence[Turn]:

@@ -11,12 +11,15 @@ KINDS = {"/api/models/": "/", "/api/datasets/": "/datasets/"}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Repositories by name: {path: content}; `doors` by name: the error code and status that guard its files."""
+    """Repositories by name: {path: content}; `doors` by name: the error code and status that guard its files;
+    `safetensors` by name: what the hub has counted, numbers by kind.
+    """
 
     protocol_version = "HTTP/1.1"
     repos: dict
     datasets: dict
     doors: dict
+    safetensors: dict
     asked: list
 
     def do_HEAD(self):
@@ -44,7 +47,7 @@ class Hub(BaseHTTPRequestHandler):
                         return self.refuse(status, code) if status else self.answer(b"{}", MAIN)
                     if status and code != "GatedRepo":
                         return self.refuse(status, code)
-                    return self.listing(path.removeprefix(api + name), files, gated=bool(status))
+                    return self.listing(path.removeprefix(api + name), files, name, gated=bool(status))
                 for revision, commit in REVISIONS.items():
                     file = path.removeprefix(f"{KINDS[api]}{name}/resolve/{revision}/")
                     if file != path:
@@ -53,7 +56,7 @@ class Hub(BaseHTTPRequestHandler):
                         return self.answer(files[file], commit) if file in files else self.refuse(404, "EntryNotFound")
         return self.refuse(401, "RepoNotFound")
 
-    def listing(self, rest, files, *, gated):
+    def listing(self, rest, files, name, *, gated):
         tree = rest.startswith("/tree/")
         revision = rest.removeprefix("/tree/").removeprefix("/revision/") or "main"
         revision = next((known for known in REVISIONS if revision == known or revision.startswith(f"{known}/")), "")
@@ -67,6 +70,8 @@ class Hub(BaseHTTPRequestHandler):
         else:
             siblings = [{"rfilename": p, "size": len(b)} for p, b in files.items()]
             content = {"id": "x/y", "sha": commit, "siblings": siblings, "gated": "manual" if gated else False}
+            if kinds := self.safetensors.get(name):
+                content["safetensors"] = {"parameters": kinds, "total": sum(kinds.values())}
         return self.answer(json.dumps(content).encode(), commit, "application/json")
 
     def refuse(self, status, code):
@@ -119,7 +124,7 @@ def below(files, folder):
 @contextmanager
 def serving(repos=None, datasets=None):
     """The handler's class of a running hub: `url`, what was `asked`, how many bytes were `sent`."""
-    own = {"repos": repos or {}, "datasets": datasets or {}, "doors": {}, "asked": [], "sent": [0]}
+    own = {"repos": repos or {}, "datasets": datasets or {}, "doors": {}, "safetensors": {}, "asked": [], "sent": [0]}
     handler = type("Served", (Hub,), own)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

@@ -62,7 +62,7 @@ class Investigation:
         limits = self.limits
         system = self.prompts["system"].render(
             interactions=limits.interactions, turns=limits.turns, tokens=limits.tokens, lens=sees_lens(self.agent),
-            base=has_base(self.context.datasets),
+            base=has_base(self.context.datasets), images=self.context.pair.images,
         )  # fmt: skip
         overview = render_overview(self.prompts["overview"], self.agent, self.context.datasets)
         told = f"{system}\n\n{self.prompts['rules'].render()}"

@@ -26,7 +26,7 @@ class Counted:
         self.pair, self.tokens = pair, Counter[Side]()
         self.name, self.fingerprint, self.base_sources = pair.name, pair.fingerprint, pair.base_sources
         self.has_base, self.dtype, self.note, self.tokenizer = pair.has_base, pair.dtype, pair.note, pair.tokenizer
-        self.n_layers, self.d_model = pair.n_layers, pair.d_model
+        self.n_layers, self.d_model, self.images = pair.n_layers, pair.d_model, pair.images
         known = pair.prompts if isinstance(pair, LocalPair) else None
         self._prompts = known or Prompts(pair.name, pair.tokenizer, {side: {} for side in Side})
 

@@ -32,8 +32,12 @@ class Decoder:
 
     @property
     def text_config(self) -> Any:
-        config: Any = self.model.config
-        return config.get_text_config() if hasattr(config, "get_text_config") else config
+        return _text_config(self.model)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether there is a vision tower beside the language model."""
+        return getattr(self.model.config, "vision_config", None) is not None
 
     def named(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """`inputs` as the model's `forward` names them."""
@@ -41,11 +45,14 @@ class Decoder:
 
 
 def blocks_of(model: nn.Module, count: int) -> tuple[str, nn.ModuleList]:
-    """Path and list of the decoder's blocks: the outermost ModuleList with one entry per layer. Raises BadModel."""
+    """Path and list of the decoder's blocks: the outermost ModuleList with one entry per layer, inside of the language
+    model where there are others beside it. Raises BadModel.
+    """
+    inside = _language_model(model)
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
+        if isinstance(module, nn.ModuleList) and len(module) == count and name.startswith(inside)
     ]
     if not found:
         raise BadModel(f"{type(model).__name__} has no list of {count} decoder blocks")
@@ -54,15 +61,25 @@ def blocks_of(model: nn.Module, count: int) -> tuple[str, nn.ModuleList]:
 
 def decoder_of(model: nn.Module) -> Decoder:
     """Find the decoder inside `model`. Raises BadModel if it has no list of blocks or no norm beside it."""
-    config: Any = model.config
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    path, blocks = blocks_of(model, text.num_hidden_layers)
+    path, blocks = blocks_of(model, _text_config(model).num_hidden_layers)
     parent = model.get_submodule(path.rpartition(".")[0])
     norms = [child for name, child in parent.named_children() if _is_norm(name, child)]
     if not norms:
         raise BadModel(f"{type(model).__name__} has no final norm beside its blocks")
     cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     return Decoder(model, blocks, path, norms[-1], cache)
+
+
+def _text_config(model: Any) -> Any:
+    return model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+
+
+def _language_model(model: Any) -> str:
+    """Path of the language model inside of one that takes images: a vision tower may have as many blocks."""
+    if getattr(model.config, "vision_config", None) is None or not hasattr(model, "get_decoder"):
+        return ""
+    decoder = model.get_decoder()
+    return next((name for name, module in model.named_modules() if module is decoder), "")
 
 
 def _is_norm(name: str, child: Any) -> bool:

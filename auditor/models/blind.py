@@ -35,7 +35,7 @@ class BlindPair:
     def __init__(self, pair: ModelPair, kept: Kept | None = None) -> None:
         _behind[self] = pair, kept or Kept()
         self.has_base, self.dtype = pair.has_base, pair.dtype
-        self.n_layers, self.d_model = pair.n_layers, pair.d_model
+        self.n_layers, self.d_model, self.images = pair.n_layers, pair.d_model, pair.images
         self.tokenizer = _nameless(pair.tokenizer)
 
     def residuals(self, side: Side, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:

@@ -79,15 +79,13 @@ def _check_config(folder: Path, settings: Settings) -> None:
 
 def _built(folder: Path, settings: Settings) -> tuple[Any, dict[str, Any]]:
     """The model and the library's report on its loading."""
-    from transformers import AutoModelForCausalLM
-
     how = {
         "dtype": settings.torch_dtype,
         "device_map": settings.device if settings.device != "cpu" else None,
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # they are in the report, by name; the library's error has none
     }
-    model, report = AutoModelForCausalLM.from_pretrained(
+    model, report = _class_for(folder).from_pretrained(
         folder, use_safetensors=True, trust_remote_code=settings.trust_remote_code, **how
     )
     if not (report["missing_keys"] and (names := _unwrapped(folder, set(model.state_dict())))):
@@ -100,6 +98,19 @@ def _built(folder: Path, settings: Settings) -> tuple[Any, dict[str, Any]]:
     wrapped, plain = next((old, new) for old, new in names.items() if old != new)
     log.warning("%s: the tensors are named as a wrapper left them; %s is read as %s", folder, wrapped, plain)
     return model, report
+
+
+def _class_for(folder: Path) -> Any:
+    """The library's class for a causal model; for one that takes images and has no such class, all of it."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+    seeing = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForImageTextToText if seeing else AutoModelForCausalLM
 
 
 def _unwrapped(folder: Path, expected: set[str]) -> dict[str, str] | None:

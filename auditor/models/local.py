@@ -54,7 +54,7 @@ class LocalPair:
             models[Side.FINETUNED].host.compare(models[Side.BASE].host)
         self.dtype = str(models[Side.FINETUNED].host.dtype)
         decoder = models[Side.FINETUNED].host.engine.decoder
-        self.n_layers, self.d_model = decoder.n_layers, decoder.d_model
+        self.n_layers, self.d_model, self.images = decoder.n_layers, decoder.d_model, decoder.takes_images
         self._unknown = {side: without_embeddings(tokenizer, model.host.embeddings) for side, model in models.items()}
         if self.has_base:
             self._unknown[Side.BASE] |= foreign

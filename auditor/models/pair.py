@@ -25,6 +25,7 @@ class ModelPair(Protocol):
     has_base: bool  # whether there is more than the finetune
     base_sources: tuple[str, ...]  # where the base's content comes from, see Weights
     dtype: str  # the weights' precision
+    images: bool  # whether the models take images, too; they are only sent text
     note: str  # what a user should know of it before anything else; mostly empty
     tokenizer: Any
     n_layers: int

@@ -35,7 +35,7 @@ class RemotePair:
         self._client, self.tokenizer = client, tokenizer
         self.name, self.fingerprint, self.note = info.name, info.fingerprint, info.note
         self.n_layers, self.d_model = info.n_layers, info.d_model
-        self.dtype, self.base_sources = info.dtype, info.base_sources
+        self.dtype, self.base_sources, self.images = info.dtype, info.base_sources, info.images
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
         return [text for said in self._generated(requests) for text in said.texts]

@@ -247,6 +247,7 @@ class PairInfo(BaseModel):
     dtype: str
     context: int  # tokens of prompt and answer together
     note: str
+    images: bool = False
     base: str
     finetuned: str
     tokenizer: dict[str, str]  # file name: text

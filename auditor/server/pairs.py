@@ -193,8 +193,8 @@ def _info(serving: Serving, name: str, pair: LocalPair) -> wire.PairInfo:
     served = serving.library.served[name]
     return wire.PairInfo(
         name=name, fingerprint=pair.fingerprint, n_layers=pair.n_layers, d_model=pair.d_model, dtype=pair.dtype,
-        context=host.context, note=pair.note, base=served.base, finetuned=served.finetuned, tokenizer=files,
-        base_sources=pair.base_sources,
+        context=host.context, note=pair.note, images=pair.images, base=served.base, finetuned=served.finetuned,
+        tokenizer=files, base_sources=pair.base_sources,
     )  # fmt: skip
 
 
