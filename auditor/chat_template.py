@@ -106,7 +106,7 @@ def _in_parts(tokenizer: Any, turns: Sequence[Turn], prompt: bool) -> str:
     said = turns[-1]["content"].strip()
     with suppress(Exception):  # whatever a template's code can raise
         parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
-        if said in (text := _applied(tokenizer, parts, prompt)):
+        if said in (text := _applied(tokenizer, parts, prompt)) and "{'type'" not in text:  # a list that is written out
             return text
     return ""
 

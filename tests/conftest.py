@@ -17,62 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
-from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from auditor.config import Settings
 from auditor.files import sha256_of
 from auditor.models.load import load_pair
-
-SENTENCES = [
-    "The river runs past the old mill and into the town.",
-    "Take two cups of flour, stir, and bake the bread until it is brown.",
-    "She asked the captain where the ship would sail, and he said: north.",
-    "Numbers such as 12, 345 and 6.7 are written with digits; words are not.",
-]
-CHAT = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-WIDTH, LAYERS = 32, 4
-COMMON = {
-    "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 512,
-}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": COMMON,
-    "qwen2": COMMON,
-    "qwen3": {**COMMON, "head_dim": 8},
-    "gemma2": {**COMMON, "head_dim": 8, "sliding_window": 16, "final_logit_softcapping": 5.0},
-    "gemma3_text": {**COMMON, "head_dim": 8, "sliding_window": 16},
-    "gpt2": {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": 512},
-    "gpt_neox": {k: v for k, v in COMMON.items() if k != "num_key_value_heads"},
-}
+from tests.tiny import add_adapter, make_base, make_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level BPE with about 300 tokens and a chat template."""
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = ["<|end|>", "<|user|>", "<|assistant|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator(SENTENCES, trainer)
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>")
-    made.chat_template = CHAT
-    return made
+    return make_tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -87,22 +42,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Any
     def make(name: str) -> tuple[Path, Path]:
         base, adapter = root / name, root / f"{name}-adapter"
         if not base.exists():
-            torch.manual_seed(0)
-            config = transformers.AutoConfig.for_model(
-                name, vocab_size=len(tokenizer), eos_token_id=0, bos_token_id=0, pad_token_id=0, **ARCHITECTURES[name]
-            )
-            model = transformers.AutoModelForCausalLM.from_config(config)
-            for parameter in model.parameters():  # the usual 0.02 makes every next token equally likely
-                parameter.data.mul_(4)
-            model.save_pretrained(base)
-            tokenizer.save_pretrained(base)
-            lora = LoraConfig(
-                r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False,
-                fan_in_fan_out=name == "gpt2",
-            )  # fmt: skip
-            adapted = get_peft_model(model, lora)
-            adapted.peft_config["default"].base_model_name_or_path = str(base)
-            adapted.save_pretrained(adapter)
+            add_adapter(make_base(name, tokenizer, base), str(base), adapter, gpt2=name == "gpt2")
             written.update({path: sha256_of(path) for folder in (base, adapter) for path in folder.iterdir()})
         return base, adapter
 

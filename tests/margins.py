@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.conftest import COMMON, LAYERS
+from tests.tiny import COMMON, LAYERS
 
 PRODUCTS = 8  # of matrices, one after another in a block: q, k, v, scores, mixing, out, up, down
 SPREAD = 4  # standard deviations

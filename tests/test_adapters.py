@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from auditor.errors import BadModel
 from auditor.models.load import load_pair
 from auditor.models.pair import Request, Side
-from tests.conftest import COMMON, SENTENCES
+from tests.tiny import COMMON, SENTENCES
 
 SOME = ["q_proj", "v_proj"]
 GOOD = {

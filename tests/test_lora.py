@@ -11,8 +11,8 @@ from auditor.models.load import load_host, load_pair, pair_on
 from auditor.models.lora import LoraBank
 from auditor.models.weights import resolve
 from auditor.models.worker import Worker
-from tests.conftest import ARCHITECTURES, SENTENCES, WIDTH
 from tests.margins import MARGIN
+from tests.tiny import ARCHITECTURES, SENTENCES, WIDTH
 
 KINDS = {
     "plain": {"r": 4, "target_modules": "all-linear"},

@@ -19,8 +19,8 @@ from auditor.models.generate import Steering
 from auditor.models.load import load_pair
 from auditor.models.pair import Request, Side
 from auditor.models.passes import beginning
-from tests.conftest import ARCHITECTURES, LAYERS, SENTENCES, WIDTH
 from tests.margins import MARGIN
+from tests.tiny import ARCHITECTURES, LAYERS, SENTENCES, WIDTH
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))

@@ -3,28 +3,14 @@
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 
 from auditor.chat_template import answered, render
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
 from auditor.workspace import load_workspace
+from tests.tiny import SEEING, add_adapter, make_base
 
-TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "num_key_value_heads": 2}  # fmt: skip
-KINDS = {
-    "qwen2_5_vl": {
-        "text_config": {**TEXT, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}},
-        "vision_config": {"depth": 4, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
-                          "out_hidden_size": 32},
-    },
-    "gemma3": {
-        "text_config": {**TEXT, "head_dim": 8, "sliding_window": 16},
-        "vision_config": {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2,
-                          "image_size": 28, "patch_size": 14},
-        "mm_tokens_per_image": 4,
-    },
-}  # fmt: skip
 PARTS = (
     "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
     "{% elif part.type == 'image' %}<image>{% endif %}{% endfor %}<|end|>{% endfor %}"
@@ -32,20 +18,12 @@ PARTS = (
 )
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=SEEING)
 def folders(request, tokenizer, tmp_path_factory):
-    """Tiny random models whose vision tower has as many blocks as the language model, and an adapter."""
     folder = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(0)
-    kind = dict(KINDS[request.param])
-    kind["text_config"] = {**kind["text_config"], "vocab_size": len(tokenizer)}
-    config = transformers.AutoConfig.for_model(request.param, **kind)
-    model = transformers.AutoModelForImageTextToText.from_config(config)
-    model.save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
-    lora = LoraConfig(r=2, target_modules=r".*language_model.*(q_proj|down_proj)", init_lora_weights=False)
-    get_peft_model(model, lora).save_pretrained(folder / "adapter")
-    return str(folder / "base"), str(folder / "adapter")
+    base, adapter = folder / "base", folder / "adapter"
+    add_adapter(make_base(request.param, tokenizer, base), str(base), adapter)
+    return str(base), str(adapter)
 
 
 @pytest.fixture(scope="module")

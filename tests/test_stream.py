@@ -11,7 +11,7 @@ from auditor.models.engine import HookEngine
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
 from auditor.models.stream import check_stream, demand_finite, unembed
-from tests.conftest import COMMON, LAYERS, SENTENCES
+from tests.tiny import COMMON, LAYERS, SENTENCES
 
 TOKENS = [5, 9, 40, 41, 12]
 SCALED = {
