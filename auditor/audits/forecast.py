@@ -58,8 +58,10 @@ class Forecast(Record):
     judge_calls: int
     judge_tokens: int
     cost_usd: float | None = Field(description="null: the price of a model is not known")
-    evidence_seconds: float = Field(description="if nothing is in the cache, on two CPU cores")
-    audit_seconds: float
+    evidence_seconds: float = Field(
+        description="of organisms that are not public, if nothing is in the cache, on two CPU cores"
+    )
+    audit_seconds: float = Field(description="of the same")
     rates: str
     public: Public | None = Field(None, description="null: none of the organisms is public")
 
@@ -75,6 +77,7 @@ def forecast(plan: Plan, lenses: Iterable[str]) -> Forecast:
     verdicts = len(jobs) * len(judges) * settings.grader_repeats
     calls = len(jobs) * turns if hosted else 0
     interactions = sum(job.budget for job in jobs)
+    small = {card.name for card in plan.organisms() if made_of(card, plan.workspace.models) is None}
     return Forecast(
         suite=suite.name,
         cells=_cells(jobs),
@@ -89,8 +92,8 @@ def forecast(plan: Plan, lenses: Iterable[str]) -> Forecast:
             _cost(settings.llm, len(jobs) * read, calls * ANSWER),
             _cost(settings.grader_llm, verdicts * VERDICT[0], verdicts * VERDICT[1]),
         ),
-        evidence_seconds=round(len(suite.organisms) * _evidence_seconds(plan, lenses), 1),
-        audit_seconds=round(INTERACTION * interactions, 1),
+        evidence_seconds=round(len(small) * _evidence_seconds(plan, lenses), 1),
+        audit_seconds=round(INTERACTION * sum(job.budget for job in jobs if job.target.name in small), 1),
         rates=f"an LLM's audit taken as {turns} turns that begin at {OPENING:,} tokens and grow by {A_TURN:,}; seconds "
         "as measured with 135M parameters on two CPU cores",
         public=_public(plan, lenses),

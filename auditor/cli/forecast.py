@@ -21,6 +21,14 @@ def show_plan(plan: Plan, lenses: Iterable[str], *, json: bool) -> int:
     return 0
 
 
+def _times(found: Forecast) -> list[str]:
+    return [
+        f"time: evidence about {found.evidence_seconds:.0f} s if none is in the cache, audits about "
+        f"{found.audit_seconds:.0f} s without what LLMs take",
+        f"({found.rates})",
+    ]
+
+
 def _of_public(public: Public) -> list[str]:
     lines = [
         f"{public.organisms} public organisms: about {public.download_gb:,.0f} GB and their adapters to fetch, if "
@@ -49,9 +57,7 @@ def _show(found: Forecast) -> None:
         f"judges: {found.judge_calls} LLM calls, about {found.judge_tokens:,} tokens"
         if found.judge_calls else "judges: offline, no LLM call",
         f"cost: {cost}",
-        f"time: evidence about {found.evidence_seconds:.0f} s if none is in the cache, audits about "
-        f"{found.audit_seconds:.0f} s without what LLMs take",
-        f"({found.rates})",
+        *(_times(found) if found.evidence_seconds else ()),
         *(_of_public(found.public) if found.public else ()),
     ]  # fmt: skip
     out.print("\n".join(lines), highlight=False, markup=False)
