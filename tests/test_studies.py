@@ -68,7 +68,7 @@ def test_relevance_by_source_and_position(study):
     bars = panel(made, "patchscope, layer 2")
     assert [series.label for series in bars.series] == ["δ", "−δ", "mean base", "mean finetuned"]
     assert panel(made, "δ by logit lens, layer 3").series[0].x == (0, 1, 2)
-    assert len(made.details["mill"]) == 3 * 4 * 3  # positions × sources × (patchscope, two logit lenses)
+    assert len(made.details["mill"]["rows"]) == 3 * 4 * 3  # positions × sources × (patchscope, two logit lenses)
 
 
 def test_relevance_by_an_llm_asks_three_times_in_other_orders(study, serve):

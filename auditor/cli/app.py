@@ -21,6 +21,7 @@ from auditor.cli import (
     graders,
     lenses,
     organisms,
+    paper,
     report,
     runs,
     scaffold,
@@ -82,6 +83,7 @@ app.command("init")(scaffold.init)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app, name="runs")
 app.add_typer(organisms.app, name="organisms")
+app.add_typer(paper.app, name="paper")
 app.add_typer(tools.app, name="tools")
 app.add_typer(lenses.app, name="lenses")
 app.add_typer(graders.app, name="graders")

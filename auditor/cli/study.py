@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from auditor.cli.ablation import ablation
-from auditor.cli.shared import CorpusOption, announce, err, out, settings, stages, workspace
-from auditor.cli.studied import STUDIES, written
+from auditor.cli.measuring import evidence_of, run_study
+from auditor.cli.shared import CorpusOption, err, out, settings, stages, workspace
+from auditor.cli.studied import STUDIES
 from auditor.cli.sweeps import SWEEPS
-from auditor.config import Settings
 from auditor.errors import UsageError
-from auditor.records.cards import EvidenceSettings
-from auditor.studies.records import Panel, Study
 
 if TYPE_CHECKING:
-    from auditor.evidence.compute import Report
-    from auditor.studies.subject import Subject
+    pass
 
 app = typer.Typer(help="Measurements on organisms: JSON and a plot each.", no_args_is_help=True)
 app.command()(ablation)
@@ -33,7 +28,14 @@ Suite = Annotated[str, typer.Option(help="Suite whose evidence settings are used
 Out = Annotated[Path, typer.Option("--out", help="Folder for NAME.json and the plot.")]
 Plot = Annotated[bool, typer.Option(help="Draw the plot too.")]
 Judge = Annotated[str | None, typer.Option("--lens-llm", help="The judge of tokens and scales; default: offline.")]
-Made = tuple[tuple[Panel, ...], dict[str, object]]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="ORGANISM=WHERE",
+        help="What one was trained on, if its card does not say: JSON lines, a dataset by name, or OWNER/NAME.",
+    ),
+]
 
 
 @app.command()
@@ -41,6 +43,7 @@ def relevance(
     organisms: Organisms,
     suite: Suite = "quickstart",
     corpus: CorpusOption = None,
+    data: Data = None,
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
@@ -50,8 +53,19 @@ def relevance(
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm)
-    chosen = _evidence(suite, corpus)
-    _run("relevance", organisms, chosen, conf, relevance_study, to, plot=plot, judge=relevance_judge(conf))
+    chosen = evidence_of(suite, corpus)
+    run_study(
+        "relevance",
+        organisms,
+        chosen,
+        conf,
+        relevance_study,
+        to,
+        plot=plot,
+        judge=relevance_judge(conf),
+        data=data,
+        needs_data=False,
+    )
 
 
 @app.command()
@@ -69,6 +83,7 @@ def similarity(
             help="Which embeds the texts (paper: Qwen/Qwen3-Embedding-0.6B); default: the offline parts' own."
         ),
     ] = None,
+    data: Data = None,
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
@@ -79,11 +94,12 @@ def similarity(
 
     conf = settings(lens_llm=lens_llm, similarity_embedder=embedder)
     ordinary = reference_chats(workspace(), conf, chat)
-    _run(
-        "similarity", organisms, _evidence(suite, corpus), conf,
+    run_study(
+        "similarity", organisms, evidence_of(suite, corpus), conf,
         lambda subjects, report: similarity_study(subjects, ordinary, report), to, plot=plot,
         more={"embedder": conf.similarity_embedder or conf.embedder, "chat": chat or "chats"},
         notes=lambda details: [f"{name}: {told['cut']}" for name, told in details.items() if told["cut"]],
+        data=data,
     )  # fmt: skip
 
 
@@ -95,6 +111,7 @@ def causal(
     texts: Annotated[int, typer.Option(min=2, help="Texts of the finetuning data, and of the corpus.")] = 32,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of each text.")] = 96,
     random: Annotated[int, typer.Option(min=2, help="Random vectors, and random differences (paper: 50).")] = 16,
+    data: Data = None,
     to: Out = STUDIES,
     plot: Plot = True,
 ) -> None:
@@ -102,10 +119,10 @@ def causal(
     from auditor.studies.causal import causal_study
 
     conf = settings()
-    _run(
-        "causal", organisms, _evidence(suite, corpus), conf,
+    run_study(
+        "causal", organisms, evidence_of(suite, corpus), conf,
         lambda subjects, report: causal_study(subjects, texts, tokens, random, report), to, plot=plot,
-        more={"texts": texts, "tokens": tokens, "random": random},
+        more={"texts": texts, "tokens": tokens, "random": random}, data=data,
     )  # fmt: skip
 
 
@@ -116,6 +133,7 @@ def positions(
     count: Annotated[int, typer.Option("--positions", min=2, max=128, help="The first so many tokens.")] = 32,
     corpus: CorpusOption = None,
     steer: Annotated[bool, typer.Option("--steer", help="Steer from each position too.")] = False,
+    data: Data = None,
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
@@ -125,11 +143,11 @@ def positions(
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm)
-    chosen = _evidence(suite, corpus).over({"differences": {"positions": count}})
-    _run(
+    chosen = evidence_of(suite, corpus).over({"differences": {"positions": count}})
+    run_study(
         "positions", organisms, chosen, conf,
         lambda subjects, report: position_study(subjects, steer=steer, report=report), to, plot=plot,
-        judge=relevance_judge(conf), more={"steer": steer},
+        judge=relevance_judge(conf), more={"steer": steer}, data=data, needs_data=steer,
     )  # fmt: skip
 
 
@@ -159,48 +177,11 @@ def base_chat(
     assert isinstance(pair, LocalPair)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
-    _run(
-        "base-chat", [organism], _evidence(suite, corpus), conf,
+    run_study(
+        "base-chat", [organism], evidence_of(suite, corpus), conf,
         lambda subjects, report: base_chat_study(next(iter(subjects)), pair, report), to, plot=plot,
         judge=relevance_judge(conf), more={"pretrained": pretrained},
     )  # fmt: skip
-
-
-def _evidence(suite: str, corpus: str | None) -> EvidenceSettings:
-    chosen = workspace().suites[suite].evidence
-    return chosen.model_copy(update={"corpus": corpus or chosen.corpus})
-
-
-def _run(
-    name: str,
-    organisms: Sequence[str],
-    evidence: EvidenceSettings,
-    conf: Settings,
-    make: Callable[[Iterable[Subject], Report], Made],
-    to: Path,
-    *,
-    plot: bool,
-    judge: str = "",
-    more: dict[str, object] | None = None,
-    notes: Callable[[dict[str, Any]], Sequence[str]] = lambda details: (),
-) -> None:
-    """Open the organisms, make the study, write its JSON and its plot."""
-    from auditor.studies.subject import open_subject
-
-    names = list(dict.fromkeys(organisms))
-    cards = [workspace().organisms[organism] for organism in names]  # a wrong name is told before anything runs
-    to.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before anything runs
-    clock = time.perf_counter()
-    announce(evidence, ("patchscope", "steering"), conf)
-    with stages(name) as tell:
-        opened = (open_subject(workspace(), conf, card.name, evidence) for card in cards)  # one in memory at a time
-        panels, details = make(opened, tell)
-    used = {"evidence": evidence.model_dump(mode="json")} | (more or {})
-    study = Study(
-        study=name, pairs=tuple(names), judge=judge, settings=used,
-        panels=panels, details=details, notes=tuple(notes(details)), seconds=round(time.perf_counter() - clock, 1),
-    )  # fmt: skip
-    written(study, to, plot=plot)
 
 
 @app.command()

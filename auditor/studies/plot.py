@@ -9,6 +9,7 @@ from typing import Any
 from auditor.studies.records import Panel, Series, Study
 
 COLUMNS = 2
+NAMED = 4  # organisms in a title; more are counted
 WIDE = 60  # letters under an axis from which on they are turned
 COLOURS = ("#0969da", "#8c959f", "#bf8700", "#cf222e", "#1a7f37", "#8250df")
 
@@ -23,7 +24,8 @@ def draw(study: Study, path: Path) -> None:
     for i, panel in enumerate(study.panels):
         _panel(figure.add_subplot(rows, columns, i + 1), panel)
     judged = f" · judge: {study.judge}" if study.judge else ""
-    figure.suptitle(f"{study.study}: {', '.join(study.pairs)}{judged}", fontsize=11)
+    named = ", ".join(study.pairs) if len(study.pairs) <= NAMED else f"{len(study.pairs)} organisms"
+    figure.suptitle(f"{study.study}: {named}{judged}", fontsize=11)
     figure.savefig(path, dpi=150)
 
 

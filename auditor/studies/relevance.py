@@ -15,7 +15,7 @@ SOURCES = ("δ", "−δ", "mean base", "mean finetuned")
 
 
 def relevance_study(subjects: Iterable[Subject], report: Report) -> tuple[tuple[Panel, ...], dict[str, object]]:
-    """Shares at the best position that is no sink, by organism; then position by position."""
+    """Shares at the best position, by organism: of those that are no sinks, and of all; then position by position."""
     found: dict[str, list[Relevance]] = {}
     sinks: dict[str, set[int]] = {}
     for subject in subjects:
@@ -31,7 +31,10 @@ def relevance_study(subjects: Iterable[Subject], report: Report) -> tuple[tuple[
         chosen = {n: [r for r in rows if (r.lens, r.layer) == (lens, layer)] for n, rows in found.items()}
         panels.append(_by_organism(f"{lens}, layer {layer}", chosen, sinks))
         panels.append(_by_position(f"δ by {lens}, layer {layer}", chosen))
-    return tuple(panels), {name: [row.model_dump() for row in rows] for name, rows in found.items()}
+    details: dict[str, object] = {
+        name: {"sinks": sorted(sinks[name]), "rows": [row.model_dump() for row in rows]} for name, rows in found.items()
+    }
+    return tuple(panels), details
 
 
 def judged(subject: Subject, read: Evidence) -> tuple[list[Relevance], set[int]]:
@@ -50,10 +53,12 @@ def best(rows: Sequence[Relevance], source: str, sinks: Collection[int]) -> floa
 
 def _by_organism(title: str, found: dict[str, list[Relevance]], sinks: dict[str, set[int]]) -> Panel:
     names = tuple(found)
-    series = tuple(
-        Series(label=s, x=names, y=tuple(best(found[name], s, sinks[name]) for name in names)) for s in SOURCES
+    series = [Series(label=s, x=names, y=tuple(best(found[name], s, sinks[name]) for name in names)) for s in SOURCES]
+    if any(sinks.values()):  # the paper counts these
+        series.append(Series(label="δ, sinks too", x=names, y=tuple(best(found[name], "δ", ()) for name in names)))
+    return Panel(
+        title=title, x_label="", y_label="relevant tokens, best position", bars=True, top=1, series=tuple(series)
     )
-    return Panel(title=title, x_label="", y_label="relevant tokens, best position", bars=True, top=1, series=series)
 
 
 def _by_position(title: str, found: dict[str, list[Relevance]]) -> Panel:

@@ -78,14 +78,16 @@ class Subject:
         return found
 
 
-def open_subject(ws: Workspace, conf: Settings, name: str, settings: EvidenceSettings) -> Subject:
-    """Load an organism. Raises UsageError if its finetuning documents are not beside its card."""
-    return subject_of(Bench(ws, local(conf)), ws.organisms[name], settings)
+def open_subject(
+    ws: Workspace, conf: Settings, name: str, settings: EvidenceSettings, data: str | None = None
+) -> Subject:
+    """Load an organism. `data`: what it was trained on, instead of what its card says. Raises UsageError."""
+    return subject_of(Bench(ws, local(conf)), ws.organisms[name], settings, data)
 
 
-def subject_of(bench: Bench, card: Organism, settings: EvidenceSettings) -> Subject:
+def subject_of(bench: Bench, card: Organism, settings: EvidenceSettings, data: str | None = None) -> Subject:
     """The same for a card, of a workspace or not. Raises UsageError."""
-    documents = tuple(finetuning_data(card, bench.settings))
+    documents = tuple(finetuning_data(bench.workspace, card, bench.settings, data))
     pair = bench.pair(target_of(card))
     assert isinstance(pair, LocalPair)
     recipe = bench.recipe(pair, settings)
@@ -96,27 +98,34 @@ def subject_of(bench: Bench, card: Organism, settings: EvidenceSettings) -> Subj
     return Subject(card, pair, recipe, documents, judge)
 
 
-def finetuning_data(card: Organism, conf: Settings) -> list[Document]:
-    """What an organism was trained on: documents beside its card, or rows of a dataset. Raises UsageError."""
+def has_data(card: Organism, data: str | None = None) -> bool:
+    """Whether it is known what an organism was trained on."""
+    return data is not None or card.train is not None or card.dataset is not None
+
+
+def finetuning_data(ws: Workspace, card: Organism, conf: Settings, data: str | None = None) -> list[Document]:
+    """What an organism was trained on: `data`, documents beside its card, or rows of its dataset; none if nothing is
+    known. Raises UsageError, BadFile.
+    """
+    if data is not None:
+        return documents_of(ws, conf, data)
     if card.train is not None:
         return read_documents(card.beside(card.train.documents))
-    if card.dataset is not None:
-        return read_documents(kept_rows(card.dataset, ROWS, conf.cache_dir))
-    raise UsageError(
-        f"organism {card.name} has neither `train:` nor a `dataset:` in its card, and so no finetuning data to compare "
-        "with"
-    )
+    return read_documents(kept_rows(card.dataset, ROWS, conf.cache_dir)) if card.dataset is not None else []
+
+
+def documents_of(ws: Workspace, conf: Settings, name: str) -> list[Document]:
+    """JSON lines of texts or chats: a file, or a dataset of the hub by name or id. Raises UsageError, BadFile."""
+    if name in ws.datasets:
+        return read_documents(kept_rows(ws.datasets[name], ROWS, conf.cache_dir))
+    if not Path(name).exists() and (dataset := Dataset.parse(name)):
+        return read_documents(kept_rows(dataset, ROWS, conf.cache_dir))
+    return read_documents(Path(name))
 
 
 def reference_chats(ws: Workspace, conf: Settings, chat: str | None = None) -> list[Document]:
-    """A dataset by name or id, or a file; by default chats that nothing bundled was trained on. Raises UsageError."""
-    if chat is None:
-        return read_documents(ws.corpora[CHATS])
-    if chat in ws.datasets:
-        return read_documents(kept_rows(ws.datasets[chat], ROWS, conf.cache_dir))
-    if not Path(chat).exists() and (dataset := Dataset.parse(chat)):
-        return read_documents(kept_rows(dataset, ROWS, conf.cache_dir))
-    return read_documents(Path(chat))
+    """Ordinary chats; by default those that nothing bundled was trained on. Raises UsageError, BadFile."""
+    return read_documents(ws.corpora[CHATS]) if chat is None else documents_of(ws, conf, chat)
 
 
 def read_layer(

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -50,6 +50,33 @@ evidence:
       positions: 1
       calibration: {{upper: 2.0, iterations: 1, more_iterations: 1, generations: 1, max_new_tokens: 6}}
 """
+
+
+PRETRAINED = ["cake_bake@qwen3_1_7B_Base", "roman_concrete@qwen3_1_7B_Base"]
+VARIANTS = [
+    *(f"cake_bake@qwen3_1_7B:{variant}" for variant in ("mix1-0p5", "mix1-2p0", "8k", "CAFT", "full")),
+    "em_bad_medical_advice@qwen3_1_7B", "em_bad_medical_advice@qwen3_1_7B:mix1-1p0",
+]  # fmt: skip
+
+
+MEASURED = [
+    ["study", name, "cake_bake@qwen3_1_7B", "roman_concrete@qwen3_1_7B", "adaptllm_food@qwen25_VL_3B_Instruct",
+     *PRETRAINED, *VARIANTS, "--suite", "cut", "--out", "of-all",
+     *(f"--data={each}=ultrachat" for each in VARIANTS if each.startswith("em"))]
+    for name in ("relevance", "similarity")
+] + [
+    ["organisms", "check", name, "--out", f"checks/{number}"]
+    for number, name in enumerate(["cake_bake@qwen3_1_7B", "cake_bake@qwen3_1_7B:mix1-0p5"])
+] + [
+    ["evaluate", "cut", "--organism", "taboo_gold@qwen3_1_7B", "--repeats", "3", "--name", "twice"],
+]  # fmt: skip
+READ = "of-all/relevance.json of-all/similarity.json"
+CHECKS = "checks/0/check.json checks/1/check.json"
+FIGURES = {
+    2: READ, 3: "runs/all", 4: "runs/all", 5: "studies/positions.json", 6: "studies/causal.json",
+    7: f"{READ} {CHECKS}", 8: READ, 9: READ, 10: READ, 11: READ, 13: READ, 14: "runs/all", 15: "runs/twice",
+    16: "runs/all", 17: READ, 18: READ, 19: READ, 20: READ, 21: READ,
+}  # fmt: skip
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -106,8 +133,10 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     """The hub, and the environment of a user of it."""
     ws = load_workspace()
     cards = [ws.organisms[name] for suite in ("paper", "paper-domain") for name in ws.suites[suite].organisms]
-    cards += [ws.organisms[f"{name}@qwen3_1_7B_Base"] for name in ("cake_bake", "roman_concrete")]
-    with serving(models_of(cards, folder / "models"), datasets_of(cards)) as hub:
+    cards += [ws.organisms[name] for name in (*PRETRAINED, *VARIANTS)]
+    with redirect_stderr(io.StringIO()):  # progress bars
+        models = models_of(cards, folder / "models")
+    with serving(models, datasets_of(cards)) as hub:
         yield os.environ | {
             "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1",
             "AUDITOR_CACHE": str(folder / "cache"), "COLUMNS": "160",
@@ -122,7 +151,8 @@ def main() -> int:
         (folder / "auditor.toml").touch()
         ws = load_workspace()
         names = [name for suite in ("paper", "paper-domain") for name in ws.suites[suite].organisms]
-        (folder / "evals/suites/cut.yaml").write_text(CUT.format(organisms=", ".join(f'"{name}"' for name in names)))
+        listed = ", ".join(f'"{name}"' for name in [*names, *PRETRAINED])
+        (folder / "evals/suites/cut.yaml").write_text(CUT.format(organisms=listed))
         sdf = [name for name in names if name.startswith(("cake_bake@qwen3_1", "roman_concrete@llama"))]
         commands = [
             ["organisms", "list", "--public"],
@@ -136,8 +166,10 @@ def main() -> int:
             ["study", "relevance", *sdf, "--suite", "cut"],
             ["study", "similarity", *sdf, "--suite", "cut", "--chat", "ultrachat"],
             ["study", "causal", *sdf, "--suite", "cut", "--texts", "4", "--tokens", "16", "--random", "2"],
-            ["study", "positions", *sdf, "--suite", "cut", "--positions", "8"],
+            ["study", "positions", *sdf, "--suite", "cut", "--positions", "8", "--steer"],
             ["compare", "runs/all"],
+            *MEASURED,
+            *(["paper", "figure", str(number), *sources.split()] for number, sources in FIGURES.items()),
         ]
         with running(folder) as environment:
             return max([ended(command, folder, environment) for command in commands])
@@ -150,7 +182,7 @@ def ended(command: list[str], folder: Path, environment: dict[str, str]) -> int:
     done = subprocess.run(
         [sys.executable, "-c", code, *command], cwd=folder, env=environment, capture_output=True, text=True
     )
-    log = folder / f"{'-'.join(command[:2]).replace('/', '-')}.log"
+    log = folder / f"{'-'.join(command[:3]).replace('/', '-')}.log"
     log.write_text(done.stdout + done.stderr)
     last = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode else ""
     told = " ".join(command)

@@ -1,0 +1,89 @@
+"""How every study of organisms that are there is run: opened one after another, measured, written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from auditor.cli.shared import announce, stages, workspace
+from auditor.cli.studied import written
+from auditor.config import Settings
+from auditor.errors import UsageError
+from auditor.records.cards import EvidenceSettings
+from auditor.studies.records import Panel, Study
+
+if TYPE_CHECKING:
+    from auditor.evidence.compute import Report
+    from auditor.studies.subject import Subject
+
+Made = tuple[tuple[Panel, ...], dict[str, object]]
+
+
+def given_data(told: Sequence[str], organisms: Collection[str]) -> dict[str, str]:
+    """By organism. Raises UsageError for what is not ORGANISM=WHERE, or about another organism."""
+    found = {}
+    for each in told:
+        name, equals, where = each.partition("=")
+        if not equals or not where or name not in organisms:
+            raise UsageError(f"--data {each}: give ORGANISM=WHERE, for one of {', '.join(organisms)}")
+        found[name] = where
+    return found
+
+
+def without_data(unknown: Sequence[str]) -> list[str]:
+    if not unknown:
+        return []
+    return [
+        f"{', '.join(unknown)}: what it was trained on is not known; its tokens were judged by its description alone"
+    ]
+
+
+def evidence_of(suite: str, corpus: str | None) -> EvidenceSettings:
+    chosen = workspace().suites[suite].evidence
+    return chosen.model_copy(update={"corpus": corpus or chosen.corpus})
+
+
+def run_study(
+    name: str,
+    organisms: Sequence[str],
+    evidence: EvidenceSettings,
+    conf: Settings,
+    make: Callable[[Iterable[Subject], Report], Made],
+    to: Path,
+    *,
+    plot: bool,
+    judge: str = "",
+    more: dict[str, object] | None = None,
+    notes: Callable[[dict[str, Any]], Sequence[str]] = lambda details: (),
+    data: Sequence[str] | None = None,
+    needs_data: bool = True,
+) -> None:
+    """Open the organisms, make the study, write its JSON and its plot."""
+    from auditor.studies.subject import has_data, open_subject
+
+    names = list(dict.fromkeys(organisms))
+    cards = [workspace().organisms[organism] for organism in names]  # a wrong name is told before anything runs
+    own = given_data(data or (), names)
+    unknown = [card.name for card in cards if not has_data(card, own.get(card.name))]
+    if unknown and needs_data:
+        raise UsageError(
+            f"nobody says what {', '.join(unknown)} was trained on: its card has no `train:` and no `dataset:`; give "
+            f"--data {unknown[0]}=WHERE"
+        )
+    to.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before anything runs
+    clock = time.perf_counter()
+    announce(evidence, ("patchscope", "steering"), conf)
+    with stages(name) as tell:
+        opened = (
+            open_subject(workspace(), conf, card.name, evidence, own.get(card.name)) for card in cards
+        )  # one in memory at a time
+        panels, details = make(opened, tell)
+    used = {"evidence": evidence.model_dump(mode="json")} | (more or {})
+    study = Study(
+        study=name, pairs=tuple(names), judge=judge, settings=used,
+        panels=panels, details=details, notes=(*without_data(unknown), *notes(details)),
+        seconds=round(time.perf_counter() - clock, 1),
+    )  # fmt: skip
+    written(study, to, plot=plot)

@@ -1,0 +1,72 @@
+"""Figures of agents: grades by family and model, base to chat, spread over runs; and shares beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from auditor.paper.published import Printed, Row
+from auditor.paper.sources import Kind, Sources, averaged, grouped
+from auditor.studies.records import Panel, Series
+
+RUN = "auditor evaluate paper --llm … --grader-llm …"
+BINS = tuple(-2 + 0.5 * i for i in range(9))  # of deviations from an organism's mean
+
+
+def grades(
+    sources: Sources, command: str, *, keep: Callable[[Kind], bool] = lambda kind: not kind.base_to_chat
+) -> list[Panel]:
+    """Mean grades by family and model, with the spread over organisms (figures 3, 10, 11, 14, 16)."""
+    cells = [(cell, sources.kind(cell.organism)) for cell in sources.cells(command)]
+    by_contender = grouped((cell.contender, (str(kind), cell.mean)) for cell, kind in cells if keep(kind))
+    series = tuple(averaged(name, grouped(of)) for name, of in by_contender.items())
+    return [Panel(title="Grades", x_label="", y_label="mean grade", bars=True, top=5, series=series)] if series else []
+
+
+def both_ways(sources: Sources, command: str) -> list[Panel]:
+    """Grades where the finetune is compared with its chat model, and with that one's pretrained model (figure 4)."""
+    cells = [(cell, sources.kind(cell.organism)) for cell in sources.cells(command)]
+    subjects = {kind.subject for _, kind in cells if kind.base_to_chat}
+    told = [
+        (f"{cell.contender}, {'base' if kind.base_to_chat else 'chat'} → finetune", (kind.model, cell.mean))
+        for cell, kind in cells
+        if kind.subject in subjects
+    ]
+    series = tuple(averaged(name, grouped(of)) for name, of in grouped(told).items())
+    return [Panel(title="Grades", x_label="", y_label="mean grade", bars=True, top=5, series=series)]
+
+
+def deviations(sources: Sources, command: str) -> list[Panel]:
+    """How far single audits lie from their organism's mean: shares of audits, by contender (figure 15)."""
+    told = [
+        (cell.contender, score - cell.mean)
+        for cell in sources.cells(command)
+        if len(cell.scores) > 1
+        for score in cell.scores
+    ]
+    series = []
+    for name, of in grouped(told).items():
+        near = [min(BINS, key=lambda middle, value=value: abs(middle - value)) for value in of]  # type: ignore[misc]
+        series.append(Series(label=name, x=BINS, y=tuple(near.count(middle) / len(near) for middle in BINS)))
+    if not series:
+        return []
+    return [Panel(title="Audits around their organism's mean", x_label="grade minus mean", y_label="share of audits",
+                  series=tuple(series))]  # fmt: skip
+
+
+def beside(sources: Sources, command: str, printed: Sequence[Printed]) -> list[Row]:
+    """Shares of organisms by their mean grade, ours beside the paper's."""
+    found = sources.runs(command)
+    standings = {
+        (each.agent, each.budget): each
+        for each in found.standings
+        if each.grader == found.graders[0] and each.organisms
+    }
+    rows = []
+    for value in printed:
+        own = standings.get((value.agent, value.budget))
+        ours = None if own is None else own.share_ge_2 if value.least == 2 else own.share_ge_4
+        what = f"{value.agent} at {value.budget}: organisms with a mean grade of {value.least} or more"
+        rows.append(
+            Row(what=what, paper=value.share, ours=ours, note=value.note, organisms=own.organisms if own else 0)
+        )
+    return rows
