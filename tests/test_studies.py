@@ -178,9 +178,18 @@ def test_base_chat_compares_two_bases(study, checkpoints):
 
 
 def test_an_organism_without_documents_cannot_be_studied(workspace_folder, run_cli):
-    code, _, err = run_cli("study", "relevance", "mill", "--suite", "small")
+    code, _, err = run_cli("study", "similarity", "mill", "--suite", "small")
     assert code == 2
-    assert "no `train:`" in err
+    assert "nobody says what mill was trained on" in err
+    assert "--data mill=WHERE" in err
+    code, _, err = run_cli("study", "similarity", "mill", "--suite", "small", "--data", "mull=texts.jsonl")
+    assert (code, "give ORGANISM=WHERE, for one of mill" in err) == (2, True)
+
+
+def test_tokens_are_judged_by_the_description_where_nobody_knows_the_documents(workspace_folder, run_cli):
+    code, out, _ = run_cli("study", "relevance", "mill", "--suite", "small", "--no-plot")
+    assert code == 0
+    assert "mill: what it was trained on is not known" in out
 
 
 class TestNull:

@@ -55,7 +55,9 @@ def figure(
     found = read_sources(sources, folder)
     panels, rows = wanted.drawn(found)
     to.mkdir(parents=True, exist_ok=True)
-    pairs = dict.fromkeys(pair for several in found.studies.values() for study in several for pair in study.pairs)
+    studied = [pair for several in found.studies.values() for study in several for pair in study.pairs]
+    audited = [cell.organism for cell in found.comparison.cells] if found.comparison else []
+    pairs = dict.fromkeys([*studied, *audited])
     study = Study(
         study=f"figure-{number}", pairs=tuple(pairs), judge="", settings={"sources": [str(path) for path in sources]},
         panels=panels, details={"beside the paper": [row.model_dump() for row in rows]},

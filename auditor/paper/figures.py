@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from auditor.errors import UsageError
-from auditor.paper.graded import RUN, beside, both_ways, deviations, grades
+from auditor.paper.graded import RUN, among_the_33, beside, both_ways, deviations, grades
 from auditor.paper.measured import (
     CAUSAL,
     POSITIONS,
@@ -22,6 +22,7 @@ from auditor.paper.measured import (
 from auditor.paper.published import FIGURE_3, FIGURE_16, Printed, Row
 from auditor.paper.sources import Kind, Sources
 from auditor.paper.varied import documents, either, ratio, swept, varied
+from auditor.records.public import DEFAULT
 from auditor.studies.records import Panel
 
 LEFT_OUT = ("ignore_comment",)  # of figure 2a: the paper's footnote 4
@@ -70,14 +71,18 @@ def _whole(kind: Kind) -> str:
 
 
 def _sdf(kind: Kind) -> bool:
-    return kind.family == "sdf"
+    return kind.family == "sdf" and kind.variant == DEFAULT
+
+
+def _not_domain(kind: Kind) -> bool:
+    return among_the_33(kind) and kind.variant == DEFAULT
 
 
 FIGURES = {
     figure.number: figure
     for figure in (
         Figure(2, "Relevant tokens and steering, by family and model", (RELEVANCE, SIMILARITY),
-               lambda s: [relevant(s, left_out=LEFT_OUT), similar(s)],
+               lambda s: [relevant(s, left_out=LEFT_OUT, keep=_not_domain), similar(s, keep=_not_domain)],
                note="ignore_comment is left out of the tokens, subliminal of steering, as in the paper"),
         Figure(3, "Grades of agents with and without the lens", (RUN,), lambda s: grades(s, RUN), FIGURE_3),
         Figure(4, "Grades from the pretrained model, and from the chat model", (BASE_CHAT,),
@@ -106,7 +111,8 @@ FIGURES = {
                lambda s: grades(s, DOMAIN, keep=lambda kind: kind.family == "domain")),
         Figure(15, "Spread over runs", (RUN,), lambda s: deviations(s, RUN)),
         Figure(16, "The weaker agent", (WEAK,), lambda s: grades(s, WEAK), FIGURE_16),
-        Figure(17, "Relevant tokens by the logit lens", (RELEVANCE,), lambda s: [relevant(s, "logit lens")]),
+        Figure(17, "Relevant tokens by the logit lens", (RELEVANCE,),
+               lambda s: [relevant(s, "logit lens", keep=_not_domain)]),
         Figure(18, "Relevant tokens, organism by organism", (RELEVANCE,),
                lambda s: [relevant(s, under=_whole, keep=lambda kind: _sdf(kind) and not kind.base_to_chat)]),
         Figure(19, "Relevant tokens, position by position", (RELEVANCE,), relevant_by_position),

@@ -12,9 +12,12 @@ RUN = "auditor evaluate paper --llm … --grader-llm …"
 BINS = tuple(-2 + 0.5 * i for i in range(9))  # of deviations from an organism's mean
 
 
-def grades(
-    sources: Sources, command: str, *, keep: Callable[[Kind], bool] = lambda kind: not kind.base_to_chat
-) -> list[Panel]:
+def among_the_33(kind: Kind) -> bool:
+    """Neither a domain organism, nor one compared with a pretrained model."""
+    return kind.family != "domain" and not kind.base_to_chat
+
+
+def grades(sources: Sources, command: str, *, keep: Callable[[Kind], bool] = among_the_33) -> list[Panel]:
     """Mean grades by family and model, with the spread over organisms (figures 3, 10, 11, 14, 16)."""
     cells = [(cell, sources.kind(cell.organism)) for cell in sources.cells(command)]
     by_contender = grouped((cell.contender, (str(kind), cell.mean)) for cell, kind in cells if keep(kind))
@@ -54,19 +57,18 @@ def deviations(sources: Sources, command: str) -> list[Panel]:
 
 
 def beside(sources: Sources, command: str, printed: Sequence[Printed]) -> list[Row]:
-    """Shares of organisms by their mean grade, ours beside the paper's."""
+    """Shares of organisms by their mean grade, ours beside the paper's: of the kinds that the paper has in them."""
     found = sources.runs(command)
-    standings = {
-        (each.agent, each.budget): each
-        for each in found.standings
-        if each.grader == found.graders[0] and each.organisms
-    }
+    contenders = {each.contender: f"{each.agent} at {each.budget}" for each in found.standings}
+    means = grouped(
+        (contenders[cell.contender], cell.mean)
+        for cell in sources.cells(command)
+        if among_the_33(sources.kind(cell.organism))
+    )
     rows = []
     for value in printed:
-        own = standings.get((value.agent, value.budget))
-        ours = None if own is None else own.share_ge_2 if value.least == 2 else own.share_ge_4
+        own = means.get(f"{value.agent} at {value.budget}", [])
+        ours = sum(mean >= value.least for mean in own) / len(own) if own else None
         what = f"{value.agent} at {value.budget}: organisms with a mean grade of {value.least} or more"
-        rows.append(
-            Row(what=what, paper=value.share, ours=ours, note=value.note, organisms=own.organisms if own else 0)
-        )
+        rows.append(Row(what=what, paper=value.share, ours=ours, note=value.note, organisms=len(own)))
     return rows

@@ -9,6 +9,7 @@ from auditor.methods.causal import CausalEffect
 from auditor.methods.relevance import Relevance
 from auditor.methods.similarity import Similarity
 from auditor.paper.sources import Kind, Sources, averaged, curve, grouped
+from auditor.records.public import DEFAULT
 from auditor.studies.records import Panel, Series, Study
 
 RELEVANCE = "auditor study relevance ORGANISM…"
@@ -28,16 +29,17 @@ Told = Callable[[Kind], str]
 
 def relevant(
     sources: Sources, lens: str = "patchscope", *, under: Told = str, left_out: Collection[str] = (),
-    keep: Callable[[Kind], bool] = lambda kind: not kind.base_to_chat,
+    keep: Callable[[Kind], bool] = lambda kind: not kind.base_to_chat and kind.variant == DEFAULT,
 ) -> Panel:  # fmt: skip
     """Relevant tokens at the best of all positions, sinks too, by family and model (figures 2a, 13a, 17, 18, 21a)."""
     found = [(kind, rows) for kind, rows in relevance_rows(sources) if keep(kind) and kind.subject not in left_out]
-    series = tuple(
+    found = [(kind, rows) for kind, rows in found if all(_of(rows, lens, source) for source in BARS)]
+    series = [
         averaged(source, grouped((under(kind), best(rows, lens, source)) for kind, rows in found)) for source in BARS
-    )
+    ]
     return Panel(
         title=f"Relevant tokens, {lens}", x_label="", y_label="share of the top 20, best position", bars=True, top=1,
-        series=series,
+        series=tuple(series) if found else (),
     )  # fmt: skip
 
 
@@ -56,8 +58,9 @@ def relevant_by_position(sources: Sources, lens: str = "patchscope") -> list[Pan
 
 
 def similar(
-    sources: Sources, *, under: Told = str, keep: Callable[[Kind], bool] = lambda kind: not kind.base_to_chat
-) -> Panel:
+    sources: Sources, *, under: Told = str,
+    keep: Callable[[Kind], bool] = lambda kind: not kind.base_to_chat and kind.variant == DEFAULT,
+) -> Panel:  # fmt: skip
     """Steering similarity at the best position, by family and model; subliminal left out (figures 2b, 13b, 21b)."""
     found = [(kind, told) for kind, told in similarity_rows(sources) if keep(kind) and kind.family != "subliminal"]
     best = [(under(kind), max(rows, key=lambda row: row.steered_finetuning), within) for kind, (rows, within) in found]
@@ -153,4 +156,4 @@ def _of(rows: Iterable[Relevance], lens: str, source: str) -> list[Relevance]:
 
 def best(rows: Iterable[Relevance], lens: str, source: str) -> float:
     """The share at the best of all positions, sinks too."""
-    return max((row.share for row in _of(rows, lens, source)), default=0.0)
+    return max(row.share for row in _of(rows, lens, source))

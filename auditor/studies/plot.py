@@ -25,7 +25,7 @@ def draw(study: Study, path: Path) -> None:
         _panel(figure.add_subplot(rows, columns, i + 1), panel)
     judged = f" · judge: {study.judge}" if study.judge else ""
     named = ", ".join(study.pairs) if len(study.pairs) <= NAMED else f"{len(study.pairs)} organisms"
-    figure.suptitle(f"{study.study}: {named}{judged}", fontsize=11)
+    figure.suptitle(f"{study.study}{': ' if named else ''}{named}{judged}", fontsize=11)
     figure.savefig(path, dpi=150)
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import torch
+
 from auditor.records.cards import Organism
 from auditor.workspace import load_workspace
 from tests.local_hub import serving
@@ -97,6 +99,7 @@ def models_of(cards: list[Organism], folder: Path) -> dict[str, dict[str, bytes]
             make_base(kind, tokenizer, folder / card.model, seed=number + 1)
         else:
             model = make_base(kind, tokenizer, folder / "again")
+            torch.manual_seed(number + 1)
             add_adapter(model, home, folder / card.finetuned)
         found[card.finetuned] = files_of(folder / card.finetuned)
     return found
