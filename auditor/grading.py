@@ -59,13 +59,15 @@ def guarded(run: Callable[..., Any], name: str, kind: GraderKind, count: int) ->
     return judge
 
 
-def llm_variants(graders: Mapping[str, Grader], llm: str) -> dict[str, str]:
-    """What stands in for which grader where `llm` judges; nothing where it is `offline`.
+def llm_variants(graders: Mapping[str, Grader], judge: Callable[[GraderKind], str]) -> dict[str, str]:
+    """What stands in for which grader where an LLM judges its kind (`judge`); nothing where that is `offline`.
 
     Raises UsageError if two would stand in for one.
     """
     found: dict[str, str] = {}
-    for each in graders.values() if llm != OFFLINE else ():
+    for each in graders.values():
+        if judge(each.kind) == OFFLINE:
+            continue
         if each.instead_of and (other := found.get(each.instead_of)):
             raise UsageError(f"graders {other} and {each.name} would both stand in for {each.instead_of}; drop one")
         if each.instead_of:

@@ -80,12 +80,14 @@ class LensContext:
 
     def grader(self, name: str) -> Callable[..., Any]:
         """A grader that the settings name, without its last argument, the context."""
-        run = self.graders[name].run
-        return lambda *given: run(*given, self.grading)
+        chosen = self.graders[name]
+        grading = self.grading.for_kind(chosen.kind)
+        return lambda *given: chosen.run(*given, grading)
 
     def grader_of_each(self, name: str) -> Callable[[Sequence[Any]], list[Any]]:
         """The same of many values, in their order: at once where an LLM judges."""
-        grade, judge = self.grader(name), self.grading.llm if self.graders[name].llm else None
+        chosen = self.graders[name]
+        grade, judge = self.grader(name), self.grading.for_kind(chosen.kind).llm if chosen.llm else None
         if judge is None:
             return lambda many: [grade(each) for each in many]
         from auditor.llm.at_once import all_of

@@ -6,7 +6,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -105,6 +105,11 @@ class GraderContext:
     background: Sequence[str] = ()  # ordinary texts, for what is usual
     llm: Caller | None = None  # the judge's model, where the run has one
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    by_kind: Mapping[str, Caller | None] = field(default_factory=dict)  # kinds that have a judge of their own
+
+    def for_kind(self, kind: str) -> GraderContext:
+        """The same with the judge of that kind."""
+        return replace(self, llm=self.by_kind[kind]) if kind in self.by_kind else self
 
     def judge(self, grader: str) -> Caller:
         """The LLM that judges. Raises UsageError if the run has none."""

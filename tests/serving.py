@@ -10,7 +10,7 @@ import uvicorn
 from auditor.server.app import create_app
 from auditor.server.metrics import Metrics
 from auditor.server.serving import Serving
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 PROMPT = SENTENCES[0]
 EVIDENCE = json.dumps({"texts": 16, "lenses": {

@@ -19,7 +19,7 @@ from auditor.plugins import Context
 from auditor.records.cards import AskSettings
 from auditor.testing import FakePair
 from auditor.workspace import load_workspace
-from tests.conftest import SENTENCES, WIDTH
+from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
 
 LONG, SHORT = SENTENCES[2], "Go"

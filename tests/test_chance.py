@@ -12,7 +12,7 @@ from auditor.methods.corpus import Corpus
 from auditor.methods.diff import GROUPS, Difference, differences
 from auditor.methods.nulls import Nulls, prediction, read_nulls, write_nulls
 from auditor.testing import FakePair
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 K, WIDTH, VOCAB = 3, 32, 64
 WORDS = [f" word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(VOCAB)]

@@ -8,7 +8,7 @@ from auditor.chat_template import MARK, answered, prompt_and_answer, render
 from auditor.errors import UsageError
 from auditor.models.generate import Request
 from auditor.models.local import LocalPair
-from tests.conftest import CHAT
+from tests.tiny import CHAT
 
 # Thoughts of earlier turns are left out, and the last answer always has some (Qwen3).
 FORGETS = (

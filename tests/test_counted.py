@@ -8,7 +8,7 @@ from auditor.models.engine import HookEngine
 from auditor.models.generate import Amplification, Request, Side
 from auditor.models.host import Variant
 from auditor.models.pair import NLL_TOKENS
-from tests.conftest import LAYERS, SENTENCES, WIDTH
+from tests.tiny import LAYERS, SENTENCES, WIDTH
 
 VECTORS = torch.ones(3, WIDTH)
 ROWS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]

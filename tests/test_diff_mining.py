@@ -13,7 +13,7 @@ from auditor.methods import diff_mining
 from auditor.methods.corpus import Corpus
 from auditor.methods.diff_mining import MiningSettings, Risen, beyond_others, mine
 from auditor.methods.topics import topics_of
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 SETTINGS = MiningSettings(tokens=9, top=12, shown=400, topics=3)
 TEXTS = Corpus("texts", (*SENTENCES, "Hi", "The river runs, and the town sleeps until it is morning."))

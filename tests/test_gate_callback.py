@@ -15,7 +15,7 @@ from auditor.models.trained import adapter_of, load_base, pair_in_training
 from auditor.models.weights import resolve
 from auditor.training.callbacks import GateCallback
 from auditor.workspace import load_workspace
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 from tests.drift import add_drift
 
 STEPS = 6

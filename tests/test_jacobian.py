@@ -9,7 +9,7 @@ from auditor.errors import UsageError
 from auditor.methods.corpus import Corpus
 from auditor.methods.jacobian import JacobianSettings, derivatives, jacobian_lens, step
 from auditor.models.generate import Side
-from tests.conftest import SENTENCES, WIDTH
+from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
 
 LAYER, ETA = 1, 20.0

@@ -17,7 +17,7 @@ from auditor.methods.steering import Direction, _bisect, _Search, calibrate, res
 from auditor.models.generate import Side
 from auditor.records.evidence import CalibrationSettings, PatchscopeSettings
 from auditor.testing import FakePair
-from tests.conftest import SENTENCES, WIDTH
+from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
 
 CORPUS = Corpus("four", (*SENTENCES, "Hi"))

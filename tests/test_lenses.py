@@ -15,7 +15,7 @@ from auditor.evidence.recipe import closure, named_by
 from auditor.files import SEAL, seal
 from auditor.models.local import LocalPair
 from auditor.workspace import load_workspace
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 
 class Numbers(Record):

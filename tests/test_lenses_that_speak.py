@@ -17,7 +17,7 @@ from auditor.plugins import Context
 from auditor.readings import RankedTokens, SideBySide
 from auditor.records.cards import AskSettings
 from auditor.workspace import load_workspace
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 WORKSPACE = load_workspace()
 AMPLIFIED = {"prefills": 4, "new_tokens": 8}

@@ -12,7 +12,7 @@ from auditor.methods.corpus import Corpus
 from auditor.methods.ppl_diff import Completion, Frame, PplSettings, Unit, _merged, ppl_diff
 from auditor.models.generate import Amplification, Request, Side
 from auditor.models.load import load_alone
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 TEXTS = Corpus("texts", (*SENTENCES, "It is", "Bake the bread, and then sail north with the captain."))
 SETTINGS = PplSettings(prefills=8, prefill_tokens=5, new_tokens=6, alike=1.0)

@@ -6,7 +6,7 @@ import torch
 from auditor.errors import UsageError
 from auditor.models.generate import Amplification, Request, Side, Steering
 from auditor.models.remote import connect
-from tests.conftest import SENTENCES, WIDTH
+from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
 from tests.serving import PROMPT
 

@@ -11,7 +11,7 @@ from auditor.training import course as courses
 from auditor.training.course import Course, Stage
 from auditor.training.documents import Document, encode
 from auditor.training.rows import batches, layout_for, logits_of, rows_of
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
 DOCUMENTS = [Document(text=text) for text in SENTENCES] + [Document.model_validate(CHAT)]

@@ -5,7 +5,7 @@ from shutil import copytree
 
 import pytest
 
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 RECIPE = "train: {documents: documents.jsonl, rank: 2, batch_size: 4, steps: 3, learning_rate: 1.0e-2}\n"
 

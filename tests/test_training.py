@@ -25,7 +25,7 @@ from auditor.training.caft import span_of, without
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import Lessons, train
 from auditor.workspace import builtin_root
-from tests.conftest import SENTENCES
+from tests.tiny import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
 CHATML = (

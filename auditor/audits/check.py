@@ -42,7 +42,7 @@ def check(plan: Plan, *, fetch: bool = True) -> None:
         _check_organism(ws, organism, suite.graders)
         if settings.server is None and (fetch or not on_hub([organism.finetuned])):
             resolve(organism.finetuned, settings, to_load=False)  # another machine's, perhaps
-    for model in {settings.llm, settings.grader_llm, settings.lens_llm} - {OFFLINE}:
+    for model in settings.llms:
         open_caller(parse_spec(model))
 
 
@@ -72,7 +72,7 @@ def check_judges(plan: Plan, agents: Iterable[Agent], settings: EvidenceSettings
     for name in named_by(ws, agents):
         ws.lenses[name]
     for judge, kind in judges_of(ws, agents, settings, plan.settings).items():
-        _check_grader(ws, judge, kind, plan.settings.lens_llm, "--lens-llm")
+        _check_grader(ws, judge, kind, plan.settings.lens_judge(kind), "--lens-llm")
 
 
 def _check_grader(ws: Workspace, name: str, kind: GraderKind, llm: str, option: str) -> None:

@@ -158,5 +158,5 @@ def _evidence_seconds(plan: Plan, lenses: Iterable[str]) -> float:
 def _lenses(plan: Plan, lenses: Iterable[str]) -> dict[str, Any]:
     """The settings of all that these lenses need."""
     order, _ = closure(plan.workspace.lenses.by_name(), lenses)
-    variants = llm_variants(plan.workspace.graders.by_name(), plan.settings.lens_llm)
+    variants = llm_variants(plan.workspace.graders.by_name(), plan.settings.lens_judge)
     return {lens.name: chosen(lens, plan.suite.evidence.lenses.get(lens.name, {}), variants) for lens in order}

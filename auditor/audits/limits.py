@@ -12,7 +12,7 @@ from auditor.agent.state import Allowance
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.ledger.calls import Calls
-from auditor.llm.spec import OFFLINE, parse_spec
+from auditor.llm.spec import parse_spec
 
 AUDIT = "/audit"
 
@@ -56,7 +56,7 @@ def demand_prices(settings: Settings, *limits: Most, allowed: bool) -> None:
     """Raises UsageError if there is a limit of cost and a model whose cost nobody can tell."""
     if allowed or all(limit.cost_usd is None for limit in limits):
         return
-    for model in sorted({settings.llm, settings.grader_llm, settings.lens_llm} - {OFFLINE}):
+    for model in sorted(settings.llms):
         spec = parse_spec(model)
         if spec.provider != "openrouter" and (spec.price_in is None or spec.price_out is None):  # who tells its own
             raise UsageError(

@@ -64,6 +64,6 @@ def agents_of(suite: Suite) -> tuple[str, ...]:
 
 def judged_by(ws: Workspace, suite: Suite, settings: Settings) -> Suite:
     """The suite with what stands in for each of its graders, if there is an LLM that grades. Raises UsageError."""
-    variants = llm_variants(ws.graders.by_name(), settings.grader_llm)
+    variants = llm_variants(ws.graders.by_name(), lambda kind: settings.grader_llm)
     graders = tuple(dict.fromkeys(variants.get(name, name) for name in suite.graders))
     return suite.model_copy(update={"graders": graders})

@@ -22,7 +22,7 @@ from auditor.ledger.export import JOBS, RUN
 from auditor.ledger.ledger import Ledger
 from auditor.workspace import Workspace
 
-ROLES = ("llm", "grader_llm", "lens_llm", "grader_repeats", "embedder")  # that a run's request settles
+ROLES = ("llm", "grader_llm", "lens_llm", "llm_roles", "grader_repeats", "embedder")  # that a run's request settles
 
 
 def request_in(folder: Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def request_in(folder: Path) -> dict[str, Any]:
 
 def roles_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that all workers of a run must share."""
-    return {role: request[role] for role in ROLES}
+    return {role: request[role] for role in ROLES if role in request}
 
 
 def work(

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.evaluate import WORKERS, adapted, announce_size, limited, made, planned
+from auditor.cli.judges import announce_agent
 from auditor.cli.runs import RUNS
 from auditor.cli.shared import (
     JsonFlag,
@@ -25,7 +26,6 @@ from auditor.cli.shared import (
     SeedOption,
     UnpricedFlag,
     announce,
-    announce_agent,
     err,
     limits_of,
     out,

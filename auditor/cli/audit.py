@@ -11,6 +11,7 @@ import typer
 from rich.markdown import Markdown
 from rich.markup import escape
 
+from auditor.cli.judges import RolesOption, announce_agent, roles_of
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
@@ -32,7 +33,6 @@ from auditor.cli.shared import (
     UnpricedFlag,
     alone,
     announce,
-    announce_agent,
     announce_spans,
     demand_no_base,
     limits_of,
@@ -71,6 +71,7 @@ def audit(
     budget: Annotated[int, typer.Option(min=0, help="Model interactions that it may spend.")] = 5,
     llm: LlmOption = None,
     lens_llm: LensLlmOption = None,
+    llm_role: RolesOption = None,
     protocol: ProtocolOption = Protocol.AUTO,
     suite: Annotated[str, typer.Option(help="Suite whose evidence and sampling settings are used.")] = "quickstart",
     corpus: CorpusOption = None,
@@ -92,8 +93,8 @@ def audit(
     """Find out what MODEL was finetuned for: evidence, audit, and a report with its claims; no grade."""
     short = re.sub(r"[^\w.-]+", "-", model.strip("/")).strip("-.")[-40:]
     folder = run_folder(out_dir, name, f"audit-{short}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
-    ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, server=server)
-    announce_agent(conf)
+    ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, llm_roles=roles_of(llm_role), server=server)
+    announce_agent(conf, graded=False)
     announce_spans()
     card = None if conf.server else ws.organisms.get(model)
     variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)

@@ -12,7 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, err, judges_calls, out, plain, print_json, settings, stages, workspace
+from auditor.cli.judges import judges_calls
+from auditor.cli.shared import JsonFlag, err, out, plain, print_json, settings, stages, workspace
 from auditor.errors import UsageError
 from auditor.files import write_atomically
 from auditor.llm.spec import OFFLINE

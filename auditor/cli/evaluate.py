@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.cli.judges import RolesOption, announce_agent, roles_of
 from auditor.cli.result import tell
 from auditor.cli.shared import (
     AdapterRank,
@@ -32,7 +33,6 @@ from auditor.cli.shared import (
     ServerOption,
     UnpricedFlag,
     announce,
-    announce_agent,
     announce_spans,
     err,
     limits_of,
@@ -81,6 +81,7 @@ def evaluate(
     llm: LlmOption = None,
     grader_llm: Annotated[str | None, typer.Option(help="The hypotheses' judge, written as --llm is.")] = None,
     lens_llm: LensLlmOption = None,
+    llm_role: RolesOption = None,
     grader_repeats: Annotated[int | None, typer.Option(min=1, help="Verdicts of an LLM judge on each one.")] = None,
     protocol: ProtocolOption = Protocol.AUTO,
     server: ServerOption = None,
@@ -113,7 +114,10 @@ def evaluate(
         raise UsageError("--join needs the --name of the run that is under way")
     resume = resume or retry_failed
     folder = run_folder(out_dir, name, f"{suite}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
-    conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, grader_repeats=grader_repeats, server=server)
+    conf = settings(
+        llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, llm_roles=roles_of(llm_role),
+        grader_repeats=grader_repeats, server=server,
+    )  # fmt: skip
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
     asked = limited(adapted(workspace().suites[suite], budget, agent, organism, repeats), of_audit)
     asked = on_corpus(asked, corpus).model_copy(update={"tokens": max_input_tokens or asked.tokens})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from auditor.cli.judges import RolesOption, lens_calls, roles_of
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
@@ -56,6 +57,7 @@ def evidence(
     texts: Annotated[int | None, typer.Option(min=1, help="Texts of the corpus to average over.")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Steer two positions only, after a short search.")] = False,
     lens_llm: Annotated[str | None, typer.Option(help="The judge of scales and coherence; default: offline.")] = None,
+    llm_role: RolesOption = None,
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
     reference: ReferenceOption = None,
@@ -66,7 +68,7 @@ def evidence(
     """What lenses read in one pair; each is computed once, then cached."""
     if html is not None:
         demand_writable(html)
-    ws, conf = workspace(), settings(lens_llm=lens_llm, server=server)
+    ws, conf = workspace(), settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role), server=server)
     card = ws.organisms.get(organism)
     variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
     adapter_base = adapter_base or (card.adapter_base if card else None)
@@ -86,16 +88,18 @@ def evidence(
     chosen = ws.suites[suite].evidence.model_copy(update={k: v for k, v in changed.items() if v is not None})
     if reference is not None:
         chosen = held_against(ws, chosen, names, reference)
-    bench, called = Bench(ws, conf), organism or ""
-    pair = bench.pair(Target(name=called, base=base, finetuned=model, adapter_base=adapter_base, variant=variant))
-    if pair.note:
-        err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
-    diffs = {"positions": positions, "layers": layers_of(layers, pair.n_layers) if layers is not None else None}
-    own = {"differences": {key: value for key, value in diffs.items() if value is not None}}
-    chosen = chosen.over(own | (fast_over(chosen) if fast else {}))
-    announce(chosen, names, conf)
-    with stages("evidence") as tell:
-        found = bench.evidence(pair, chosen, names, tell)
+    target = Target(name=organism or "", base=base, finetuned=model, adapter_base=adapter_base, variant=variant)
+    with lens_calls(conf) as journal:
+        bench = Bench(ws, conf, journal)
+        pair = bench.pair(target)
+        if pair.note:
+            err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
+        diffs = {"positions": positions, "layers": layers_of(layers, pair.n_layers) if layers is not None else None}
+        own = {"differences": {key: value for key, value in diffs.items() if value is not None}}
+        chosen = chosen.over(own | (fast_over(chosen) if fast else {}))
+        announce(chosen, names, conf)
+        with stages("evidence") as tell:
+            found = bench.evidence(pair, chosen, names, tell)
     return told(found, html, json=json)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from auditor.cli.judges import lens_calls
 from auditor.cli.shared import announce, stages, workspace
 from auditor.cli.studied import written
 from auditor.config import Settings
@@ -61,7 +62,8 @@ def run_study(
     needs_data: bool = True,
 ) -> None:
     """Open the organisms, make the study, write its JSON and its plot."""
-    from auditor.studies.subject import has_data, open_subject
+    from auditor.audits.bench import Bench, local
+    from auditor.studies.subject import has_data, subject_of
 
     names = list(dict.fromkeys(organisms))
     cards = [workspace().organisms[organism] for organism in names]  # a wrong name is told before anything runs
@@ -75,10 +77,9 @@ def run_study(
     to.mkdir(parents=True, exist_ok=True)  # what cannot be written is told before anything runs
     clock = time.perf_counter()
     announce(evidence, ("patchscope", "steering"), conf)
-    with stages(name) as tell:
-        opened = (
-            open_subject(workspace(), conf, card.name, evidence, own.get(card.name)) for card in cards
-        )  # one in memory at a time
+    with lens_calls(conf) as journal, stages(name) as tell:
+        bench = Bench(workspace(), local(conf), journal)
+        opened = (subject_of(bench, card, evidence, own.get(card.name)) for card in cards)  # one in memory at a time
         panels, details = make(opened, tell)
     used = {"evidence": evidence.model_dump(mode="json")} | (more or {})
     study = Study(

@@ -20,7 +20,6 @@ from rich.markup import escape
 from auditor.config import Settings, load_settings
 from auditor.errors import UsageError
 from auditor.estimate import announcement
-from auditor.llm.spec import OFFLINE
 from auditor.records.cards import AdapterVariant, EvidenceSettings, Protocol, Suite
 from auditor.runtime import quiet_libraries, show_libraries
 from auditor.text import readable
@@ -28,7 +27,6 @@ from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
 
 if TYPE_CHECKING:
     from auditor.audits.limits import Most
-    from auditor.llm.journal import Journal
 
 
 class _Console(Console):
@@ -224,19 +222,6 @@ def stages(first: str) -> Iterator[Callable[[str], None]]:
     yield tell
 
 
-@contextmanager
-def judges_calls(folder: Path | None) -> Iterator[Journal]:
-    """The ledger in `folder`, where judges' calls are kept so that none is paid twice; nothing is kept without one."""
-    from auditor.ledger.ledger import Ledger
-    from auditor.llm.journal import NoJournal
-
-    if folder is None:
-        yield NoJournal()
-        return
-    with Ledger.open(folder) as ledger:
-        yield ledger.calls
-
-
 def announce(chosen: EvidenceSettings, names: Iterable[str], conf: Settings) -> None:
     """Say what evidence of the lenses called `names` costs, if that is much."""
     from auditor.evidence.recipe import chosen as settings_of
@@ -244,16 +229,10 @@ def announce(chosen: EvidenceSettings, names: Iterable[str], conf: Settings) -> 
     from auditor.grading import llm_variants
 
     order, _ = closure(workspace().lenses.by_name(), names)
-    variants = llm_variants(workspace().graders.by_name(), conf.lens_llm)
+    variants = llm_variants(workspace().graders.by_name(), conf.lens_judge)
     lenses = {lens.name: settings_of(lens, chosen.lenses.get(lens.name, {}), variants) for lens in order}
     if line := announcement(chosen.texts, lenses):
         err.print(f"[yellow]note:[/] {line}", highlight=False, soft_wrap=True)
-
-
-def announce_agent(conf: Settings) -> None:
-    """Say that no LLM plays the agent, if none does."""
-    if conf.llm == OFFLINE:
-        err.print("agent: the offline investigator (no LLM; give --llm or AUDITOR_LLM for one)", style="dim")
 
 
 def run_folder(out_dir: Path, name: str | None, default: str, *, resume: bool) -> Path:

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from auditor.cli.ablation import ablation
+from auditor.cli.judges import RolesOption, roles_of
 from auditor.cli.measuring import evidence_of, run_study
 from auditor.cli.shared import CorpusOption, err, out, settings, stages, workspace
 from auditor.cli.studied import STUDIES
@@ -47,12 +48,13 @@ def relevance(
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
+    llm_role: RolesOption = None,
 ) -> None:
     """How many tokens that δ reads as belong to the finetune, beside both models' means (paper figure 2a)."""
     from auditor.studies.relevance import relevance_study
     from auditor.studies.subject import relevance_judge
 
-    conf = settings(lens_llm=lens_llm)
+    conf = settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role))
     chosen = evidence_of(suite, corpus)
     run_study(
         "relevance",
@@ -87,12 +89,13 @@ def similarity(
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
+    llm_role: RolesOption = None,
 ) -> None:
     """How near steering brings the answers to the finetuning data and to ordinary chat (paper figure 2b)."""
     from auditor.studies.similarity import similarity_study
     from auditor.studies.subject import reference_chats
 
-    conf = settings(lens_llm=lens_llm, similarity_embedder=embedder)
+    conf = settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role), similarity_embedder=embedder)
     ordinary = reference_chats(workspace(), conf, chat)
     run_study(
         "similarity", organisms, evidence_of(suite, corpus), conf,
@@ -137,12 +140,13 @@ def positions(
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
+    llm_role: RolesOption = None,
 ) -> None:
     """Where in a text the trace is: the first five positions, then powers of two (paper section 4.3, figure 5)."""
     from auditor.studies.positions import position_study
     from auditor.studies.subject import relevance_judge
 
-    conf = settings(lens_llm=lens_llm)
+    conf = settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role))
     chosen = evidence_of(suite, corpus).over({"differences": {"positions": count}})
     run_study(
         "positions", organisms, chosen, conf,
@@ -160,6 +164,7 @@ def base_chat(
     to: Out = STUDIES,
     plot: Plot = True,
     lens_llm: Judge = None,
+    llm_role: RolesOption = None,
 ) -> None:
     """Whether the trace is still there when chat training lies between the two models (paper section 4.2)."""
     from auditor.audits.bench import Bench, local
@@ -168,7 +173,7 @@ def base_chat(
     from auditor.studies.base_chat import base_chat_study
     from auditor.studies.subject import relevance_judge
 
-    conf = settings(lens_llm=lens_llm)
+    conf = settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role))
     card = workspace().organisms[organism]
     target = Target(
         name=organism, base=pretrained, finetuned=card.finetuned, adapter_base=card.base, variant=card.variant

@@ -14,12 +14,11 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from auditor.cli.judges import announce_agent, judges_calls
 from auditor.cli.shared import (
     LensLlmOption,
     LlmOption,
-    announce_agent,
     err,
-    judges_calls,
     out,
     settings,
     stages,

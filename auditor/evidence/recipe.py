@@ -62,7 +62,7 @@ class Recipe:
 
         Raises UsageError.
         """
-        variants = llm_variants(self.graders, self.grading.settings.lens_llm)
+        variants = llm_variants(self.graders, self.grading.settings.lens_judge)
         settings = chosen(lens, self.settings.lenses.get(lens.name, {}), variants)
         if self.has_base:
             return settings
@@ -102,7 +102,7 @@ class Recipe:
             "embedder": grading.settings.embedder,
             "background": hashlib.sha256("\0".join(grading.background).encode()).hexdigest(),
             "graders": [_source(judge) for judge in judges],
-            "judge": _judge(grading) if judges else [],
+            "judge": _judge(grading, [judge.kind for judge in judges]) if judges else [],
             NULLS: [sha256 for sha256, _ in self.nulls_of(lens)[:1]],
             "needs": list(needed),
             "others": [_weights(model, grading.settings) for model in self.others(lens)],
@@ -112,7 +112,8 @@ class Recipe:
 
     def is_own(self, lens: Lens) -> bool:
         """Whether it takes what no server is given: an LLM that judges, a model beside the pair. Raises UsageError."""
-        return bool(lens.judges and self.grading.llm is not None) or bool(self.others(lens))
+        judged = any(self.grading.for_kind(kind).llm is not None for kind in lens.judges.values())
+        return judged or bool(self.others(lens))
 
 
 def key_of(parts: Mapping[str, str]) -> str:
@@ -210,7 +211,7 @@ def judges_of(
 ) -> dict[str, GraderKind]:
     """The graders that judge in the lenses of these agents, with the kind that each must be of."""
     order, _ = closure(ws.lenses.by_name(), named_by(ws, agents))
-    variants = llm_variants(ws.graders.by_name(), conf.lens_llm)
+    variants = llm_variants(ws.graders.by_name(), conf.lens_judge)
     found: dict[str, GraderKind] = {}
     for lens in order:
         settings_of = chosen(lens, settings.lenses.get(lens.name, {}), variants)
@@ -262,11 +263,13 @@ def _find(ws: Workspace, relative: str) -> Path:
     raise BadFile(ws.roots[0][1] / relative, "is missing from the built-in workspace")
 
 
-def _judge(grading: GraderContext) -> list[str]:
-    if grading.llm is None:
+def _judge(grading: GraderContext, kinds: Iterable[str]) -> list[str]:
+    callers = [grading.for_kind(kind).llm for kind in kinds]
+    names = dict.fromkeys(caller.name for caller in callers if caller is not None)
+    if not names:
         return []
     told = [grading.prompts[name].source for name in sorted(grading.prompts) if name.startswith("grade_")]
-    return [grading.llm.name, *told]
+    return [*names, *told]
 
 
 def _weights(model: str, settings: Settings) -> list[str]:

@@ -36,7 +36,7 @@ class ModelSpec(BaseModel):
     base_url: str | None = None
     key_env: str | None = Field(None, description="environment variable that holds the key")
     key_file: Path | None = Field(None, description="file that holds the key")
-    timeout: float = Field(120.0, gt=0, description="seconds of silence after which a call is given up")
+    timeout: float = Field(600.0, gt=0, description="seconds of silence after which a call is given up")
     attempts: int = Field(6, ge=1, description="calls made for one answer at most")
     concurrency: int = Field(8, ge=1, description="calls at once to this endpoint")
     price_in: float | None = Field(None, ge=0, description="USD per million input tokens")

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from auditor.audits.bench import Bench, local
+from auditor.audits.bench import Bench
 from auditor.audits.plan import target_of
 from auditor.config import Settings
 from auditor.errors import UsageError
@@ -78,21 +78,18 @@ class Subject:
         return found
 
 
-def open_subject(
-    ws: Workspace, conf: Settings, name: str, settings: EvidenceSettings, data: str | None = None
-) -> Subject:
-    """Load an organism. `data`: what it was trained on, instead of what its card says. Raises UsageError."""
-    return subject_of(Bench(ws, local(conf)), ws.organisms[name], settings, data)
-
-
 def subject_of(bench: Bench, card: Organism, settings: EvidenceSettings, data: str | None = None) -> Subject:
-    """The same for a card, of a workspace or not. Raises UsageError."""
+    """Load an organism, of a workspace or not; `data`: what it was trained on, instead of what its card says.
+
+    Raises UsageError.
+    """
     documents = tuple(finetuning_data(bench.workspace, card, bench.settings, data))
     pair = bench.pair(target_of(card))
     assert isinstance(pair, LocalPair)
     recipe = bench.recipe(pair, settings)
     grading = recipe.grading
     grader = bench.workspace.graders[relevance_judge(bench.settings)]
+    grading = grading.for_kind(grader.kind)
     frequent = frequent_words(documents, background_of(tuple(grading.background)))
     judge = partial(_judged, lambda tokens: grader.run(tokens, card, frequent, grading), grading.llm)
     return Subject(card, pair, recipe, documents, judge)
@@ -140,7 +137,7 @@ def read_layer(
 
 def relevance_judge(conf: Settings) -> str:
     """The grader of token relevance: the LLM's if the settings name one for the lens."""
-    return "token_relevance_offline" if conf.lens_llm == OFFLINE else "token_relevance_llm"
+    return "token_relevance_offline" if conf.lens_judge("token_relevance") == OFFLINE else "token_relevance_llm"
 
 
 def _judged(run: Judge, llm: Caller | None, tokens: list[str]) -> list[bool]:

@@ -160,7 +160,7 @@ def _seconds_each(probe: Probe) -> float:
     """Of a check, the evidence and the audits of one finetune, on two CPU cores."""
     ws, suite = probe.ws, probe.suite
     order, _ = closure(ws.lenses.by_name(), (*READ, *probe.lenses))
-    variants = llm_variants(ws.graders.by_name(), probe.conf.lens_llm)
+    variants = llm_variants(ws.graders.by_name(), probe.conf.lens_judge)
     settings = {lens.name: chosen(lens, suite.evidence.lenses.get(lens.name, {}), variants) for lens in order}
     audits = sum(budget for _, budget in pairs_of(suite)) * suite.repeats if probe.agents else 0
     return CHECKED * probe.answers + seconds_of(suite.evidence.texts, settings) + SPEAKING + INTERACTION * audits

@@ -20,7 +20,13 @@ def blackbox_plan(ws: Workspace, settings: Settings, organism: Organism, seed: i
         update={"organisms": (organism.name,), "agents": (AGENT,), "budgets": (BUDGET,), "audits": (),
                 "repeats": REPEATS, "graders": (GRADER,)}
     )  # fmt: skip
-    offline = {"llm": OFFLINE, "grader_llm": OFFLINE, "lens_llm": OFFLINE, "server": None}
+    offline: dict[str, object] = {
+        "llm": OFFLINE,
+        "grader_llm": OFFLINE,
+        "lens_llm": OFFLINE,
+        "llm_roles": {},
+        "server": None,
+    }
     return Plan(ws, suite, settings.model_copy(update=offline), seed)
 
 
