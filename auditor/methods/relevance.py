@@ -17,8 +17,8 @@ TOP = 20  # tokens judged for each position and source
 FREQUENT = 100
 CONTENT = 0.5  # informativeness from which a word is no common one
 
-Judge = Callable[[Sequence[str]], Sequence[bool]]
-"""Says of each token whether it is relevant."""
+Judge = Callable[[Sequence[Sequence[str]]], Sequence[Sequence[bool]]]
+"""Says of each token of several lists whether it is relevant; no list is seen beside another."""
 
 
 class Relevance(Record):
@@ -47,7 +47,8 @@ def learned_text(document: Document) -> str:
 def relevance(layer: PromotedAt, patched: PatchedAt | None, judge: Judge) -> list[Relevance]:
     """The share of relevant tokens at each position: of δ, −δ and both means, by patchscope and logit lens.
 
-    Every token is judged once, however many lists it is in. Sources that were not read are left out.
+    Each source is judged apart, so that none is held against another's; a token that several positions have, once.
+    Sources that were not read are left out.
     """
     lists: list[tuple[str, str, int, Sequence[ScoredToken]]] = []
     for at in patched.positions if patched else ():
@@ -64,16 +65,19 @@ def relevance(layer: PromotedAt, patched: PatchedAt | None, judge: Judge) -> lis
             ("logit lens", "mean base", p.position, p.base),
             ("logit lens", "mean finetuned", p.position, p.finetuned),
         ]
-    tokens = list(dict.fromkeys(t.token for *_, read in lists for t in read[:TOP]))
-    verdicts = dict(zip(tokens, judge(tokens), strict=True))
+    apart: dict[tuple[str, str], dict[str, bool]] = {}
+    for lens, source, _, read in lists:
+        apart.setdefault((lens, source), {}).update((t.token, False) for t in read[:TOP])
+    for verdicts, found in zip(apart.values(), judge([list(tokens) for tokens in apart.values()]), strict=True):
+        verdicts.update(zip(verdicts, found, strict=True))
     return [
         Relevance(
             layer=layer.layer,
             lens=lens,
             source=source,
             position=position,
-            share=sum(verdicts[t.token] for t in read[:TOP]) / max(1, len(read[:TOP])),
-            relevant=tuple(t.token for t in read[:TOP] if verdicts[t.token]),
+            share=sum(apart[lens, source][t.token] for t in read[:TOP]) / max(1, len(read[:TOP])),
+            relevant=tuple(t.token for t in read[:TOP] if apart[lens, source][t.token]),
         )
         for lens, source, position, read in lists
     ]

@@ -140,8 +140,13 @@ def relevance_judge(conf: Settings) -> str:
     return "token_relevance_offline" if conf.lens_judge("token_relevance") == OFFLINE else "token_relevance_llm"
 
 
-def _judged(run: Judge, llm: Caller | None, tokens: list[str]) -> list[bool]:
+def _judged(
+    run: Callable[[Sequence[str]], Sequence[bool]], llm: Caller | None, lists: Sequence[Sequence[str]]
+) -> list[list[bool]]:
     """A hundred tokens a call: as many as an LLM can be asked about at once. Its calls are made side by side."""
-    parts = [tokens[start : start + 100] for start in range(0, len(tokens), 100)]
-    judged = map(run, parts) if llm is None else all_of(parts, run, llm)
-    return [verdict for part in judged for verdict in part]
+    parts = [(i, tokens[start : start + 100]) for i, tokens in enumerate(lists) for start in range(0, len(tokens), 100)]
+    asked = [part for _, part in parts]
+    found: list[list[bool]] = [[] for _ in lists]
+    for (i, _), verdicts in zip(parts, map(run, asked) if llm is None else all_of(asked, run, llm), strict=True):
+        found[i] += verdicts
+    return found
