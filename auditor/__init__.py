@@ -1,6 +1,7 @@
 """auditor: find out what a model was finetuned for.
 
-Plugin files import from here; everything is loaded on first use, so that `auditor --help` is quick.
+Plugin files import from here, and so do notebooks (`auditor/door.py`); everything is loaded on first use, so that
+`auditor --help` is quick.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from auditor.door import evaluate, load_run, pair
     from auditor.evidence.mapping import Evidence
     from auditor.lenses import Compared, Judged, LensContext, lens
     from auditor.models.pair import ModelPair
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _FROM = {
+    "auditor.door": ("evaluate", "load_run", "pair"),
     "auditor.evidence.mapping": ("Evidence",),
     "auditor.lenses": ("Compared", "Judged", "LensContext", "lens"),
     "auditor.models.pair": ("ModelPair",),
@@ -55,8 +58,11 @@ __all__ = [
     "SideBySide",
     "SmallTable",
     "TokenSet",
+    "evaluate",
     "grader",
     "lens",
+    "load_run",
+    "pair",
     "tool",
 ]
 

@@ -19,8 +19,8 @@ from auditor.plugins import Context
 from auditor.records.cards import AskSettings
 from auditor.testing import FakePair
 from auditor.workspace import load_workspace
-from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
+from tests.tiny import SENTENCES, WIDTH
 
 LONG, SHORT = SENTENCES[2], "Go"
 

@@ -15,8 +15,8 @@ from auditor.models.trained import adapter_of, load_base, pair_in_training
 from auditor.models.weights import resolve
 from auditor.training.callbacks import GateCallback
 from auditor.workspace import load_workspace
-from tests.tiny import SENTENCES
 from tests.drift import add_drift
+from tests.tiny import SENTENCES
 
 STEPS = 6
 

@@ -12,8 +12,8 @@ from auditor.models.load import load_pair
 from auditor.models.row import Row
 from auditor.models.sampling import NOISE, nucleus, sample, windows
 from auditor.models.worker import OutOfMemory
-from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
+from tests.tiny import SENTENCES, WIDTH
 
 LONG, SHORT = SENTENCES[2], "Go"
 

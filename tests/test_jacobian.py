@@ -9,8 +9,8 @@ from auditor.errors import UsageError
 from auditor.methods.corpus import Corpus
 from auditor.methods.jacobian import JacobianSettings, derivatives, jacobian_lens, step
 from auditor.models.generate import Side
-from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
+from tests.tiny import SENTENCES, WIDTH
 
 LAYER, ETA = 1, 20.0
 EPS = torch.finfo(torch.float32).eps

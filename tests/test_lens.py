@@ -17,8 +17,8 @@ from auditor.methods.steering import Direction, _bisect, _Search, calibrate, res
 from auditor.models.generate import Side
 from auditor.records.evidence import CalibrationSettings, PatchscopeSettings
 from auditor.testing import FakePair
-from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
+from tests.tiny import SENTENCES, WIDTH
 
 CORPUS = Corpus("four", (*SENTENCES, "Hi"))
 

@@ -6,9 +6,9 @@ import torch
 from auditor.errors import UsageError
 from auditor.models.generate import Amplification, Request, Side, Steering
 from auditor.models.remote import connect
-from tests.tiny import SENTENCES, WIDTH
 from tests.margins import MARGIN
 from tests.serving import PROMPT
+from tests.tiny import SENTENCES, WIDTH
 
 VECTORS = {"shape": [1, WIDTH], "data": "AAAA" * (WIDTH * 4 // 3) + "AAA="}
 

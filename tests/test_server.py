@@ -10,9 +10,9 @@ from langchain_openai import ChatOpenAI
 from safetensors.torch import load
 
 from auditor.models.generate import Amplification, Request, Side, derive_seed
-from tests.tiny import LAYERS
 from tests.margins import MARGIN
 from tests.serving import PROMPT, chat, text
+from tests.tiny import LAYERS
 
 
 class TestOpenAI:

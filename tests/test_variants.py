@@ -13,9 +13,9 @@ from auditor.errors import BadModel, UsageError
 from auditor.models.generate import Request, Side
 from auditor.models.load import load_pair
 from auditor.records.cards import AdapterVariant
-from tests.tiny import SENTENCES
 from tests.margins import MARGIN
 from tests.test_lora import KINDS, ODD, relative, trained
+from tests.tiny import SENTENCES
 
 VARIANTS = {
     "twice": AdapterVariant(scale=2.0),

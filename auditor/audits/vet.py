@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import messages_from_dict
@@ -20,12 +22,15 @@ from auditor.audits.shop import Shop, checkpoints
 from auditor.audits.threads import make, material
 from auditor.audits.vet_report import document
 from auditor.evidence.mapping import Evidence
+from auditor.files import write_atomically
 from auditor.ledger.claims import Claims
 from auditor.ledger.export import mend
 from auditor.ledger.ledger import CHECKPOINTS, Ledger
 from auditor.llm.spec import OFFLINE
 from auditor.readings import together
 from auditor.records.results import AuditRecord, Target, Trace, VetReport
+from auditor.views.report import to_markdown
+from auditor.views.report_page import to_html
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,22 @@ class Vetting:
             grader_llm=OFFLINE, protocol=plan.protocol, seed=plan.seed,
             content=content_of(plan.workspace, suite.evidence, plan.settings, agent),
         )  # fmt: skip
+
+
+def vetted(
+    job: Vetting, folder: Path, sitting: Sitting, board: Callable[[Ledger], AbstractContextManager[Any]] = nullcontext
+) -> VetReport:
+    """The audit with its ledger in `folder`, and its report beside it: one content as Markdown, page and JSON.
+
+    `board`: what shows how it goes. Raises UsageError.
+    """
+    with Ledger.open(folder) as ledger, board(ledger):
+        report = vet(job, ledger, sitting)
+        assert report.content is not None
+        write_atomically(folder / "report.md", to_markdown(report.content))
+        write_atomically(folder / "report.html", to_html(report.content))
+        write_atomically(folder / "report.json", report.model_dump_json(indent=1))
+    return report
 
 
 def vet(vetting: Vetting, ledger: Ledger, sitting: Sitting) -> VetReport:

@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from auditor.cli.evaluate import WORKERS, adapted, announce_size, limited, made, planned
+from auditor.audits.asked import adapted, planned
+from auditor.cli.evaluate import WORKERS, announce_size, limited, made
 from auditor.cli.judges import announce_agent
 from auditor.cli.runs import RUNS
 from auditor.cli.shared import (
@@ -37,7 +38,6 @@ from auditor.cli.shared import (
 )
 from auditor.errors import UsageError
 from auditor.llm.spec import OFFLINE
-from auditor.records.cards import Protocol
 
 if TYPE_CHECKING:
     from auditor.studies.ablation import AblationRow
@@ -78,7 +78,7 @@ def ablation(
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
     asked = limited(adapted(workspace().suites[suite], None, agent, organism, repeats), of_audit)
     announce_agent(conf)
-    plan, lenses = planned(asked, conf, seed, Protocol.AUTO, None, None)
+    plan, lenses = planned(workspace(), asked, conf, seed)
     announce(plan.suite.evidence, lenses, conf)
     announce_size(plan, lenses)
     made(plan, folder, Sitting(workers, of_run, resume), None)

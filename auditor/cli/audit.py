@@ -11,6 +11,7 @@ import typer
 from rich.markdown import Markdown
 from rich.markup import escape
 
+from auditor.audits.asked import on_corpus
 from auditor.cli.judges import RolesOption, announce_agent, roles_of
 from auditor.cli.shared import (
     AdapterRank,
@@ -36,7 +37,6 @@ from auditor.cli.shared import (
     announce_spans,
     demand_no_base,
     limits_of,
-    on_corpus,
     out,
     print_json,
     run_folder,
@@ -45,7 +45,6 @@ from auditor.cli.shared import (
     workspace,
 )
 from auditor.errors import UsageError
-from auditor.files import write_atomically
 from auditor.records.cards import Protocol
 from auditor.records.results import VetReport
 
@@ -148,21 +147,11 @@ def pair_of(model: str, base: str | None, conf: Settings, *, no_base: bool) -> t
 
 
 def reported(job: Vetting, folder: Path, sitting: Sitting) -> VetReport:
-    """The audit, its report beside its ledger: one content as Markdown, page and JSON."""
-    from auditor.audits.vet import vet
+    """The audit and its report, its progress on stderr."""
+    from auditor.audits.vet import vetted
     from auditor.cli.progress import Board
     from auditor.evidence.recipe import named_by
-    from auditor.ledger.ledger import Ledger
-    from auditor.views.report import to_markdown
-    from auditor.views.report_page import to_html
 
     plan = job.plan
-    with Ledger.open(folder) as ledger, Board(ledger):
-        lenses = named_by(plan.workspace, [plan.workspace.agents[job.agent]])
-        announce(plan.suite.evidence, lenses, plan.settings)
-        report = vet(job, ledger, sitting)
-        assert report.content is not None
-        write_atomically(folder / "report.md", to_markdown(report.content))
-        write_atomically(folder / "report.html", to_html(report.content))
-        write_atomically(folder / "report.json", report.model_dump_json(indent=1))
-    return report
+    announce(plan.suite.evidence, named_by(plan.workspace, [plan.workspace.agents[job.agent]]), plan.settings)
+    return vetted(job, folder, sitting, Board)

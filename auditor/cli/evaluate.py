@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.audits.asked import adapted, on_corpus, planned
 from auditor.cli.judges import RolesOption, announce_agent, roles_of
 from auditor.cli.result import tell
 from auditor.cli.shared import (
@@ -36,7 +36,6 @@ from auditor.cli.shared import (
     announce_spans,
     err,
     limits_of,
-    on_corpus,
     out,
     print_json,
     run_folder,
@@ -46,14 +45,13 @@ from auditor.cli.shared import (
     workspace,
 )
 from auditor.errors import UsageError
-from auditor.records.cards import AdapterVariant, Protocol, Suite
+from auditor.records.cards import Protocol, Suite
 from auditor.records.results import AuditRecord, RunResult
 
 if TYPE_CHECKING:
     from auditor.audits.limits import Most
     from auditor.audits.plan import Plan
     from auditor.audits.run import Engine, Sitting
-    from auditor.config import Settings
 
 WORKERS = 8
 
@@ -118,12 +116,13 @@ def evaluate(
         llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, llm_roles=roles_of(llm_role),
         grader_repeats=grader_repeats, server=server,
     )  # fmt: skip
+    ws = workspace()
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
-    asked = limited(adapted(workspace().suites[suite], budget, agent, organism, repeats), of_audit)
+    asked = limited(adapted(ws.suites[suite], budget, agent, organism, repeats), of_audit)
     asked = on_corpus(asked, corpus).model_copy(update={"tokens": max_input_tokens or asked.tokens})
     announce_agent(conf)
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
-    plan, lenses = planned(asked, conf, seed, protocol, variant, reference, fetch=not dry_run)
+    plan, lenses = planned(ws, asked, conf, seed, protocol, variant, reference, fetch=not dry_run)
     if dry_run:
         from auditor.cli.forecast import show_plan
 
@@ -139,31 +138,6 @@ def evaluate(
     result = made(plan, folder, sitting, engine_of(engine, slurm or [], sitting))
     tell(result, folder, begun, json=json)
     return 0 if all(whole(audit, plan.suite) for audit in result.audits) and not result.open else 1
-
-
-def planned(
-    suite: Suite,
-    conf: Settings,
-    seed: int,
-    protocol: Protocol,
-    variant: AdapterVariant | None,
-    reference: str | None,
-    *,
-    fetch: bool = True,
-) -> tuple[Plan, tuple[str, ...]]:
-    """What is to be made, and the lenses that are read for it. Raises UsageError for what would fail later."""
-    from auditor.audits.check import check
-    from auditor.audits.plan import Plan, agents_of, judged_by
-    from auditor.evidence.recipe import held_against, named_by
-
-    ws = workspace()
-    plan = Plan(ws, judged_by(ws, suite, conf), conf, seed, protocol, variant)
-    check(plan, fetch=fetch)
-    lenses = named_by(ws, [ws.agents[name] for name in agents_of(suite)])
-    if reference is not None:
-        evidence = held_against(ws, suite.evidence, lenses, reference)
-        plan = replace(plan, suite=plan.suite.model_copy(update={"evidence": evidence}))
-    return plan, lenses
 
 
 def announce_size(plan: Plan, lenses: Iterable[str]) -> None:
@@ -233,28 +207,3 @@ def limited(suite: Suite, most: Most) -> Suite:
     """The suite with what each of its audits may take."""
     given = {"tokens": most.tokens, "cost_usd": most.cost_usd, "seconds": most.seconds}
     return suite.model_copy(update={key: value for key, value in given.items() if value is not None})
-
-
-def adapted(
-    suite: Suite,
-    budgets: list[int] | None,
-    agents: list[str] | None,
-    organisms: list[str] | None,
-    repeats: int | None,
-) -> Suite:
-    """The suite with what the command line says instead. Raises UsageError for numbers that make no sense."""
-    if bad := [b for b in budgets or [] if b < 0]:
-        raise UsageError(f"--budget {bad[0]}: a budget is 0 or more model interactions")
-    if repeats is not None and repeats < 1:
-        raise UsageError(f"--repeats {repeats}: at least 1")
-    given = {"budgets": budgets, "agents": agents, "organisms": organisms}
-    update: dict[str, object] = {key: tuple(dict.fromkeys(v)) for key, v in given.items() if v}
-    if suite.audits and (budgets or agents):
-        kept = tuple(each for each in suite.audits if agents is None or each.agent in agents)
-        lost = set(agents or ()) - {each.agent for each in kept}
-        if kept and lost and not budgets:
-            told = f"suite {suite.name} names pairs, and none with it"
-            raise UsageError(f"--agent {sorted(lost)[0]}: {told}; give --budget too, or leave it out")
-        update["audits"] = () if budgets else kept
-        update.setdefault("agents", tuple(dict.fromkeys(each.agent for each in kept or suite.audits)))
-    return suite.model_copy(update=update | ({"repeats": repeats} if repeats else {}))

@@ -9,6 +9,7 @@ import typer
 from rich.markdown import Markdown
 from rich.markup import escape
 
+from auditor.audits.asked import on_corpus
 from auditor.cli.shared import (
     AdapterRank,
     AdapterScale,
@@ -17,7 +18,6 @@ from auditor.cli.shared import (
     ServerOption,
     announce,
     err,
-    on_corpus,
     out,
     print_json,
     settings,

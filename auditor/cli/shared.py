@@ -20,7 +20,7 @@ from rich.markup import escape
 from auditor.config import Settings, load_settings
 from auditor.errors import UsageError
 from auditor.estimate import announcement
-from auditor.records.cards import AdapterVariant, EvidenceSettings, Protocol, Suite
+from auditor.records.cards import AdapterVariant, EvidenceSettings, Protocol
 from auditor.runtime import quiet_libraries, show_libraries
 from auditor.text import readable
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
@@ -167,12 +167,6 @@ def variant_of(
     if rank is not None and rank < 1:
         raise UsageError(f"--adapter-rank {rank}: give 1 or more, up to the adapter's own rank")
     return AdapterVariant(scale=1.0 if scale is None else scale, rank=rank)
-
-
-def on_corpus(suite: Suite, corpus: str | None) -> Suite:
-    """The suite, its differences read on another corpus if one is given."""
-    evidence = suite.evidence.model_copy(update={"corpus": corpus or suite.evidence.corpus})
-    return suite.model_copy(update={"evidence": evidence})
 
 
 def demand_no_base(conf: Settings, given: Mapping[str, object], reference: str | None = None) -> None:

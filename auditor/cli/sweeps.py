@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from auditor.audits.asked import adapted
 from auditor.cli.judges import announce_agent, judges_calls
 from auditor.cli.shared import (
     LensLlmOption,
@@ -111,7 +112,6 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and what it takes.")] = False,
 ) -> None:
     """Train what is missing, measure it, write the study. Raises UsageError for what would fail later."""
-    from auditor.cli.evaluate import adapted
     from auditor.studies.measure import RUNS, Probe
     from auditor.studies.sweep import Matching, Sweep
     from auditor.studies.sweep_forecast import forecast

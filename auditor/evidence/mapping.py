@@ -48,6 +48,12 @@ class Evidence(Mapping[str, Reading]):
     def __getitem__(self, name: str) -> Reading:
         return self.readings[name]
 
+    def _repr_html_(self) -> str:
+        from auditor.views.notebook import framed
+        from auditor.views.whole import page_of
+
+        return framed(page_of(self))
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.readings)
 

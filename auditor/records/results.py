@@ -117,6 +117,12 @@ class VetReport(Record):
     error: str | None = None
     content: Document | None = Field(None, description="the report as Markdown and page show it")
 
+    def _repr_html_(self) -> str:
+        from auditor.views.notebook import framed
+        from auditor.views.report_page import to_html
+
+        return framed(to_html(self.content)) if self.content is not None else ""
+
 
 class RunResult(Record):
     """What `evaluate --json` prints."""
