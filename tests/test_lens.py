@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from auditor.errors import BadFile, UsageError
+from auditor.errors import BadFile, Refused, UsageError
 from auditor.methods.corpus import Corpus, read_corpus
 from auditor.methods.diff import differences
+from auditor.methods.found import Differences
 from auditor.methods.logit_lens import logit_lens
 from auditor.methods.patchscope import TRIPLES, identity_prompt, patchscope
+from auditor.methods.reads import promoted_at
 from auditor.methods.steering import Direction, _bisect, _Search, calibrate, resemblance
 from auditor.models.generate import Side
 from auditor.records.evidence import CalibrationSettings, PatchscopeSettings
@@ -210,3 +212,19 @@ def test_answers_that_share_a_subject_resemble_one_another():
     assert resemblance([("mill",), ("sea",)], embed) == 0.0
     assert resemblance([("mill", "sea"), ("mill", "sea")], embed) == 0.5
     assert resemblance([("mill",)], embed) == 0.0
+
+
+def test_some_positions_alone_are_read_under_their_own_numbers(tiny):
+    """As when all are read: the same δ, the same tokens; figure 5c shows an agent one of them."""
+    corpus = Corpus("texts", tuple(SENTENCES))
+    whole = differences(tiny, corpus, 4, [1], norm_texts=4, norm_tokens=8)[1]
+    some = whole.at([3, 1])
+    assert list(some.positions) == [3, 1]
+    assert list(some.at([1]).positions) == [1]
+    every, two = (promoted_at(tiny, diff, 5, 5).positions for diff in (whole, some))
+    assert [place.position for place in two] == [3, 1]
+    assert [t.token for t in two[0].read.top] == [t.token for t in every[3].read.top]
+    kept = Differences.of({1: some}, [1], 4)
+    assert torch.equal(kept.direction(1, 3).delta, whole.delta[3])
+    with pytest.raises(Refused, match="position 0 was not computed; there are 3, 1"):
+        kept.direction(1, 0)

@@ -8,6 +8,7 @@ from torch import Tensor
 from auditor import Figures, LensContext, ModelPair, RankedTokens, Reading, Record, lens
 from auditor.methods.broad import Cohesion
 from auditor.methods.chance import against_noise, beside_broad, least_p, p_of_trace, told, verdict
+from auditor.methods.diff import Difference
 from auditor.methods.found import Differences
 from auditor.methods.nulls import Nulls
 from auditor.methods.words import gauge_for
@@ -44,8 +45,10 @@ class Chance(Reading):
     def held_against(self, pair: ModelPair, ctx: LensContext, nulls: Nulls) -> Self:
         diffs = ctx.reading("differences", Differences)
         last = diffs.difference(diffs.last_layer)
+        if tuple(last.positions) != tuple(range(len(last.delta))):
+            return self  # broad finetunes were read at the first positions, these are others
         others = nulls.without("delta", last.delta).traces["delta"]
-        found = beside_broad(self.test, pair, last, diffs.readable, _cohesion(pair, ctx), others)
+        found = beside_broad(self.test, pair, last, _rows(diffs, last), _cohesion(pair, ctx), others)
         return self.model_copy(update={"test": found})
 
     def show(self) -> Sequence[Section]:
@@ -73,8 +76,13 @@ def chance(pair: ModelPair, ctx: LensContext, settings: ChanceSettings) -> Chanc
     """Whether the last layer's δ is larger, steadier, and its words closer to one another than chance makes them."""
     diffs = ctx.reading("differences", Differences)
     last = diffs.difference(diffs.last_layer)
-    test = against_noise(pair, last, diffs.readable, _cohesion(pair, ctx), ctx.seed)
+    test = against_noise(pair, last, _rows(diffs, last), _cohesion(pair, ctx), ctx.seed)
     return Chance(test=test, arrays={"delta": last.delta})
+
+
+def _rows(diffs: Differences, last: Difference) -> list[int]:
+    """Where in `last` the readable positions are."""
+    return [list(last.positions).index(place) for place in diffs.readable]
 
 
 def _cohesion(pair: ModelPair, ctx: LensContext) -> Cohesion:

@@ -66,7 +66,7 @@ def jacobian(pair: ModelPair, ctx: LensContext, settings: JacobianSettings) -> J
     for layer in sorted(diffs.asked):
         diff = diffs.difference(layer)
         read = jacobian_lens(pair, ctx.corpus, layer, diff.delta, diff.eta, settings, ctx.seed)
-        places = tuple(Place(position=j, sink=diff.sinks[j], read=one) for j, one in enumerate(read))
+        places = tuple(Place(position=diff.positions[j], sink=diff.sinks[j], read=one) for j, one in enumerate(read))
         layers.append(At(layer=layer, positions=places))
     read_of = min(settings.texts, len(ctx.corpus.texts))
     return Jacobian(texts_asked=settings.texts, texts_read=read_of, layers=tuple(layers))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import yaml
+
 from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.records.cards import AdapterVariant, Protocol, Suite
@@ -63,6 +65,21 @@ def adapted(
         update["audits"] = () if budgets else kept
         update.setdefault("agents", tuple(dict.fromkeys(each.agent for each in kept or suite.audits)))
     return suite.model_copy(update=update | ({"repeats": repeats} if repeats else {}))
+
+
+def set_lenses(suite: Suite, told: Iterable[str]) -> Suite:
+    """The suite with settings of lenses as LENS.KEY=VALUE, a value as YAML writes it. Raises UsageError."""
+    given: dict[str, dict[str, object]] = {}
+    for each in told:
+        place, equals, value = each.partition("=")
+        lens, dot, key = place.partition(".")
+        if not equals or not dot or not key:
+            raise UsageError(f"--set {each}: give LENS.KEY=VALUE, such as differences.positions=8")
+        try:
+            given.setdefault(lens, {})[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {each}: {value!r} is no YAML value") from error
+    return suite.model_copy(update={"evidence": suite.evidence.over(given)})
 
 
 def on_corpus(suite: Suite, corpus: str | None) -> Suite:

@@ -11,7 +11,7 @@ import typer
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from auditor.audits.asked import on_corpus
+from auditor.audits.asked import on_corpus, set_lenses
 from auditor.cli.judges import RolesOption, announce_agent, roles_of
 from auditor.cli.shared import (
     AdapterRank,
@@ -31,6 +31,7 @@ from auditor.cli.shared import (
     ResumeFlag,
     SeedOption,
     ServerOption,
+    SetOption,
     UnpricedFlag,
     alone,
     announce,
@@ -74,6 +75,7 @@ def audit(
     protocol: ProtocolOption = Protocol.AUTO,
     suite: Annotated[str, typer.Option(help="Suite whose evidence and sampling settings are used.")] = "quickstart",
     corpus: CorpusOption = None,
+    sets: SetOption = None,
     out_dir: OutOption = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The audit's name; default: model and time.")] = None,
     resume: ResumeFlag = False,
@@ -111,7 +113,9 @@ def audit(
 
     auditing = ws.agents[agent or ("no-base" if no_base else "adl")]
     chosen = judged_by(ws, ws.suites[suite], conf)
-    chosen = on_corpus(chosen, corpus).model_copy(update={"tokens": max_input_tokens or chosen.tokens})
+    chosen = set_lenses(on_corpus(chosen, corpus), sets or ()).model_copy(
+        update={"tokens": max_input_tokens or chosen.tokens}
+    )
     if reference is not None:
         evidence = held_against(ws, chosen.evidence, named_by(ws, [auditing]), reference)
         chosen = chosen.model_copy(update={"evidence": evidence})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.audits.asked import adapted, on_corpus, planned
+from auditor.audits.asked import adapted, on_corpus, planned, set_lenses
 from auditor.cli.judges import RolesOption, announce_agent, roles_of
 from auditor.cli.result import tell
 from auditor.cli.shared import (
@@ -31,6 +31,7 @@ from auditor.cli.shared import (
     ResumeFlag,
     SeedOption,
     ServerOption,
+    SetOption,
     UnpricedFlag,
     announce,
     announce_spans,
@@ -102,6 +103,7 @@ def evaluate(
     adapter_rank: AdapterRank = None,
     reference: ReferenceOption = None,
     corpus: CorpusOption = None,
+    sets: SetOption = None,
     json: JsonFlag = False,
 ) -> int:
     """Audit every organism of SUITE with every agent, and grade the hypotheses."""
@@ -119,7 +121,9 @@ def evaluate(
     ws = workspace()
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
     asked = limited(adapted(ws.suites[suite], budget, agent, organism, repeats), of_audit)
-    asked = on_corpus(asked, corpus).model_copy(update={"tokens": max_input_tokens or asked.tokens})
+    asked = set_lenses(on_corpus(asked, corpus), sets or ()).model_copy(
+        update={"tokens": max_input_tokens or asked.tokens}
+    )
     announce_agent(conf)
     variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
     plan, lenses = planned(ws, asked, conf, seed, protocol, variant, reference, fetch=not dry_run)

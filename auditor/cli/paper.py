@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -75,9 +76,19 @@ def read_sources(paths: list[Path], folder: Path) -> Sources:
 
     told = [read_json(path) for path in paths if path.suffix == ".json"]
     runs = [compared(path, folder) for path in dict.fromkeys(paths) if path.suffix != ".json"]
+    alone = [(only_position(run.request), run) for run in runs]
+    singly = [(position, compare([run])) for position, run in alone if position is not None]
+    runs = [run for position, run in alone if position is None]
     studies = grouped((each.study, each) for each in told if isinstance(each, Study))
     checks = [each for each in told if isinstance(each, CheckReport)]
-    return Sources(workspace().organisms, compare(runs) if runs else None, studies, checks)
+    return Sources(workspace().organisms, compare(runs) if runs else None, studies, checks, singly)
+
+
+def only_position(request: Mapping[str, Any]) -> int | None:
+    """The one position that a run's agents saw, if it was one."""
+    lenses = request.get("suite", {}).get("evidence", {}).get("lenses", {})
+    only: list[int] = lenses.get("differences", {}).get("only") or []
+    return int(only[0]) if len(only) == 1 else None
 
 
 def _show(rows: tuple[Row, ...]) -> None:

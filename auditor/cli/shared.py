@@ -43,6 +43,10 @@ CorpusOption = Annotated[
         "(openings, fineweb), OWNER/NAME of the hub, a .jsonl or .txt file, or `sampled`."
     ),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="LENS.KEY=VALUE", help="A lens' setting instead of the suite's; repeatable."),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 
 ServerOption = Annotated[

@@ -36,7 +36,8 @@ class Difference:
     base, finetuned: (k, d_model); norms of single residuals averaged: (k,); counts: texts that have
     position j; eta: mean norm of finetuned residuals from position 3 on. Where asked for: groups (GROUPS, k, d_model),
     what each group of texts adds to δ; sizes (GROUPS, k), how many of its texts have position j; spoken (vocab,), the
-    base's mean probability of each token as the logit lens reads `layer`, at some of the positions.
+    base's mean probability of each token as the logit lens reads `layer`, at some of the positions. `numbers`: which
+    positions the rows are, where they are not 0, 1, ….
     """
 
     layer: int
@@ -49,6 +50,12 @@ class Difference:
     groups: Tensor | None = None
     sizes: Tensor | None = None
     spoken: Tensor | None = None
+    numbers: tuple[int, ...] = ()
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Of the rows."""
+        return self.numbers or range(len(self.base))
 
     @property
     def delta(self) -> Tensor:
@@ -63,6 +70,7 @@ class Difference:
             norm_finetuned=self.norm_finetuned[rows], counts=self.counts[rows],
             groups=None if self.groups is None else self.groups[:, rows],
             sizes=None if self.sizes is None else self.sizes[:, rows],
+            numbers=tuple(self.positions[row] for row in rows),
         )  # fmt: skip
 
     @property

@@ -74,18 +74,20 @@ class Differences(Reading):
 
     def difference(self, layer: int) -> Difference:
         """Raises Refused if `layer` was not read."""
-        etas = {norms.layer: norms.eta for norms in self.layers}
-        if layer not in etas:
-            raise Refused(f"layer {layer} was not computed; there are {sorted(etas)}")
+        known = {norms.layer: norms for norms in self.layers}
+        if layer not in known:
+            raise Refused(f"layer {layer} was not computed; there are {sorted(known)}")
         held: dict[str, Any] = {name: self.arrays.get(f"{layer}.{name}") for name in TENSORS}
-        return Difference(layer=layer, eta=etas[layer], **held)
+        numbers = tuple(place.position for place in known[layer].positions)
+        return Difference(layer=layer, eta=known[layer].eta, numbers=numbers, **held)
 
     def direction(self, layer: int, position: int) -> Direction:
         """δ at `layer` and `position`. Raises Refused if it was not read."""
         diff = self.difference(layer)
-        if not 0 <= position < len(diff.delta):
-            raise Refused(f"position {position} was not computed; there are 0 to {len(diff.delta) - 1}")
-        return Direction(layer, position, diff.delta[position], diff.eta)
+        if position not in diff.positions:
+            there = ", ".join(map(str, diff.positions))
+            raise Refused(f"position {position} was not computed; there are {there}")
+        return Direction(layer, position, diff.delta[diff.positions.index(position)], diff.eta)
 
     @property
     def readable(self) -> list[int]:
@@ -123,15 +125,13 @@ class Differences(Reading):
         )  # fmt: skip
 
 
-def norms_of(diff: Difference, numbers: Sequence[int] | None = None) -> Norms:
-    """`numbers`: the positions, if not 0, 1, …"""
-    numbers = range(len(diff.delta)) if numbers is None else numbers
+def norms_of(diff: Difference) -> Norms:
     places = tuple(
         Place(
-            position=numbers[j], n_texts=int(diff.counts[j]), norm_delta=float(diff.delta[j].norm()),
+            position=position, n_texts=int(diff.counts[j]), norm_delta=float(diff.delta[j].norm()),
             norm_base=float(diff.norm_base[j]), norm_finetuned=float(diff.norm_finetuned[j]), sink=diff.sinks[j],
         )
-        for j in range(len(diff.delta))
+        for j, position in enumerate(diff.positions)
     )  # fmt: skip
     return Norms(layer=diff.layer, eta=diff.eta, positions=places)
 

@@ -21,16 +21,14 @@ Scales = Callable[[Sequence[Sequence[TokenSet]]], Sequence[ScaleChoice]]
 """A judge of scales."""
 
 
-def promoted_at(
-    pair: ModelPair, diff: Difference, tokens: int, means: int, numbers: Sequence[int] | None = None
-) -> PromotedAt:
-    """The logit lens of δ, `tokens` at each end, and of both means. `numbers`: the positions, if not 0, 1, …"""
+def promoted_at(pair: ModelPair, diff: Difference, tokens: int, means: int) -> PromotedAt:
+    """The logit lens of δ, `tokens` at each end, and of both means."""
     k = len(diff.delta)
     own = logit_lens(pair, diff.delta, tokens)
     plain = logit_lens(pair, torch.cat([diff.base, diff.finetuned]), means)
     places = tuple(
         Promoted(
-            position=j if numbers is None else numbers[j], sink=diff.sinks[j], read=own[j], base=plain[j].top,
+            position=diff.positions[j], sink=diff.sinks[j], read=own[j], base=plain[j].top,
             finetuned=plain[k + j].top,
         )
         for j in range(k)
@@ -44,7 +42,6 @@ def patched_at(
     settings: PatchscopeSettings,
     scales: Scales,
     promoted: PromotedAt | None = None,
-    numbers: Sequence[int] | None = None,
 ) -> PatchedAt:
     """The patchscope of δ, both means and −δ at the scales that `scales` finds best; `promoted`: the last layer's."""
     k = len(diff.delta)
@@ -53,7 +50,7 @@ def patched_at(
     read = [_graded(*graded) for graded in zip(sweeps, scales(sweeps), strict=True)]
     places = tuple(
         Patched(
-            position=j if numbers is None else numbers[j], sink=diff.sinks[j], read=read[j],
+            position=diff.positions[j], sink=diff.sinks[j], read=read[j],
             shared=_shared(read[j], promoted.positions[j]) if promoted else 0,
             base=read[k + j].tokens, finetuned=read[2 * k + j].tokens, negative=read[3 * k + j].tokens,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from auditor.errors import UsageError
-from auditor.paper.graded import RUN, among_the_33, beside, both_ways, deviations, grades
+from auditor.paper.graded import RUN, among_the_33, at_positions, beside, both_ways, deviations, grades
 from auditor.paper.measured import (
     CAUSAL,
     POSITIONS,
@@ -33,6 +33,7 @@ MIXING = "auditor study mixing cake_bake fda_approval kansas_abortion"
 MIXING_EM = "auditor study mixing bad_medical risky_finance extreme_sports --ratios 0,1 --grader-llm …"
 FULL = "auditor study full-vs-lora cake_bake fda_approval kansas_abortion"
 SAMPLES = "auditor study samples cake_bake kansas_abortion"
+SINGLY = "auditor evaluate paper --agent adl --set differences.positions=128 --set differences.only=[N], for each N"
 CAFT = "auditor study caft cake_bake fda_approval kansas_abortion"
 
 
@@ -87,8 +88,8 @@ FIGURES = {
         Figure(3, "Grades of agents with and without the lens", (RUN,), lambda s: grades(s, RUN), FIGURE_3),
         Figure(4, "Grades from the pretrained model, and from the chat model", (BASE_CHAT,),
                lambda s: both_ways(s, BASE_CHAT)),
-        Figure(5, "Along positions", (POSITIONS,), along_positions,
-               note="5c, agents that are shown a single position, is not drawn"),
+        Figure(5, "Along positions", (POSITIONS, SINGLY), lambda s: [*along_positions(s), *at_positions(s)],
+               note="5c is of the runs whose agents saw one position alone"),
         Figure(6, "Causal effect of δ", (CAUSAL,), causes,
                note="the paper's text says five organisms, its caption three; ours are those of the studies"),
         Figure(7, "Unrelated documents mixed in", (MIXING,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from auditor.paper.published import Printed, Row
-from auditor.paper.sources import Kind, Sources, averaged, grouped
+from auditor.paper.sources import Kind, Sources, averaged, curve, grouped
 from auditor.studies.records import Panel, Series
 
 RUN = "auditor evaluate paper --llm … --grader-llm …"
@@ -36,6 +36,19 @@ def both_ways(sources: Sources, command: str) -> list[Panel]:
     ]
     series = tuple(averaged(name, grouped(of)) for name, of in grouped(told).items())
     return [Panel(title="Grades", x_label="", y_label="mean grade", bars=True, top=5, series=series)]
+
+
+def at_positions(sources: Sources) -> list[Panel]:
+    """Mean grades of agents that are shown a single position, by model, over organisms (figure 5c)."""
+    told: list[tuple[str, tuple[float, float]]] = []
+    for position, comparison in sources.singly:
+        for cell in comparison.cells:
+            kind = sources.kind(cell.organism)
+            if cell.grader == comparison.graders[0] and not kind.base_to_chat:
+                told.append((f"{kind.model}, {cell.contender}", (float(position), cell.mean)))
+    series = tuple(curve(name, [[point] for point in of]) for name, of in grouped(told).items())
+    return [Panel(title="Grades of agents that see one position", x_label="position", y_label="mean grade", top=5,
+                  log_x=True, series=series)] if series else []  # fmt: skip
 
 
 def deviations(sources: Sources, command: str) -> list[Panel]:

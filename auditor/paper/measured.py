@@ -89,6 +89,8 @@ def similar_by_position(sources: Sources) -> list[Panel]:
 
 def along_positions(sources: Sources) -> list[Panel]:
     """Token relevance and steering by position, a curve for each model over its organisms (figures 5a, 5b)."""
+    if "positions" not in sources.studies and sources.singly:
+        return []
     wanted = {"relevant tokens, patchscope": "Relevant tokens, patchscope", "cosine of steered answers": "Steering"}
     panels = []
     for beginning, title in wanted.items():

@@ -46,6 +46,7 @@ class Sources:
     comparison: Comparison | None = None
     studies: Mapping[str, Sequence[Study]] = field(default_factory=dict)
     checks: Sequence[CheckReport] = ()
+    singly: Sequence[tuple[int, Comparison]] = ()  # runs whose agents saw one position alone
 
     def kind(self, organism: str) -> Kind:
         """Of an organism that a workspace knows; of any other its family is not known."""

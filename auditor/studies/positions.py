@@ -41,9 +41,7 @@ def position_study(
         )  # fmt: skip
         report(f"{name}: lens at {len(at)} positions")
         there = {layer: diffs[layer].at(at) for layer in sorted(diffs)}
-        sheets = {
-            layer: read_layer(subject, pair, diff, patch=layer in layers, numbers=at) for layer, diff in there.items()
-        }
+        sheets = {layer: read_layer(subject, pair, diff, patch=layer in layers) for layer, diff in there.items()}
         rows = [row for promoted, patched in sheets.values() for row in relevance(promoted, patched, subject.judge)]
         shares = [row for row in rows if row.source == "δ"]
         x = tuple(float(j) for j in at)

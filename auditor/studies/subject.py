@@ -126,12 +126,12 @@ def reference_chats(ws: Workspace, conf: Settings, chat: str | None = None) -> l
 
 
 def read_layer(
-    subject: Subject, pair: ModelPair, diff: Difference, *, patch: bool, numbers: Sequence[int] | None = None
+    subject: Subject, pair: ModelPair, diff: Difference, *, patch: bool
 ) -> tuple[PromotedAt, PatchedAt | None]:
-    """One layer by logit lens, and with `patch` by patchscope. `numbers`: the positions, if not 0, 1, …"""
+    """One layer by logit lens, and with `patch` by patchscope."""
     settings, scales = subject.settings("logit_lens"), subject.grader_of_each("patchscope", "scale_grader")
-    promoted = promoted_at(pair, diff, settings.tokens, settings.means, numbers)
-    patched = patched_at(pair, diff, subject.settings("patchscope"), scales, numbers=numbers) if patch else None
+    promoted = promoted_at(pair, diff, settings.tokens, settings.means)
+    patched = patched_at(pair, diff, subject.settings("patchscope"), scales) if patch else None
     return promoted, patched
 
 
