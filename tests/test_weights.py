@@ -177,9 +177,9 @@ class TestACardsFinetune:
         [
             ("adapter: a\nmodel: b", "not both"),
             ("adapter: a\nmodel: org/b", "not both"),
-            ("adapter: null", "give an `adapter` or a `model`"),
-            ("adapter: ''", "give an `adapter` or a `model`"),
-            ("adapter: ''\nmodel: ''", "give an `adapter` or a `model`"),
+            ("adapter: null", "give an `adapter`, a `model`, or public finetunes"),
+            ("adapter: ''", "give an `adapter`, a `model`, or public finetunes"),
+            ("adapter: ''\nmodel: ''", "give an `adapter`, a `model`, or public finetunes"),
         ],
     )
     def test_one_of_them(self, card, line, said):

@@ -80,7 +80,7 @@ class Bench:
         """What graders need. `llm`: the judge's; default: that of the lenses' graders."""
         judge = self.judge(self.settings.lens_llm if llm is None else llm)
         prompts = self.workspace.prompts.by_name()
-        own = {} if llm is not None else {kind: self.judge(each) for kind, each in self.settings.llm_roles.items()}
+        own = {} if llm is not None else {kind: self.judge(each) for kind, each in self.settings.llm_roles}
         return GraderContext(self.embed, self.settings, pair, self.ordinary, judge, prompts, own)
 
     def recipe(self, pair: ModelPair, settings: EvidenceSettings) -> Recipe:

@@ -35,7 +35,7 @@ def request(plan: Plan) -> dict[str, Any]:
     organisms = plan.organisms()
     lenses, _ = closure(ws.lenses.by_name(), named_by(ws, agents.values()))
     prompts = {name for agent in agents.values() for name in _prompts(agent)}
-    if {settings.grader_llm, settings.lens_llm, *settings.llm_roles.values()} != {OFFLINE}:
+    if {settings.grader_llm, settings.lens_llm, *dict(settings.llm_roles).values()} != {OFFLINE}:
         prompts |= {name for name in (*ws.prompts.items, *ws.prompts.broken) if name.startswith("grade_")}
     return {
         "variant": plan.variant.model_dump() if plan.variant is not None else None,
@@ -43,7 +43,7 @@ def request(plan: Plan) -> dict[str, Any]:
         "llm": settings.llm,
         "grader_llm": settings.grader_llm,
         "lens_llm": settings.lens_llm,
-        "llm_roles": settings.llm_roles,
+        "llm_roles": dict(settings.llm_roles),
         "models": {role: _specified(llm) for role, llm in _roles(settings).items()},
         "grader_repeats": settings.grader_repeats,
         "embedder": settings.embedder,
@@ -72,7 +72,7 @@ def content_of(ws: Workspace, evidence: EvidenceSettings, settings: Settings, ag
     }  # fmt: skip
     found = {f"{kind} {name}": told["sha256"] for kind, named in plugins.items() for name, told in named.items()}
     found |= {f"prompt {name}": _sha256(ws.prompts[name].source.encode()) for name in _prompts(agent)}
-    roles = {f"judge {kind}": llm for kind, llm in settings.llm_roles.items()}
+    roles = {f"judge {kind}": llm for kind, llm in settings.llm_roles}
     return found | roles | {"lens_llm": settings.lens_llm, "embedder": settings.embedder}
 
 
@@ -81,7 +81,7 @@ def _prompts(agent: Agent) -> list[str]:
 
 
 def _roles(settings: Settings) -> dict[str, str]:
-    return {"agent": settings.llm, "grader": settings.grader_llm, "lens": settings.lens_llm, **settings.llm_roles}
+    return {"agent": settings.llm, "grader": settings.grader_llm, "lens": settings.lens_llm, **dict(settings.llm_roles)}
 
 
 def _specified(llm: str) -> dict[str, Any] | None:

@@ -204,7 +204,7 @@ class Library:
         if asked.settings.corpus not in (*ws.corpora.items, SAMPLED):  # nor is it ever a path or a hub's name
             raise Otherwise(f"it has no corpus {asked.settings.corpus}")
         offline = self.settings.model_copy(
-            update={"lens_llm": OFFLINE, "llm_roles": {}}
+            update={"lens_llm": OFFLINE, "llm_roles": ()}
         )  # whoever has an LLM judge asks it himself
         with self.using(name) as pair:
             recipe = Bench(ws, offline).recipe(pair, asked.settings)

@@ -24,7 +24,7 @@ def blackbox_plan(ws: Workspace, settings: Settings, organism: Organism, seed: i
         "llm": OFFLINE,
         "grader_llm": OFFLINE,
         "lens_llm": OFFLINE,
-        "llm_roles": {},
+        "llm_roles": (),
         "server": None,
     }
     return Plan(ws, suite, settings.model_copy(update=offline), seed)
