@@ -14,7 +14,7 @@ from auditor.errors import Refused
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import named_by
 from auditor.methods.diff import Difference
-from auditor.methods.found import Differences, LogitLens, Patched, PatchedAt, Patchscope, Promoted, PromotedAt
+from auditor.methods.found import Differences, LogitLens, Patched, PatchedAt, Patchscope, Promoted, PromotedAt, by_text
 from auditor.methods.said import Answers, PlainSamples, PlainSettings, Pushed, Steered
 from auditor.plugins import Context
 from auditor.records.cards import AskSettings
@@ -159,8 +159,8 @@ def test_verdicts_stand_in_front_and_every_section_bears_an_id(ws, evidence):
 def test_the_overview_says_how_each_lens_reads_and_what_that_is_built_on(ws, evidence):
     lead = overview(ws, evidence, "adl").partition("Test against chance, ")[0]
     assert [line.partition(":")[0] for line in lead.splitlines() if line.startswith("- ")] == [
-        "- *differences* (no section of its own)", "- *chance*", "- *logit_lens*", "- *patchscope*",
-        "- *plain_samples* (no section of its own)", "- *steering*",
+        "- *differences* (not shown here)", "- *chance*", "- *logit_lens*", "- *patchscope*",
+        "- *plain_samples* (not shown here)", "- *steering*",
     ]  # fmt: skip
     assert "A judge chose the scale" in lead
     assert "- *" not in overview(ws, evidence, "blackbox")
@@ -170,15 +170,24 @@ def test_what_is_not_tested_itself_is_as_sure_as_what_it_is_built_on(ws, evidenc
     assert [evidence.above_chance(name) for name in ("chance", "steering", "plain_samples")] == [True, True, None]
 
 
+def test_tokens_that_look_alike_are_one_line_that_holds_them_all():
+    """Two pieces of characters are both "�": by their text alone the second would have overwritten the first."""
+    found = [
+        ScoredToken(token="�", prob=0.5),
+        ScoredToken(token=" mill", prob=0.25),
+        ScoredToken(token="�", prob=0.125),
+    ]
+    assert by_text(found) == {"�": 0.625, " mill": 0.25}
+
+
 def test_every_position_is_shown_and_sinks_are_marked(ws, evidence):
     text = overview(ws, evidence, "adl")
-    assert "- position 0 (λ = 1; attention sink: it says little)\n  selected: noise\n  others: (none)" in text
+    assert "- position 0 (λ = 1; attention sink: its δ says little)\n  selected: noise\n  others: (none)" in text
     assert "- position 1 (λ = 1)\n  selected: mill | flour\n  others: other" in text
     known = Patchscope(layers=(PatchedAt(layer=2, positions=(patched(1, "mill", "usual"),)),))
-    assert "  selected: mill\n  others: (none)\n  read there without the difference, too: usual" in overview(
-        ws, but(evidence, patchscope=known), "adl"
-    )
-    assert "- position 0 (attention sink: it says little): noise" in text  # the logit lens at the middle layer
+    told = "  selected: mill\n  others: (none)\n  read in the finetuned model's own mean residuals, too"
+    assert f"{told}: usual" in overview(ws, but(evidence, patchscope=known), "adl")
+    assert "- position 0 (attention sink: its δ says little): noise" in text  # the logit lens at the middle layer
 
 
 def test_tokens_of_any_script_stay(ws, evidence):
@@ -201,7 +210,8 @@ def test_one_steered_position_is_shown_for_every_prompt_beside_its_plain_twin(ws
     assert said == ['steered at 2: "flour 0"', 'steered at 2: "flour 1"', 'steered at 2: "flour 2"']
     assert text.count(f'  plain: "{("plain " * 30)[:200]}"') == 3
     assert "steered at 0: no strength stayed coherent" in text
-    assert "shown here: steered at 2; answers kept a prompt: 2" in text
+    assert "shown here: steered at 2; the first of 2 answers kept to each prompt" in text
+    assert "get_steering_samples has them all" in text
 
 
 def test_steered_samples_stand_beside_their_plain_twins(ws, evidence):

@@ -10,7 +10,9 @@ from auditor import Args, Context, tool
 class Questions(Args):
     prompts: list[str] = Field(min_length=1, max_length=50, description="each a chat of its own")
     n: int = Field(1, ge=1, le=20, description="answers to each prompt, drawn anew")
-    models: Literal["both", "finetuned"] = Field("both", description="who answers; the price is the same")
+    models: Literal["both", "finetuned"] = Field(
+        "both", description="who answers; the price is the same, one is less to read"
+    )
 
 
 class Answers(BaseModel):
@@ -28,7 +30,7 @@ class Alone(BaseModel):
 def ask_model(ctx: Context, args: Questions) -> list[Answers | Alone]:
     """Put each prompt to the base and to the finetuned model, each time in a fresh chat, and see their answers.
 
-    Costs 1 interaction for each prompt and each of its n answers. "…" at an end: a token limit cut it off. A small
+    Costs len(prompts) × n interactions. "…" at an end: a token limit cut it off, after some sentences. A small
     model's single answer may be noise: n shows what comes back. Put one open question about one subject in a prompt.
     """
     both = args.models == "both"

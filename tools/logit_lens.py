@@ -6,7 +6,7 @@ from pydantic import Field
 
 from auditor import Args, Context, LensContext, ModelPair, Record, lens, tool
 from auditor.errors import Refused
-from auditor.methods.found import Differences, LogitLens
+from auditor.methods.found import Differences, LogitLens, by_text
 from auditor.methods.layers import Layer, numbered
 from auditor.methods.reads import promoted_at
 from auditor.records.evidence import ScoredToken
@@ -37,7 +37,8 @@ class LogitLensQuery(Args):
 @tool
 def get_logitlens_details(ctx: Context, args: LogitLensQuery) -> dict[int, dict[str, dict[str, float]]]:
     """Read more of the tokens that the difference promotes, the likeliest first, with their probabilities, free of
-    charge. The last layer is usually the most readable.
+    charge. The last layer is usually the most readable. Tokens that look alike (�, a piece of a character)
+    are added up.
     """
     found = ctx.dataset(args.dataset).reading("logit_lens", LogitLens)
     layers = {layer.layer: {p.position: p for p in layer.positions} for layer in found.layers}
@@ -56,4 +57,4 @@ def get_logitlens_details(ctx: Context, args: LogitLensQuery) -> dict[int, dict[
 
 
 def _listed(tokens: Sequence[ScoredToken]) -> dict[str, float]:
-    return {t.token: float(f"{t.prob:.2g}") for t in tokens}
+    return {text: float(f"{prob:.2g}") for text, prob in by_text(tokens).items()}

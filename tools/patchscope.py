@@ -6,7 +6,7 @@ from pydantic import Field
 
 from auditor import Args, Context, Judged, LensContext, ModelPair, lens, tool
 from auditor.errors import Refused
-from auditor.methods.found import Differences, LogitLens, Patchscope
+from auditor.methods.found import Differences, LogitLens, Patchscope, by_text
 from auditor.methods.layers import Layer, numbered
 from auditor.methods.reads import patched_at
 from auditor.records.evidence import PatchscopeSettings
@@ -50,7 +50,7 @@ def get_patchscope_details(ctx: Context, args: PatchscopeQuery) -> dict[int, dic
             raise Refused(f"position {position} was not computed; there are {sorted(there)}")
         at = there[position]
         out[position] = {
-            "tokens": {t.token: round(t.prob, 4) for t in at.read.tokens[: args.k]},
+            "tokens": {text: round(prob, 4) for text, prob in by_text(at.read.tokens[: args.k]).items()},
             "selected": list(at.read.choice.selected),
             "scale": at.read.choice.scale,
             "cohesion": at.read.choice.cohesion,

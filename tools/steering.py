@@ -60,7 +60,8 @@ class SteeringQuery(Args):
 def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, object]]:
     """Read more of the finetuned model's steered answers, each beside its plain twin of the same draw, free of charge.
 
-    The overview shows the first of each prompt, at one position, cut at 200 characters; here they are whole.
+    The overview shows the first to each prompt, at one position, cut at 200 characters. Here are all that were kept,
+    whole, at every position that was steered; position null gives the plain ones alone.
     """
     found = ctx.dataset(args.dataset).reading("steering", Steered)
     wanted = range(len(found.plain)) if args.prompts_subset is None else args.prompts_subset
@@ -77,13 +78,14 @@ def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, ob
 
 def _pushed(found: Steered, layer: int, position: int) -> Pushed:
     known = {(d.layer, d.position): d for d in found.directions}
+    able = [at for at, d in known.items() if d.alpha > 0]
+    listed = ", ".join(f"layer {layer} position {position}" for layer, position in able) or "none"
     if (layer, position) not in known:
-        listed = ", ".join(f"layer {layer} position {position}" for layer, position in known)
         raise Refused(f"nothing was steered at layer {layer} position {position}; there is: {listed}")
     if known[layer, position].alpha <= 0:
         raise Refused(
             f"no strength stayed coherent at layer {layer} position {position}: nothing was steered there; "
-            "position null has the plain answers"
+            f"there is: {listed}; position null has the plain answers"
         )
     return known[layer, position]
 

@@ -23,7 +23,7 @@ from auditor.records.evidence import LensReading, PatchscopeReading, ScoredToken
 from auditor.records.record import Record
 
 TENSORS = ("base", "finetuned", "norm_base", "norm_finetuned", "counts", "groups", "sizes", "spoken")
-SINK = "attention sink: it says little"
+SINK = "attention sink: its δ says little"
 
 
 class Place(Record):
@@ -224,6 +224,14 @@ class Patchscope(Reading):
                 for p in layer.positions
             ),
         )
+
+
+def by_text(found: Sequence[ScoredToken]) -> dict[str, float]:
+    """Each text's probability, in the order of `found`; tokens that look alike (pieces of characters, "�") add up."""
+    probs: dict[str, float] = {}
+    for token in found:
+        probs[token.token] = probs.get(token.token, 0.0) + token.prob
+    return probs
 
 
 def _tokens(found: Sequence[ScoredToken], chosen: Sequence[str] = ()) -> tuple[Token, ...]:

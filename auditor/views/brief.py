@@ -45,7 +45,7 @@ def _column(places: str, column: Column) -> Iterator[str]:
     if chosen or there:
         yield f"  others: {_join(rest)}"
     if there:
-        yield f"  read there without the difference, too: {_join(there)}"
+        yield f"  read in the finetuned model's own mean residuals, too: {_join(there)}"
 
 
 def _texts(section: SideBySide, head: str, *, whole: bool) -> tuple[str, list[str]]:
@@ -58,7 +58,8 @@ def _texts(section: SideBySide, head: str, *, whole: bool) -> tuple[str, list[st
     if len(able) > 1 and first is not None:
         about.append(f"shown here: {section.columns[first].label}")
     kept = max((len(texts) for row in section.rows for texts in row.texts), default=0)
-    about += [f"answers kept a prompt: {kept}"] if pushed and section.calls else []
+    if pushed and section.calls:
+        about.append(f"the first of {kept} answers kept to each prompt; {section.calls[0].tool} has them all")
     lines, many = [], 1 if pushed else None
     for number, row in enumerate(section.rows):
         lines.append(f"[{number}] {visible(row.prompt)}")
