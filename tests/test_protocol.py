@@ -186,7 +186,7 @@ def test_calls_made_before_a_switch_are_told_in_words():
 
 def test_tools_are_described_from_their_docstrings(ws):
     text = described({"ask_model": ws.tools["ask_model"]})
-    assert "Costs 1 interaction for each prompt" in text
+    assert "Costs len(prompts) × n interactions" in text
 
 
 FAKES = [
