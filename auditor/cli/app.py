@@ -12,6 +12,7 @@ from auditor.cli import (
     agents,
     ask,
     audit,
+    cards,
     compare,
     doctor,
     evaluate,
@@ -88,4 +89,6 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(lenses.app, name="lenses")
 app.add_typer(graders.app, name="graders")
 app.add_typer(agents.app, name="agents")
+app.add_typer(cards.suites, name="suites")
+app.add_typer(cards.rubrics, name="rubrics")
 app.add_typer(study.app, name="study")

@@ -1,0 +1,61 @@
+"""`auditor suites` and `auditor rubrics`: list, and show as YAML that can be pasted into a file of one's own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+import yaml
+
+from auditor.cli.listing import list_shelf
+from auditor.cli.shared import JsonFlag, print_json, workspace
+from auditor.records.record import Record
+
+suites = typer.Typer(help="Suites: which organisms, agents and budgets are run together.", no_args_is_help=True)
+rubrics = typer.Typer(help="Rubrics: what each grade of a hypothesis asks for.", no_args_is_help=True)
+
+
+@suites.command("list")
+def list_suites(json: JsonFlag = False) -> None:
+    """All suites, how many audits each is, and where they are from."""
+    from auditor.audits.plan import pairs_of
+
+    list_shelf(
+        workspace().suites,
+        lambda item: {
+            "organisms": len(item.value.organisms),
+            "audits": len(item.value.organisms) * len(pairs_of(item.value)) * item.value.repeats,
+            "description": item.value.description,
+        },
+        json=json,
+    )
+
+
+@suites.command("show")
+def show_suite(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None:
+    """A suite, with what it takes from the one that it extends; settings at their defaults are left out."""
+    _show(workspace().suites[name], json=json)
+
+
+@rubrics.command("list")
+def list_rubrics(json: JsonFlag = False) -> None:
+    """All rubrics, the family that each is for, and where they are from."""
+    list_shelf(
+        workspace().rubrics,
+        lambda item: {"family": item.value.family, "grade 5": item.value.levels.get(5, "")},
+        json=json,
+    )
+
+
+@rubrics.command("show")
+def show_rubric(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None:
+    """A rubric: its levels in prose, its criteria, and the grades that follow from them."""
+    _show(workspace().rubrics[name], json=json)
+
+
+def _show(card: Record, *, json: bool) -> None:
+    if json:
+        print_json(card.model_dump(mode="json"))
+        return
+    data = card.model_dump(mode="json", exclude_defaults=True)
+    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100), nl=False)
