@@ -6,6 +6,9 @@ import pytest
 
 import auditor
 from auditor.cli.evidence import layers_of
+from auditor.records.cards import Rubric, Suite
+from auditor.workspace import load_workspace
+from auditor.yaml_files import read_yaml
 
 WRONG = {
     "unknown suite": (["evaluate", "quikstart"], "no suite called 'quikstart'; did you mean quickstart"),
@@ -158,11 +161,19 @@ def test_organisms_are_listed_as_the_contract_says(run_cli):
     assert all(f" {o['name']} " in told for o in listed)  # in 80 columns, too: that is what is typed
 
 
-@pytest.mark.parametrize("kind", ["tools", "graders", "agents", "organisms"])
+@pytest.mark.parametrize("kind", ["tools", "graders", "agents", "organisms", "suites", "rubrics"])
 def test_everything_listed_can_be_shown(kind, run_cli):
     for item in json.loads(run_cli(kind, "list", "--json")[1]):
         code, out, _ = run_cli(kind, "show", item["name"], "--json")
         assert (code, json.loads(out)["name"]) == (0, item["name"])
+
+
+@pytest.mark.parametrize(("kind", "model"), [("suites", Suite), ("rubrics", Rubric)])
+def test_a_shown_card_can_be_pasted(kind, model, run_cli, tmp_path):
+    for name, item in getattr(load_workspace(), kind).items.items():
+        pasted = tmp_path / f"{name}.yaml"
+        pasted.write_text(run_cli(kind, "show", name)[1], encoding="utf-8")
+        assert read_yaml(pasted, model) == item.value
 
 
 def test_the_graph_is_drawn(run_cli):

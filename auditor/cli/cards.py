@@ -25,7 +25,7 @@ def list_suites(json: JsonFlag = False) -> None:
         lambda item: {
             "organisms": len(item.value.organisms),
             "audits": len(item.value.organisms) * len(pairs_of(item.value)) * item.value.repeats,
-            "description": item.value.description,
+            "description": item.value.description.partition(". ")[0].strip(),
         },
         json=json,
     )
