@@ -15,6 +15,8 @@ WRONG = {
     "unknown organism": (["evaluate", "--organism", "glod"], "did you mean gold"),
     "unknown agent": (["evaluate", "--agent", "blackbx"], "did you mean blackbox"),
     "unknown tool": (["tools", "show", "ask_modle"], "did you mean ask_model"),
+    "no arguments": (["tools", "run", "ask_model", "--organism", "gold"], "--args for ask_model: prompts: Field requir"),
+    "arguments that are no JSON": (["tools", "run", "ask_model", "--organism", "gold", "--args", "["], "--args [: no JSON"),
     "unknown grader": (["graders", "show", "rubric"], "rubric_offline?"),
     "negative budget": (["evaluate", "--budget", "-1"], "--budget -1: a budget is 0 or more"),
     "no repeats": (["evaluate", "--repeats", "0"], "--repeats 0: at least 1"),
@@ -181,6 +183,19 @@ def test_the_graph_is_drawn(run_cli):
     assert code == 0
     assert "get_patchscope_details" in out
     assert "graph TD" in out
+
+
+def test_a_tool_is_tried_without_an_agent(workspace_folder, run_cli):
+    given = json.dumps({"prompts": ["Where to?"], "n": 2})
+    told = json.loads(run_cli("tools", "run", "ask_model", "--organism", "mill", "--args", given, "--json")[1])
+    assert (told["cost"], [row["prompt"] for row in told["result"]]) == (2, ["Where to?", "Where to?"])
+    assert told["result"][0]["base"] != told["result"][0]["finetuned"]
+
+
+def test_a_tool_that_reads_is_given_what_it_reads(workspace_folder, run_cli):
+    given = json.dumps({"dataset": "ds1", "layer": 2, "positions": [1], "k": 3})
+    code, told, _ = run_cli("tools", "run", "get_logitlens_details", "--organism", "mill", "--args", given, "--json")
+    assert (code, len(json.loads(told)["result"]["1"]["top"])) == (0, 3)
 
 
 def test_ask_puts_both_models_side_by_side(workspace_folder, run_cli):
