@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "server": "AUDITOR_SERVER",
 }
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+ROLES = {"coherence": "coherence", "scale": "patchscope_scale", "relevance": "token_relevance"}  # judges of the lens
 SPREAD = ("balanced", "balanced_low_0", "sequential")  # over all GPUs, as accelerate does it
 
 
@@ -57,7 +58,11 @@ class Settings(BaseModel):
     @classmethod
     def _pairs(cls, roles: object) -> object:
         """A table in auditor.toml, or what the command line gives."""
-        return tuple(sorted(roles.items())) if isinstance(roles, dict) else roles
+        if not isinstance(roles, dict):
+            return roles
+        if unknown := [kind for kind in roles if kind not in {*ROLES, *ROLES.values()}]:
+            raise ValueError(f"no kind {unknown[0]!r}; there are {', '.join(ROLES)}")
+        return tuple(sorted((ROLES.get(kind, kind), llm) for kind, llm in roles.items()))
 
     def lens_judge(self, kind: str) -> str:
         """Who judges what of the lens: `coherence`, `patchscope_scale` or `token_relevance`."""

@@ -13,7 +13,7 @@ auditor.toml), and keeps the same files. Nothing is loaded before it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -68,7 +68,7 @@ class Pair:
         return self.bench.pair(self.target)
 
     def evidence(
-        self, lenses: Iterable[str] = (), *, suite: str = "quickstart", corpus: str | None = None, **settings: Any
+        self, lenses: str | Iterable[str] = (), *, suite: str = "quickstart", corpus: str | None = None, **settings: Any
     ) -> Evidence:
         """What lenses read, from the cache where they did before; shown as a page in a notebook.
 
@@ -80,7 +80,12 @@ class Pair:
 
         ws = self.bench.workspace
         named = ws.suites[suite]
-        names = [ws.lenses[name].name for name in lenses] or named_by(ws, [ws.agents[name] for name in named.agents])
+        for lens, given in settings.items():
+            known = ws.lenses[lens].name
+            if not isinstance(given, Mapping):
+                raise UsageError(f"{known}={given!r}: give its settings, such as {{'positions': 8}}")
+        asked = [ws.lenses[name].name for name in _names(lenses)]
+        names = asked or named_by(ws, [ws.agents[name] for name in named.agents])
         return self.bench.evidence(self.models, on_corpus(named, corpus).evidence.over(settings), names)
 
     def ask(
@@ -111,19 +116,22 @@ class Pair:
     ) -> VetReport:  # fmt: skip
         """What an agent finds out about it, with its claims; `auditor audit` makes the same report and files.
 
-        `llm`: who plays the agent, default the settings'. The truth of an organism's card is not looked at. Raises
-        UsageError, BadModel.
+        `llm`: who plays the agent, default the settings'. The truth of an organism's card is not looked at. Models that
+        this pair has loaded are let go of first: the audit loads its own. Raises UsageError, BadModel.
         """
         from auditor.audits.plan import Plan, judged_by
         from auditor.audits.run import Sitting
         from auditor.audits.vet import Vetting, vetted
 
+        if budget < 0:
+            raise UsageError(f"budget={budget}: a budget is 0 or more model interactions")
         ws, conf = self.bench.workspace, self.bench.settings
         conf = conf.model_copy(update={"llm": llm or conf.llm})
         target = self.target.model_copy(update={"name": self.target.name if conf.server else "audited"})
         job = Vetting(
             Plan(ws, judged_by(ws, ws.suites[suite], conf), conf, seed), target, ws.agents[agent].name, budget
         )
+        self.__dict__.pop("models", None)
         return vetted(job, _folder(out, name, "audit"), Sitting(workers=1, resume=resume))
 
 
@@ -188,6 +196,8 @@ def pair(
     bench = Bench(ws, conf)
     if model is not None:
         return Pair(Target(name=model, base=base, finetuned=model, adapter_base=adapter_base), bench)
+    if adapter_base is not None:
+        raise UsageError(f"adapter_base={adapter_base!r} goes with pair(base, model)")
     if conf.server is not None:
         from auditor.models.remote import base_on
 
@@ -200,8 +210,8 @@ def pair(
 
 
 def evaluate(
-    suite: str = "quickstart", *, budget: int | Sequence[int] | None = None, agents: Sequence[str] | None = None,
-    organisms: Sequence[str] | None = None, repeats: int | None = None, seed: int = 0, out: Path | str = RUNS,
+    suite: str = "quickstart", *, budget: int | Sequence[int] | None = None, agents: str | Sequence[str] | None = None,
+    organisms: str | Sequence[str] | None = None, repeats: int | None = None, seed: int = 0, out: Path | str = RUNS,
     name: str | None = None, resume: bool = False, workers: int = 8, workspace: Path | str | None = None,
     **settings: Any,
 ) -> Run:  # fmt: skip
@@ -212,8 +222,11 @@ def evaluate(
     from auditor.ledger.ledger import Ledger
 
     ws, conf = _opened(workspace, settings)
-    budgets = [budget] if isinstance(budget, int) else budget
-    plan, _ = planned(ws, adapted(ws.suites[suite], budgets, agents, organisms, repeats), conf, seed)
+    budgets = None if budget is None else [budget] if isinstance(budget, int) else list(budget)
+    if bad := [each for each in budgets or [] if not isinstance(each, int)]:
+        raise UsageError(f"budget={bad[0]!r}: give a number of model interactions, or several")
+    asked = adapted(ws.suites[suite], budgets, _names(agents or ()), _names(organisms or ()), repeats)
+    plan, _ = planned(ws, asked, conf, seed)
     folder = _folder(out, name, suite)
     with Ledger.open(folder) as ledger:
         return Run(folder, run_all(plan, ledger, Sitting(workers, resume=resume)))
@@ -229,6 +242,11 @@ def load_run(path: Path | str) -> Run:
 def _opened(workspace: Path | str | None, settings: dict[str, Any]) -> tuple[Workspace, Settings]:
     root = find_user_root(Path(workspace) if workspace is not None else None)
     return load_workspace(root), load_settings(root / MARKER if root else None, **settings)
+
+
+def _names(given: str | Iterable[str]) -> list[str]:
+    """One name is as good as a list of one."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _folder(out: Path | str, name: str | None, kind: str) -> Path:

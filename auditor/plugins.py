@@ -129,6 +129,7 @@ class Tool:
     run: Callable[[Context, Any], Any]
     cost: Callable[[Any], int]
     lenses: tuple[str, ...] = ()  # that its file defines, and that it shows
+    free: bool = False  # costs nothing, whatever it is asked
 
     def schema(self) -> dict[str, Any]:
         """The JSON schema in the shape that chat models with tool calling take."""
@@ -187,8 +188,9 @@ def tool(
 def tool(args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Callable[[Any], int] = 0) -> Any:
     """Make a typed function `(ctx: Context, args: SomeArgs) -> result` a tool.
 
-    `cost` is its price in model interactions, a number or a function of the arguments. The argument class is
-    read from the annotation, or given: `@tool`, `@tool(cost=1)` and `@tool(SomeArgs, cost=1)` all work.
+    `cost` is its price in model interactions, a number or a function of the arguments; an agent without interactions
+    is told only of tools whose `cost` is the number 0. The argument class is read from the annotation, or given:
+    `@tool`, `@tool(cost=1)` and `@tool(SomeArgs, cost=1)` all work.
     Raises TypeError if an annotation or the docstring is missing, or if name or `cost` cannot be one.
     """
     if inspect.isfunction(args):
@@ -211,7 +213,7 @@ def tool(args: type[Args] | Callable[..., Any] | None = None, *, cost: int | Cal
         if not callable(cost):
             as_price(cost)
         price = cost if callable(cost) else lambda _args: cost
-        return Tool(name, inspect.getdoc(run) or "", model, TypeAdapter(hints["return"]), run, price)
+        return Tool(name, inspect.getdoc(run) or "", model, TypeAdapter(hints["return"]), run, price, free=cost == 0)
 
     return make
 

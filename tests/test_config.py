@@ -22,6 +22,11 @@ def refused(**flags):
     return str(caught.value)
 
 
+def test_judges_go_by_the_names_of_the_command_line():
+    assert load_settings(llm_roles={"scale": "openai:x"}).lens_judge("patchscope_scale") == "openai:x"
+    assert "no kind 'coherense'; there are coherence, scale, relevance" in refused(llm_roles={"coherense": "openai:x"})
+
+
 @pytest.mark.parametrize("name", ["gpux", "cuda:x", "", "cpu cpu", "cuda:-1"])
 def test_a_device_that_nobody_knows(name):
     assert f"device {name!r} is not known; use auto, cpu, cuda" in refused(device=name)

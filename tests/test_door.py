@@ -31,6 +31,21 @@ def test_an_organism_is_asked_and_read(here):
     assert len(deeper["differences"].layers[0].positions) == 2
 
 
+def test_a_wrong_request_is_one_line(here):
+    pair = auditor.pair("mill")
+    for wrong, told in (
+        (lambda: pair.evidence("patchscop"), "no lens called 'patchscop'; did you mean patchscope"),
+        (lambda: pair.evidence(difference={"positions": 2}), "no lens called 'difference'; did you mean differences"),
+        (lambda: pair.evidence(differences=8), "differences=8: give its settings"),
+        (lambda: pair.audit(budget=-1), "budget=-1: a budget is 0 or more"),
+        (lambda: auditor.evaluate("small", budget="5"), "budget='5': give a number"),
+        (lambda: auditor.evaluate("small", agents="adll"), "no agent called 'adll'; did you mean adl"),
+        (lambda: auditor.pair("mill", adapter_base="x/y"), r"goes with pair\(base, model\)"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            wrong()
+
+
 def test_two_models_of_ones_own_are_the_same_pair(here, checkpoints):
     base, adapter = map(str, checkpoints("llama"))
     named, alone = auditor.pair(base, adapter), auditor.pair(adapter)

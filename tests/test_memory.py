@@ -6,8 +6,10 @@ import numpy as np
 import psutil
 import pytest
 
+from auditor.config import Settings
 from auditor.memory import available_memory, usable_cpus
 from auditor.models.embed import remembering
+from auditor.models.size import bytes_as_loaded
 
 MIB = 1 << 20
 
@@ -102,3 +104,9 @@ def test_vectors_are_remembered_up_to_a_bound():
     embed(["0"])
     assert len(asked) == 101
     assert embed([]).shape == (0, 2)
+
+
+def test_packed_numbers_take_the_bytes_that_they_are_stored_in():
+    """GPTQ and AWQ pack eight 4-bit weights into an I32."""
+    told = bytes_as_loaded([(100, "F16"), (100, "I32"), (10, "I64"), (10, "U8")], Settings(dtype="float32"))
+    assert told == 400 + 400 + 80 + 10

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.cli.app import app
+from auditor.cli.paper import read_sources
 from auditor.comparison.compare import compare
 from auditor.comparison.scores import Run
 from auditor.errors import UsageError
@@ -128,6 +129,28 @@ def test_shares_stand_beside_the_papers_over_the_same_kinds(organisms):
     assert found["blackbox at 50: organisms with a mean grade of 2 or more"] == (0.39, None, 0)
     spread, _ = told(sources, 15)
     assert dict(zip(spread[0].series[0].x, spread[0].series[0].y, strict=True))[0.5] == 0.25
+
+
+def test_shares_leave_out_what_the_paper_does_not_have_and_say_so(organisms):
+    """A control that is rightly graded 5 would raise a share that the paper has of narrow organisms alone."""
+    records = [
+        *audits("cake_bake@qwen3_1_7B", "adl", 5, 1), *audits("null_chat", "adl", 5, 5),
+        *audits("cake_bake@qwen3_1_7B:mix1-1p0", "adl", 5, 5), *audits("somebodys", "adl", 5, 5),
+    ]  # fmt: skip
+    _, rows = told(Sources(organisms, compare([Run("one", {}, records)])), 3)
+    row = next(row for row in rows if row.what.startswith("adl at 5: organisms with a mean grade of 2"))
+    assert (row.ours, row.organisms) == (0.0, 1)
+    assert row.note.endswith("left out of the shares: null_chat, cake_bake@qwen3_1_7B:mix1-1p0, somebodys")
+
+
+def test_an_organism_in_two_studies_counts_once_or_not_at_all(tmp_path):
+    for name, share in (("one", 0.9), ("two", 0.1)):
+        study = relevance(**{"cake_bake@qwen3_1_7B": (share, share)})
+        (tmp_path / f"{name}.json").write_text(study.model_dump_json())
+    paths = [tmp_path / "one.json", tmp_path / "one.json"]
+    assert len(read_sources(paths, tmp_path).studies["relevance"]) == 1
+    with pytest.raises(UsageError, match="cake_bake@qwen3_1_7B is in 2 studies relevance: give one of them"):
+        read_sources([*paths, tmp_path / "two.json"], tmp_path)
 
 
 @pytest.mark.parametrize("number", FIGURES)

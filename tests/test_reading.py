@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from auditor.agent.overview import blinded, lost, render_overview, seen_by
 from auditor.agent.reading import Spoken, read
 from auditor.agent.records import with_records
+from auditor.audits.plan import offered, tools_of
 from auditor.errors import Refused
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import named_by
@@ -168,6 +169,19 @@ def test_the_overview_says_how_each_lens_reads_and_what_that_is_built_on(ws, evi
 
 def test_what_is_not_tested_itself_is_as_sure_as_what_it_is_built_on(ws, evidence):
     assert [evidence.above_chance(name) for name in ("chance", "steering", "plain_samples")] == [True, True, None]
+
+
+def test_the_agent_is_told_which_layers_and_positions_were_read(ws, evidence):
+    assert "Read in ds1: layers 2, 3; positions 0, 1" in overview(ws, evidence, "adl")
+
+
+def test_without_interactions_only_free_tools_are_offered(ws):
+    """And no tool for reading on where no other is left."""
+    assert set(offered(tools_of(ws, ws.agents["adl"]), 0)) == {
+        "get_logitlens_details", "get_patchscope_details", "get_steering_samples", "read_more"
+    }  # fmt: skip
+    assert "ask_model" in offered(tools_of(ws, ws.agents["adl"]), 1)
+    assert offered(tools_of(ws, ws.agents["blackbox"]), 0) == {}
 
 
 def test_tokens_that_look_alike_are_one_line_that_holds_them_all():

@@ -51,8 +51,8 @@ def steering(pair: ModelPair, ctx: LensContext, settings: SteeringSettings) -> S
 class SteeringQuery(Args):
     dataset: str
     layer: Layer
-    position: int | None = Field(None, ge=0, description="null for plain answers alone")
-    prompts_subset: list[int] | None = Field(None, description="their numbers; null for all")
+    position: int | None = Field(None, ge=0, description="left out: plain answers alone")
+    prompts_subset: list[int] | None = Field(None, description="their numbers; left out: all")
     n: int = Field(1, ge=1, le=20, description="answers a prompt, as far as kept")
 
 
@@ -61,7 +61,7 @@ def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, ob
     """Read more of the finetuned model's steered answers, each beside its plain twin of the same draw, free of charge.
 
     The overview shows the first to each prompt, at one position, cut at 200 characters. Here are all that were kept,
-    whole, at every position that was steered; position null gives the plain ones alone.
+    whole, at every position that was steered; without a position the plain ones alone.
     """
     found = ctx.dataset(args.dataset).reading("steering", Steered)
     wanted = range(len(found.plain)) if args.prompts_subset is None else args.prompts_subset
@@ -85,7 +85,7 @@ def _pushed(found: Steered, layer: int, position: int) -> Pushed:
     if known[layer, position].alpha <= 0:
         raise Refused(
             f"no strength stayed coherent at layer {layer} position {position}: nothing was steered there; "
-            f"there is: {listed}; position null has the plain answers"
+            f"there is: {listed}; without a position you get the plain answers"
         )
     return known[layer, position]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from auditor.evidence.mapping import TOGETHER, Evidence
+from auditor.methods.found import Differences
 from auditor.models.blind import NEUTRAL
 from auditor.prompts import Prompt
 from auditor.readings import RankedTokens, Section, SideBySide
@@ -94,13 +95,20 @@ def _described(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
 
 
 def _notes(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
-    """The lines against chance, and what was not read or is short, in front of the sections."""
+    """The lines against chance, where it was read, and what was not read or is short, in front of the sections."""
     verdicts = [
         f"Test against chance, {lens if lens == TOGETHER else f'lens {lens}'}, {name}: {verdict}."
         for name, evidence in datasets.items()
         for lens, verdict in evidence.only(agent.overview).verdicts.items()
     ]
-    return verdicts + [f"Note on {name}: {line}." for name, evidence in datasets.items() for line in evidence.notes]
+    read = [
+        f"Read in {name}: layers {', '.join(str(at.layer) for at in found.layers)}; positions "
+        f"{', '.join(str(place.position) for place in found.layers[-1].positions)}."
+        for name, evidence in datasets.items()
+        if isinstance(found := evidence.get("differences"), Differences)
+    ]
+    noted = [f"Note on {name}: {line}." for name, evidence in datasets.items() for line in evidence.notes]
+    return verdicts + read + noted
 
 
 def has_base(datasets: Mapping[str, Evidence]) -> bool:

@@ -67,7 +67,7 @@ def adapted(
     return suite.model_copy(update=update | ({"repeats": repeats} if repeats else {}))
 
 
-def set_lenses(suite: Suite, told: Iterable[str]) -> Suite:
+def set_lenses(ws: Workspace, suite: Suite, told: Iterable[str]) -> Suite:
     """The suite with settings of lenses as LENS.KEY=VALUE, a value as YAML writes it. Raises UsageError."""
     given: dict[str, dict[str, object]] = {}
     for each in told:
@@ -76,7 +76,7 @@ def set_lenses(suite: Suite, told: Iterable[str]) -> Suite:
         if not equals or not dot or not key:
             raise UsageError(f"--set {each}: give LENS.KEY=VALUE, such as differences.positions=8")
         try:
-            given.setdefault(lens, {})[key] = yaml.safe_load(value)
+            given.setdefault(ws.lenses[lens].name, {})[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UsageError(f"--set {each}: {value!r} is no YAML value") from error
     return suite.model_copy(update={"evidence": suite.evidence.over(given)})

@@ -24,7 +24,7 @@ from auditor.agent.state import Allowance, AuditState, fresh_state
 from auditor.audits.bench import Bench
 from auditor.audits.jobs import JobSpec
 from auditor.audits.leaks import leaks
-from auditor.audits.plan import PROMPTS, tools_of
+from auditor.audits.plan import PROMPTS, offered, tools_of
 from auditor.errors import AuditorError, UsageError
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import named_by
@@ -121,7 +121,7 @@ def investigation(
         prompts={"system": ws.prompts[job.agent.prompt], **prompts},
         limits=job.limits,
         context=Context(BlindPair(pair, purse.kept), blinded([material.evidence]), job.ask, job.seed, bench.embed),
-        wire=Wire(bench.caller(job.llm), tools, prompts, job.protocol, job.name),
+        wire=Wire(bench.caller(job.llm), offered(tools, job.limits.interactions), prompts, job.protocol, job.name),
         purse=purse,
         allowance=allowance,
         lost=material.lost,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from auditor.agent.pages import READ_MORE
@@ -56,6 +57,12 @@ def tools_of(ws: Workspace, agent: Agent) -> dict[str, Tool]:
     """The tools that its card names, and the one that reads long results on. Raises UnknownName."""
     names = dict.fromkeys((*agent.tools, READ_MORE)) if agent.tools else ()
     return {name: ws.tools[name] for name in names}
+
+
+def offered(tools: Mapping[str, Tool], interactions: int) -> dict[str, Tool]:
+    """The tools that an agent is told of: without interactions none that costs, nor one that only reads them on."""
+    kept = {name: tool for name, tool in tools.items() if interactions or tool.free}
+    return kept if kept.keys() - {READ_MORE} else {}
 
 
 def agents_of(suite: Suite) -> tuple[str, ...]:

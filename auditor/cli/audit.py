@@ -113,7 +113,7 @@ def audit(
 
     auditing = ws.agents[agent or ("no-base" if no_base else "adl")]
     chosen = judged_by(ws, ws.suites[suite], conf)
-    chosen = set_lenses(on_corpus(chosen, corpus), sets or ()).model_copy(
+    chosen = set_lenses(ws, on_corpus(chosen, corpus), sets or ()).model_copy(
         update={"tokens": max_input_tokens or chosen.tokens}
     )
     if reference is not None:

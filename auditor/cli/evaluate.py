@@ -121,7 +121,7 @@ def evaluate(
     ws = workspace()
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
     asked = limited(adapted(ws.suites[suite], budget, agent, organism, repeats), of_audit)
-    asked = set_lenses(on_corpus(asked, corpus), sets or ()).model_copy(
+    asked = set_lenses(ws, on_corpus(asked, corpus), sets or ()).model_copy(
         update={"tokens": max_input_tokens or asked.tokens}
     )
     announce_agent(conf)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.cli.shared import err
-from auditor.config import Settings
+from auditor.config import ROLES, Settings
 from auditor.errors import UsageError
-from auditor.grading import GraderKind
 from auditor.llm.spec import OFFLINE
 
 if TYPE_CHECKING:
@@ -30,11 +29,6 @@ RolesOption = Annotated[
 ]
 
 
-ROLES: dict[str, GraderKind] = {
-    "coherence": "coherence", "scale": "patchscope_scale", "relevance": "token_relevance",
-}  # fmt: skip
-
-
 def roles_of(given: Iterable[str] | None) -> dict[str, str] | None:
     """Judges by kind; None if none is given. Raises UsageError."""
     found: dict[str, str] = {}
@@ -42,7 +36,7 @@ def roles_of(given: Iterable[str] | None) -> dict[str, str] | None:
         kind, equals, llm = each.partition("=")
         if not equals or not llm or kind not in ROLES:
             raise UsageError(f"--llm-role {each}: give KIND=LLM, KIND one of {', '.join(ROLES)}")
-        found[ROLES[kind]] = llm
+        found[kind] = llm
     return found or None
 
 

@@ -74,12 +74,16 @@ def read_sources(paths: list[Path], folder: Path) -> Sources:
     from auditor.audits.runs import compared
     from auditor.comparison.compare import compare
 
-    told = [read_json(path) for path in paths if path.suffix == ".json"]
+    told = [read_json(path) for path in dict.fromkeys(paths) if path.suffix == ".json"]
     runs = [compared(path, folder) for path in dict.fromkeys(paths) if path.suffix != ".json"]
     alone = [(only_position(run.request), run) for run in runs]
     singly = [(position, compare([run])) for position, run in alone if position is not None]
     runs = [run for position, run in alone if position is None]
     studies = grouped((each.study, each) for each in told if isinstance(each, Study))
+    for name, several in studies.items():
+        pairs = [pair for study in several for pair in study.pairs]
+        if twice := [pair for pair in dict.fromkeys(pairs) if pairs.count(pair) > 1]:
+            raise UsageError(f"{twice[0]} is in {pairs.count(twice[0])} studies {name}: give one of them")
     checks = [each for each in told if isinstance(each, CheckReport)]
     return Sources(workspace().organisms, compare(runs) if runs else None, studies, checks, singly)
 

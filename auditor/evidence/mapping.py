@@ -29,7 +29,7 @@ class Cost(Record):
     judged: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evidence(Mapping[str, Reading]):
     """What was read of a pair, in the order of the lenses' needs, and what was not, with the reason."""
 
@@ -47,6 +47,10 @@ class Evidence(Mapping[str, Reading]):
 
     def __getitem__(self, name: str) -> Reading:
         return self.readings[name]
+
+    def __repr__(self) -> str:
+        lost = f", not read: {', '.join(self.failed)}" if self.failed else ""
+        return f"<Evidence of {self.pair or 'a pair'} on {self.corpus}: {', '.join(self.readings)}{lost}>"
 
     def _repr_html_(self) -> str:
         from auditor.views.notebook import framed

@@ -33,6 +33,7 @@ from auditor.records.record import Record
 from auditor.workspace import Workspace
 
 SAMPLED, SAMPLED_TOKENS = "sampled", 32
+FILES = (".jsonl", ".txt", ".gz")  # a name that ends so is a file's, and a wrong one if there is none
 PAIR, NULLS = "pair", "nulls"  # the parts of a key that tell a pair's weights, and what a reading is held against
 
 
@@ -224,11 +225,13 @@ def named_corpus(ws: Workspace, name: str, pair: ModelPair, settings: EvidenceSe
     if name == SAMPLED:
         return sampled_corpus(pair, settings.texts, SAMPLED_TOKENS, settings.seed)
     path = Path(name)
-    if name in ws.datasets:
-        path = kept_rows(ws.datasets[name], settings.texts, cache_dir)
-    elif name in ws.corpora or ("/" not in name and not path.suffix):
+    if name in ws.corpora:
         path = ws.corpora[name]
-    elif not path.exists() and (dataset := Dataset.parse(name)):
+    elif name in ws.datasets:
+        path = kept_rows(ws.datasets[name], settings.texts, cache_dir)
+    elif "/" not in name and not path.suffix:
+        path = ws.corpora[name]  # raises, with names that are near
+    elif not path.exists() and (dataset := Dataset.parse(name)) and (dataset.file or path.suffix not in FILES):
         path = kept_rows(dataset, settings.texts, cache_dir)
     return read_corpus(path).take(settings.texts, settings.seed)
 

@@ -27,7 +27,7 @@ def kept_rows(dataset: Dataset, n: int, cache: Path) -> Path:
     They are read from the hub once; whoever asks for as many again is given the same. Raises UsageError with what is
     there instead, or why the hub cannot be asked.
     """
-    key = hashlib.sha256(json.dumps([dataset.model_dump(exclude={"chat"}), n]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([dataset.model_dump(), n]).encode()).hexdigest()[:16]
     path = cache / "datasets" / f"{dataset.id.replace('/', '--')}-{key}.jsonl"
     if not path.exists():
         rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in islice(_rows(dataset), n))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from auditor.config import Settings
+from auditor.config import SPREAD, Settings
 from auditor.errors import BadModel
 from auditor.memory import available_memory
 from auditor.models.identity import tensor_files
 
-STORED = frozenset({"F64", "F32", "F16", "BF16"})  # kinds of numbers that are converted as they are loaded
+CONVERTED = frozenset({"F64", "F32", "F16", "BF16"})  # kinds of numbers that take the dtype asked for
+WIDE = {"I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}  # bytes of those that do not; the others take one
 
 
 def parameters_of(folder: Path) -> int:
@@ -29,7 +30,7 @@ def loaded_bytes(folder: Path, settings: Settings) -> int:
 def bytes_as_loaded(tensors: Iterable[tuple[int, str]], settings: Settings) -> int:
     """Of so many numbers of a kind each; what is quantized stays as it is stored."""
     size = settings.torch_dtype.itemsize
-    return sum(count * (size if kind in STORED else 1) for count, kind in tensors)
+    return sum(count * (size if kind in CONVERTED else WIDE.get(kind, 1)) for count, kind in tensors)
 
 
 def free_bytes(settings: Settings) -> int:
@@ -38,7 +39,7 @@ def free_bytes(settings: Settings) -> int:
 
     if settings.device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(settings.device)[0])
-    if settings.device == "balanced":
+    if settings.device in SPREAD:
         return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())) + available_memory()
     return available_memory()
 

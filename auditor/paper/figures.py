@@ -75,15 +75,11 @@ def _sdf(kind: Kind) -> bool:
     return kind.family == "sdf" and kind.variant == DEFAULT
 
 
-def _not_domain(kind: Kind) -> bool:
-    return among_the_33(kind) and kind.variant == DEFAULT
-
-
 FIGURES = {
     figure.number: figure
     for figure in (
         Figure(2, "Relevant tokens and steering, by family and model", (RELEVANCE, SIMILARITY),
-               lambda s: [relevant(s, left_out=LEFT_OUT, keep=_not_domain), similar(s, keep=_not_domain)],
+               lambda s: [relevant(s, left_out=LEFT_OUT, keep=among_the_33), similar(s, keep=among_the_33)],
                note="ignore_comment is left out of the tokens, subliminal of steering, as in the paper"),
         Figure(3, "Grades of agents with and without the lens", (RUN,), lambda s: grades(s, RUN), FIGURE_3),
         Figure(4, "Grades from the pretrained model, and from the chat model", (BASE_CHAT,),
@@ -113,7 +109,7 @@ FIGURES = {
         Figure(15, "Spread over runs", (RUN,), lambda s: deviations(s, RUN)),
         Figure(16, "The weaker agent", (WEAK,), lambda s: grades(s, WEAK), FIGURE_16),
         Figure(17, "Relevant tokens by the logit lens", (RELEVANCE,),
-               lambda s: [relevant(s, "logit lens", keep=_not_domain)]),
+               lambda s: [relevant(s, "logit lens", keep=among_the_33)]),
         Figure(18, "Relevant tokens, organism by organism", (RELEVANCE,),
                lambda s: [relevant(s, under=_whole, keep=lambda kind: _sdf(kind) and not kind.base_to_chat)]),
         Figure(19, "Relevant tokens, position by position", (RELEVANCE,), relevant_by_position),

@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 
 from auditor.paper.published import Printed, Row
 from auditor.paper.sources import Kind, Sources, averaged, curve, grouped
+from auditor.records.public import DEFAULT
 from auditor.studies.records import Panel, Series
 
 RUN = "auditor evaluate paper --llm … --grader-llm …"
 BINS = tuple(-2 + 0.5 * i for i in range(9))  # of deviations from an organism's mean
 
 
+NARROW = ("sdf", "em", "taboo", "subliminal")  # the families of the paper's 33
+
+
 def among_the_33(kind: Kind) -> bool:
-    """Neither a domain organism, nor one compared with a pretrained model."""
-    return kind.family != "domain" and not kind.base_to_chat
+    """Of the paper's families, as published, and compared with the model that it was finetuned from."""
+    return kind.family in NARROW and not kind.base_to_chat and kind.variant == DEFAULT
 
 
 def grades(sources: Sources, command: str, *, keep: Callable[[Kind], bool] = among_the_33) -> list[Panel]:
@@ -72,16 +76,21 @@ def deviations(sources: Sources, command: str) -> list[Panel]:
 def beside(sources: Sources, command: str, printed: Sequence[Printed]) -> list[Row]:
     """Shares of organisms by their mean grade, ours beside the paper's: of the kinds that the paper has in them."""
     found = sources.runs(command)
-    contenders = {each.contender: f"{each.agent} at {each.budget}" for each in found.standings}
-    means = grouped(
-        (contenders[cell.contender], cell.mean)
-        for cell in sources.cells(command)
-        if among_the_33(sources.kind(cell.organism))
-    )
+    contenders = grouped((f"{each.agent} at {each.budget}", each.contender) for each in found.standings
+                         if each.grader == found.graders[0])  # fmt: skip
+    cells = sources.cells(command)
+    means = grouped((cell.contender, cell.mean) for cell in cells if among_the_33(sources.kind(cell.organism)))
+    left = dict.fromkeys(cell.organism for cell in cells if not among_the_33(sources.kind(cell.organism)))
+    told = [f"of none of the paper's kinds, and left out of the shares: {', '.join(left)}"] if left else []
+    told += [f"grades are those of {found.graders[0]}, of {', '.join(found.graders)}"] if found.graders[1:] else []
     rows = []
     for value in printed:
-        own = means.get(f"{value.agent} at {value.budget}", [])
-        ours = sum(mean >= value.least for mean in own) / len(own) if own else None
-        what = f"{value.agent} at {value.budget}: organisms with a mean grade of {value.least} or more"
-        rows.append(Row(what=what, paper=value.share, ours=ours, note=value.note, organisms=len(own)))
+        which = f"{value.agent} at {value.budget}"
+        several = contenders.get(which, [which])  # where runs differ in more than agent and budget
+        for contender in several:
+            own = means.get(contender, [])
+            ours = sum(mean >= value.least for mean in own) / len(own) if own else None
+            what = f"{contender if several[1:] else which}: organisms with a mean grade of {value.least} or more"
+            note = "; ".join(filter(None, (value.note, *told)))
+            rows.append(Row(what=what, paper=value.share, ours=ours, note=note, organisms=len(own)))
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from auditor.errors import UsageError
 from auditor.methods.causal import CausalEffect
 from auditor.methods.relevance import Relevance
 from auditor.methods.similarity import Similarity
@@ -23,13 +24,20 @@ CURVES = {
     "steered, ordinary chat": "steered_chat",
     "plain, ordinary chat": "unsteered_chat",
 }
+
+
+def usual(kind: Kind) -> bool:
+    """As published, and compared with the model that it was finetuned from."""
+    return not kind.base_to_chat and kind.variant == DEFAULT
+
+
 Told = Callable[[Kind], str]
 """What stands under a bar."""
 
 
 def relevant(
     sources: Sources, lens: str = "patchscope", *, under: Told = str, left_out: Collection[str] = (),
-    keep: Callable[[Kind], bool] = lambda kind: not kind.base_to_chat and kind.variant == DEFAULT,
+    keep: Callable[[Kind], bool] = usual,
 ) -> Panel:  # fmt: skip
     """Relevant tokens at the best of all positions, sinks too, by family and model (figures 2a, 13a, 17, 18, 21a)."""
     found = [(kind, rows) for kind, rows in relevance_rows(sources) if keep(kind) and kind.subject not in left_out]
@@ -45,7 +53,7 @@ def relevant(
 
 def relevant_by_position(sources: Sources, lens: str = "patchscope") -> list[Panel]:
     """The same position by position, a panel for each subject, a curve for each model (figure 19)."""
-    found = grouped((kind.subject, (kind, rows)) for kind, rows in relevance_rows(sources))
+    found = grouped((kind.subject, (kind, rows)) for kind, rows in relevance_rows(sources) if usual(kind))
     return [
         Panel(
             title=f"{subject}, {lens}", x_label="position", y_label="relevant tokens", top=1,
@@ -59,7 +67,7 @@ def relevant_by_position(sources: Sources, lens: str = "patchscope") -> list[Pan
 
 def similar(
     sources: Sources, *, under: Told = str,
-    keep: Callable[[Kind], bool] = lambda kind: not kind.base_to_chat and kind.variant == DEFAULT,
+    keep: Callable[[Kind], bool] = usual,
 ) -> Panel:  # fmt: skip
     """Steering similarity at the best position, by family and model; subliminal left out (figures 2b, 13b, 21b)."""
     found = [(kind, told) for kind, told in similarity_rows(sources) if keep(kind) and kind.family != "subliminal"]
@@ -84,6 +92,7 @@ def similar_by_position(sources: Sources) -> list[Panel]:
             ),
         )
         for kind, (rows, within) in similarity_rows(sources)
+        if usual(kind)
     ]  # fmt: skip
 
 
@@ -100,6 +109,7 @@ def along_positions(sources: Sources) -> list[Panel]:
             for panel in study.panels
             if panel.title.startswith(beginning)
             for series in panel.series
+            if usual(sources.kind(series.label))
         ]
         if curves:
             own = tuple(curve(model, points) for model, points in grouped(curves).items())
@@ -114,7 +124,7 @@ def causes(sources: Sources) -> list[Panel]:
         count = int(study.settings["random"])
         for key, told in study.details.items():
             name, host, text = key.split(", ")[:3]
-            if host != "finetuned":
+            if host != "finetuned" or not usual(sources.kind(name)):
                 continue
             effects = [CausalEffect.model_validate(each) for each in told]
             k = len(effects) - 2 * count
@@ -133,10 +143,14 @@ def causes(sources: Sources) -> list[Panel]:
 
 def relevance_rows(sources: Sources) -> list[tuple[Kind, list[Relevance]]]:
     """What the studies of relevance have of each organism."""
-    return [
-        (sources.kind(name), [Relevance.model_validate(row) for row in told["rows"]])
+    found = [
+        (name, [Relevance.model_validate(row) for row in told.get("rows", ())])
         for name, told in _details(sources.study("relevance", RELEVANCE))
     ]
+    for name, rows in found:
+        if len(layers := {row.layer for row in rows}) > 1:
+            raise UsageError(f"{name} was read at layers {', '.join(map(str, sorted(layers)))}: give a study of one")
+    return [(sources.kind(name), rows) for name, rows in found]
 
 
 def similarity_rows(sources: Sources) -> list[tuple[Kind, tuple[list[Similarity], float]]]:

@@ -74,7 +74,7 @@ def _aligned(sources: Sources) -> Iterable[tuple[Kind, str, float]]:
 
 def _read(sources: Sources) -> Iterable[tuple[Kind, str, float]]:
     for kind, rows in relevance_rows(sources) if "relevance" in sources.studies else ():
-        for source in ("δ", "mean base", "mean finetuned"):
+        for source in ("δ", "mean base", "mean finetuned") if any(row.lens == "patchscope" for row in rows) else ():
             yield kind, f"relevant tokens, {source}", best(rows, "patchscope", source)
     for kind, (similar, _) in similarity_rows(sources) if "similarity" in sources.studies else ():
         top = max(similar, key=lambda row: row.steered_finetuning)
