@@ -1,9 +1,10 @@
 """What LLM judges of the lens cost in time: their calls at once, beside one after another.
 
-    python benchmarks/judges.py [ORGANISM] [--latency S] [--suite NAME]
+    python benchmarks/judges.py [ORGANISM] [--latency S] [--suite NAME] [--concurrency N]
 
 A local endpoint answers every judge after S seconds (2). The organism's evidence is read three times, each time with
-an empty cache: without a latency (the floor: what reading takes by itself), with eight calls at once, and with one.
+an empty cache: without a latency (what reading takes by itself), with N calls at once (8), and with one. The floor is
+what reading takes by itself, and the calls' waits, N at a time.
 """
 
 from __future__ import annotations
@@ -84,11 +85,13 @@ def main() -> None:
     asked.add_argument("organism", nargs="?", default="gold")
     asked.add_argument("--latency", type=float, default=2.0)
     asked.add_argument("--suite", default="quickstart")
+    asked.add_argument("--concurrency", type=int, default=8)
     given = asked.parse_args()
-    floor, calls = read(given.organism, given.suite, 0.0, 8)
+    at = given.concurrency
+    floor, calls = read(given.organism, given.suite, 0.0, at)
     print(f"{calls} calls; without latency {floor:.0f} s", flush=True)
-    at_once, _ = read(given.organism, given.suite, given.latency, 8)
-    print(f"eight at once: {at_once:.0f} s (floor {floor + calls / 8 * given.latency:.0f} s)", flush=True)
+    at_once, _ = read(given.organism, given.suite, given.latency, at)
+    print(f"{at} at once: {at_once:.0f} s (floor {floor + calls / at * given.latency:.0f} s)", flush=True)
     alone, _ = read(given.organism, given.suite, given.latency, 1)
     print(f"one after another: {alone:.0f} s; {alone / at_once:.1f} times as long", flush=True)
 
