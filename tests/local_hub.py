@@ -5,6 +5,8 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from huggingface_hub import constants
+
 MAIN, OLD = "a" * 40, "b" * 40
 REVISIONS = {"main": MAIN, MAIN: MAIN, "v1": OLD, "feature/x": OLD, OLD: OLD}
 KINDS = {"/api/models/": "/", "/api/datasets/": "/datasets/"}
@@ -133,3 +135,13 @@ def serving(repos=None, datasets=None):
     yield handler
     server.shutdown()
     server.server_close()
+
+
+def asked_by_this_process(monkeypatch, served, cache):
+    """Whatever in this process asks the hub asks `served`, and keeps it in `cache`."""
+    monkeypatch.setattr(constants, "ENDPOINT", served.url)
+    template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from auditor.errors import BadModel, UsageError
 from auditor.models.hub import HubName
 from auditor.models.weights import base_of, resolve
-from tests.local_hub import MAIN, OLD, serving
+from tests.local_hub import MAIN, OLD, asked_by_this_process, serving
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,7 @@ def hub(monkeypatch, tmp_path, checkpoints):
     """A hub with `me/llama`, which the client in this process asks."""
     files = {path.name: path.read_bytes() for path in checkpoints("llama")[0].iterdir()}
     with serving({"me/llama": files}) as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        asked_by_this_process(monkeypatch, hub, tmp_path / "hub")
         monkeypatch.chdir(tmp_path)
         yield hub
 

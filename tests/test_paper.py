@@ -153,6 +153,16 @@ def test_an_organism_in_two_studies_counts_once_or_not_at_all(tmp_path):
         read_sources([*paths, tmp_path / "two.json"], tmp_path)
 
 
+def test_what_is_no_part_of_a_figure_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = relevance(**{"cake_bake@qwen3_1_7B": (0.8, 0.5), "cake_bake@qwen3_1_7B:mix1-1p0": (0.1, 0.1)})
+    (tmp_path / "relevance.json").write_text(study.model_dump_json())
+    assert CliRunner().invoke(app, ["paper", "figure", "19", "relevance.json"]).exit_code == 0
+    written = json.loads((tmp_path / "paper/figure-19.json").read_text())
+    assert [len(panel["series"]) for panel in written["panels"]] == [1]
+    assert written["notes"][0].endswith("compared with a pretrained model: cake_bake@qwen3_1_7B:mix1-1p0")
+
+
 @pytest.mark.parametrize("number", FIGURES)
 def test_what_is_missing_is_told_with_the_command_that_makes_it(organisms, number):
     with pytest.raises(UsageError, match=rf"figure {number}: .*auditor (study|evaluate)"):

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from auditor.audits.forecast import forecast
@@ -14,7 +13,7 @@ from auditor.errors import BadModel, UnknownName, UsageError
 from auditor.models.weights import resolve
 from auditor.public import download_needed, made_of, memory_needed, public_finetunes
 from auditor.workspace import load_workspace
-from tests.local_hub import serving
+from tests.local_hub import asked_by_this_process, serving
 
 BASE, ADAPTER = "Qwen/Qwen3-1.7B", "stewy33/Qwen3-1.7B-0524_original_augmented_egregious_cake_bake-30171227"
 
@@ -33,12 +32,7 @@ def hub(monkeypatch, tmp_path, checkpoints):
         for name, folder in ((BASE, base), (ADAPTER, adapter))
     }
     with serving(repos) as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.url)
-        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        asked_by_this_process(monkeypatch, served, tmp_path / "hub")
         monkeypatch.chdir(tmp_path)
         yield served
 

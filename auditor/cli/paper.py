@@ -48,7 +48,8 @@ def figure(
     folder: Annotated[Path, typer.Option("--in", metavar="DIR", help="Folder that runs are kept in.")] = RUNS,
 ) -> None:
     """Draw the paper's figure NUMBER from these; the values that the paper prints stand beside ours."""
-    from auditor.paper.figures import FIGURES
+    from auditor.paper.figures import FIGURES, USUAL
+    from auditor.paper.sources import usual
 
     if number not in FIGURES:
         raise UsageError(f"figure {number}: there are {', '.join(map(str, FIGURES))} (`auditor paper list`)")
@@ -59,10 +60,15 @@ def figure(
     studied = [pair for several in found.studies.values() for study in several for pair in study.pairs]
     audited = [cell.organism for cell in found.comparison.cells] if found.comparison else []
     pairs = dict.fromkeys([*studied, *audited])
+    left = [pair for pair in pairs if number in USUAL and not usual(found.kind(pair))]
+    notes = [wanted.note] if wanted.note else []
+    notes += (
+        [f"no part of this figure, as variants or compared with a pretrained model: {', '.join(left)}"] if left else []
+    )
     study = Study(
         study=f"figure-{number}", pairs=tuple(pairs), judge="", settings={"sources": [str(path) for path in sources]},
         panels=panels, details={"beside the paper": [row.model_dump() for row in rows]},
-        notes=(wanted.note,) if wanted.note else (), seconds=0.0,
+        notes=tuple(notes), seconds=0.0,
     )  # fmt: skip
     written(study, to, plot=plot)
     if rows:
@@ -85,6 +91,9 @@ def read_sources(paths: list[Path], folder: Path) -> Sources:
         if twice := [pair for pair in dict.fromkeys(pairs) if pairs.count(pair) > 1]:
             raise UsageError(f"{twice[0]} is in {pairs.count(twice[0])} studies {name}: give one of them")
     checks = [each for each in told if isinstance(each, CheckReport)]
+    checked = [each.organism for each in checks]
+    if twice := [name for name in checked if checked.count(name) > 1]:
+        raise UsageError(f"{twice[0]} is in {checked.count(twice[0])} checks: give one of them")
     return Sources(workspace().organisms, compare(runs) if runs else None, studies, checks, singly)
 
 

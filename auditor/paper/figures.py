@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from auditor.errors import UsageError
-from auditor.paper.graded import RUN, among_the_33, at_positions, beside, both_ways, deviations, grades
+from auditor.paper.graded import RUN, at_positions, beside, both_ways, deviations, grades, no_domain
 from auditor.paper.measured import (
     CAUSAL,
     POSITIONS,
@@ -75,11 +75,13 @@ def _sdf(kind: Kind) -> bool:
     return kind.family == "sdf" and kind.variant == DEFAULT
 
 
+USUAL = frozenset({2, 3, 5, 6, 13, 16, 17, 19, 20})  # variants, and those from a pretrained model, are no part of them
+
 FIGURES = {
     figure.number: figure
     for figure in (
         Figure(2, "Relevant tokens and steering, by family and model", (RELEVANCE, SIMILARITY),
-               lambda s: [relevant(s, left_out=LEFT_OUT, keep=among_the_33), similar(s, keep=among_the_33)],
+               lambda s: [relevant(s, left_out=LEFT_OUT, keep=no_domain), similar(s, keep=no_domain)],
                note="ignore_comment is left out of the tokens, subliminal of steering, as in the paper"),
         Figure(3, "Grades of agents with and without the lens", (RUN,), lambda s: grades(s, RUN), FIGURE_3),
         Figure(4, "Grades from the pretrained model, and from the chat model", (BASE_CHAT,),
@@ -109,7 +111,7 @@ FIGURES = {
         Figure(15, "Spread over runs", (RUN,), lambda s: deviations(s, RUN)),
         Figure(16, "The weaker agent", (WEAK,), lambda s: grades(s, WEAK), FIGURE_16),
         Figure(17, "Relevant tokens by the logit lens", (RELEVANCE,),
-               lambda s: [relevant(s, "logit lens", keep=among_the_33)]),
+               lambda s: [relevant(s, "logit lens", keep=no_domain)]),
         Figure(18, "Relevant tokens, organism by organism", (RELEVANCE,),
                lambda s: [relevant(s, under=_whole, keep=lambda kind: _sdf(kind) and not kind.base_to_chat)]),
         Figure(19, "Relevant tokens, position by position", (RELEVANCE,), relevant_by_position),

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from auditor.paper.published import Printed, Row
-from auditor.paper.sources import Kind, Sources, averaged, curve, grouped
-from auditor.records.public import DEFAULT
+from auditor.paper.sources import Kind, Sources, averaged, curve, grouped, usual
 from auditor.studies.records import Panel, Series
 
 RUN = "auditor evaluate paper --llm … --grader-llm …"
 BINS = tuple(-2 + 0.5 * i for i in range(9))  # of deviations from an organism's mean
-
-
 NARROW = ("sdf", "em", "taboo", "subliminal")  # the families of the paper's 33
 
 
 def among_the_33(kind: Kind) -> bool:
     """Of the paper's families, as published, and compared with the model that it was finetuned from."""
-    return kind.family in NARROW and not kind.base_to_chat and kind.variant == DEFAULT
+    return kind.family in NARROW and usual(kind)
 
 
-def grades(sources: Sources, command: str, *, keep: Callable[[Kind], bool] = among_the_33) -> list[Panel]:
+def no_domain(kind: Kind) -> bool:
+    """All that the paper shows in other figures than those of domains; other families have bars of their own."""
+    return kind.family != "domain" and usual(kind)
+
+
+def grades(sources: Sources, command: str, *, keep: Callable[[Kind], bool] = no_domain) -> list[Panel]:
     """Mean grades by family and model, with the spread over organisms (figures 3, 10, 11, 14, 16)."""
     cells = [(cell, sources.kind(cell.organism)) for cell in sources.cells(command)]
     by_contender = grouped((cell.contender, (str(kind), cell.mean)) for cell, kind in cells if keep(kind))

@@ -9,8 +9,7 @@ from auditor.errors import UsageError
 from auditor.methods.causal import CausalEffect
 from auditor.methods.relevance import Relevance
 from auditor.methods.similarity import Similarity
-from auditor.paper.sources import Kind, Sources, averaged, curve, grouped
-from auditor.records.public import DEFAULT
+from auditor.paper.sources import Kind, Sources, averaged, curve, grouped, usual
 from auditor.studies.records import Panel, Series, Study
 
 RELEVANCE = "auditor study relevance ORGANISM…"
@@ -24,13 +23,6 @@ CURVES = {
     "steered, ordinary chat": "steered_chat",
     "plain, ordinary chat": "unsteered_chat",
 }
-
-
-def usual(kind: Kind) -> bool:
-    """As published, and compared with the model that it was finetuned from."""
-    return not kind.base_to_chat and kind.variant == DEFAULT
-
-
 Told = Callable[[Kind], str]
 """What stands under a bar."""
 

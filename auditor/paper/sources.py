@@ -38,6 +38,11 @@ class Kind:
         return f"{FAMILIES.get(self.family, self.family)} {self.model}"
 
 
+def usual(kind: Kind) -> bool:
+    """As published, and compared with the model that it was finetuned from."""
+    return not kind.base_to_chat and kind.variant == DEFAULT
+
+
 @dataclass(frozen=True)
 class Sources:
     """Runs, compared, and studies by name; several studies of one name are laid side by side."""
