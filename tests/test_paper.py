@@ -153,6 +153,20 @@ def test_an_organism_in_two_studies_counts_once_or_not_at_all(tmp_path):
         read_sources([*paths, tmp_path / "two.json"], tmp_path)
 
 
+def test_tokens_are_those_of_the_patchscopes_layer(organisms):
+    """A study reads the logit lens at the last layer, too, where it is most readable: no best of both."""
+    study = relevance(**{"cake_bake@qwen3_1_7B": (0.8, 0.5)})
+    rows = [Relevance(layer=layer, lens="logit lens", source=source, position=0, share=share, relevant=()).model_dump()
+            for layer, share in ((6, 0.2), (11, 0.9)) for source in ("δ", "mean base", "mean finetuned")]  # fmt: skip
+    study.details["cake_bake@qwen3_1_7B"]["rows"].extend(rows)
+    panels, _ = told(Sources(organisms, studies={"relevance": [study]}), 17)
+    assert panels[0].series[0].y == (0.2,)
+    again = Relevance(layer=3, lens="patchscope", source="δ", position=0, share=1.0, relevant=()).model_dump()
+    study.details["cake_bake@qwen3_1_7B"]["rows"].append(again)
+    with pytest.raises(UsageError, match="was read at layers 3, 6: give a study of one"):
+        told(Sources(organisms, studies={"relevance": [study]}), 17)
+
+
 def test_what_is_no_part_of_a_figure_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = relevance(**{"cake_bake@qwen3_1_7B": (0.8, 0.5), "cake_bake@qwen3_1_7B:mix1-1p0": (0.1, 0.1)})

@@ -134,15 +134,21 @@ def causes(sources: Sources) -> list[Panel]:
 
 
 def relevance_rows(sources: Sources) -> list[tuple[Kind, list[Relevance]]]:
-    """What the studies of relevance have of each organism."""
+    """What the studies of relevance have of each organism, at the layer of its patchscope.
+
+    The logit lens is read at the last layer, too: that is another measurement. Raises UsageError for several layers.
+    """
     found = [
         (name, [Relevance.model_validate(row) for row in told.get("rows", ())])
         for name, told in _details(sources.study("relevance", RELEVANCE))
     ]
+    told = []
     for name, rows in found:
-        if len(layers := {row.layer for row in rows}) > 1:
+        layers = {row.layer for row in rows if row.lens == "patchscope"} or {row.layer for row in rows}
+        if len(layers) > 1:
             raise UsageError(f"{name} was read at layers {', '.join(map(str, sorted(layers)))}: give a study of one")
-    return [(sources.kind(name), rows) for name, rows in found]
+        told.append((sources.kind(name), [row for row in rows if row.layer in layers]))
+    return told
 
 
 def similarity_rows(sources: Sources) -> list[tuple[Kind, tuple[list[Similarity], float]]]:
