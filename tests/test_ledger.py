@@ -116,6 +116,10 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path):
         ledger._db._connection.execute("PRAGMA max_page_count = 1")  # SQLite says the same as of a disk
         with pytest.raises(LedgerBroken, match=r"cannot be written.*full.*--resume"):
             ledger.events.tell("note", text="x" * 1_000_000)
+        judge = Caller("m", ScriptedChat(turns=[AIMessage("mills")]), journal=ledger.calls)
+        with pytest.raises(LedgerBroken):  # its answer could not be kept: it is not paid for
+            judge.call([HumanMessage("What grinds?")], role="judge")
+        assert judge.chat.seen == []
     with begun(tmp_path / "r", resume=True) as ledger:
         assert ledger.jobs.states() == {"a": "done"}
 

@@ -35,6 +35,11 @@ class Calls:
     def __init__(self, database: Database) -> None:
         self._db = database
 
+    def demand(self) -> None:
+        """Raises LedgerBroken if the ledger could not be written before: what is paid for now would be lost, too."""
+        if self._db.broken:
+            raise self._db.broken
+
     def find(self, key: str) -> Answered | None:
         """The first usable answer to that request."""
         found = self._db.rows(

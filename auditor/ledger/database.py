@@ -41,6 +41,7 @@ class Database:
         Raises BadFile if it is damaged, of a newer version, or cannot be opened.
         """
         self.path = path
+        self.broken: LedgerBroken | None = None  # once it could not be written
         self._lock = threading.RLock()
         mode = "ro" if read_only else "rwc"
         try:
@@ -89,7 +90,8 @@ class Database:
             except sqlite3.Error as error:
                 self._undo()
                 told = f"cannot be written ({error}); once it can be, `--resume` goes on from what is there"
-                raise LedgerBroken(self.path, told) from error
+                self.broken = LedgerBroken(self.path, told)
+                raise self.broken from error
             except BaseException:
                 self._undo()
                 raise

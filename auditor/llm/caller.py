@@ -125,8 +125,10 @@ class Caller:
         begun = time.perf_counter()
         try:
             for attempt in retrying:
-                with attempt, self._slot(), self._failures_noted(asked, attempt.retry_state.attempt_number):
-                    message = self._once(chat, messages, tools=bool(asked.tools))
+                with attempt, self._slot():
+                    self.journal.demand()  # others were waited for, and the disk may have had no room for theirs
+                    with self._failures_noted(asked, attempt.retry_state.attempt_number):
+                        message = self._once(chat, messages, tools=bool(asked.tools))
         except Retryable as error:
             tried = f"{limit} attempts" if limit > 1 else "one attempt"
             failed = CallFailed(f"{self.name}: {error} ({tried})")

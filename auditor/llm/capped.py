@@ -26,6 +26,9 @@ class Capped:
         self._open = set[str]()
         self._ended = threading.Condition()
 
+    def demand(self) -> None:
+        self._calls.demand()
+
     def find(self, key: str) -> Answered | None:
         """A known answer. Raises Spent where there is none and no room for it."""
         known = self._calls.find(key)
@@ -40,11 +43,13 @@ class Capped:
         return None
 
     def add(self, asked: Asked, answered: Answered, *, usable: bool) -> None:
-        self._calls.add(asked, answered, usable=usable)
-        with self._ended:
-            self._open.discard(asked.key)
-            self._dearest = max(self._dearest, answered.cost_usd or 0.0)
-            self._ended.notify_all()
+        try:
+            self._calls.add(asked, answered, usable=usable)
+        finally:
+            with self._ended:
+                self._open.discard(asked.key)
+                self._dearest = max(self._dearest, answered.cost_usd or 0.0)
+                self._ended.notify_all()
 
     def _room(self) -> bool:
         return self._calls.spent()[1] + (len(self._open) + 1) * self._dearest <= self._most

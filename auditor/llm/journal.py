@@ -36,14 +36,21 @@ class Answered:
 
 
 class Journal(Protocol):
-    """Where calls are written down, so that a resumed run repeats no finished one."""
+    """Where calls are written down, so that a resumed run repeats no finished one.
 
+    `demand` raises if nothing can be written down any more: a call that is begun then would be paid for in vain.
+    """
+
+    def demand(self) -> None: ...
     def find(self, key: str) -> Answered | None: ...
     def add(self, asked: Asked, answered: Answered, *, usable: bool) -> None: ...
 
 
 class NoJournal:
     """Keeps nothing: for calls outside a run."""
+
+    def demand(self) -> None:
+        return None
 
     def find(self, key: str) -> None:
         return None
