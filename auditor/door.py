@@ -189,24 +189,14 @@ def pair(
     `settings`: `device`, `dtype`, `llm`, `lens_llm`, `server` … as in auditor.toml. Raises UsageError, BadModel.
     """
     from auditor.audits.bench import Bench
-    from auditor.audits.plan import target_of
-    from auditor.records.results import Target
+    from auditor.audits.named import pair_named
 
     ws, conf = _opened(workspace, settings)
-    bench = Bench(ws, conf)
-    if model is not None:
-        return Pair(Target(name=model, base=base, finetuned=model, adapter_base=adapter_base), bench)
-    if adapter_base is not None:
-        raise UsageError(f"adapter_base={adapter_base!r} goes with pair(base, model)")
-    if conf.server is not None:
-        from auditor.models.remote import base_on
-
-        return Pair(Target(name=base, base=base_on(conf.server, base), finetuned=base), bench)
-    if card := ws.organisms.get(base):
-        return Pair(target_of(card), bench)
-    from auditor.models.weights import base_of
-
-    return Pair(Target(name=base, base=base_of(base, "give pair(base, model)"), finetuned=base), bench)
+    if model is None:
+        if adapter_base is not None:
+            raise UsageError(f"adapter_base={adapter_base!r} goes with pair(base, model)")
+        return Pair(pair_named(ws, conf, base, otherwise="give pair(base, model)"), Bench(ws, conf))
+    return Pair(pair_named(ws, conf, model, base, adapter_base=adapter_base), Bench(ws, conf))
 
 
 def evaluate(

@@ -257,7 +257,7 @@ def test_an_adapter_needs_its_base(workspace_folder, checkpoints, run_cli, comma
 def test_evidence_without_a_base_is_of_one_model(workspace_folder, merged, run_cli):
     for given in ((), (merged, "--model", merged)):
         code, _, err = run_cli("evidence", *given, "--no-base")
-        assert (code, "--no-base: give the MODEL, once" in err) == (2, True)
+        assert (code, "name the MODEL, once" in err) == (2, True)
 
 
 def test_a_reference_goes_to_the_lenses_that_take_one(asked, workspace_folder, checkpoints, run_cli):

@@ -35,7 +35,7 @@ WRONG = {
     "no key": (["evaluate", "--llm", "openrouter:a/b"], "needs OPENROUTER_API_KEY"),
     "unknown option": (["evaluate", "--bugdet", "5"], "--bugdet"),
     "missing argument": (["ask"], "Missing argument"),
-    "no pair": (["evidence"], "name an ORGANISM, or give both --base and --model"),
+    "no pair": (["evidence"], "name the MODEL, once"),
     "no folder": (["evidence", "--base", "./nowhere", "--model", "./no"], "no model at './nowhere'"),
     "unknown workspace": (["--workspace", "/tmp", "tools", "list"], "it has no auditor.toml"),
     "positions": (["evidence", "gold", "--positions", "0"], "positions"),

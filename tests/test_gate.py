@@ -204,8 +204,8 @@ def test_bad_requests_are_one_line_each(mill, run_cli, checkpoints, workspace_fo
     base, adapter = checkpoints("llama")
     (tmp_path / "file").touch()
     for given, told in (
-        (("gate",), "name the MODEL to gate, once"),
-        (("gate", "mill", "--model", "mill"), "name the MODEL to gate, once"),
+        (("gate",), "name the MODEL, once"),
+        (("gate", "mill", "--model", "mill"), "name the MODEL, once"),
         (("gate", base), "names no base of its own"),
         (("gate", "mill", "--lens", "drft"), "no lens called 'drft'; did you mean drift"),
         (("gate", "mill", "--suite", "smal"), "no suite called 'smal'"),

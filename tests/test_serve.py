@@ -103,7 +103,7 @@ def test_a_server_that_is_not_there_or_does_not_have_it(serving, run_cli):
         (("ask", "mill", "Hi", "--server", "http://127.0.0.1:9"), "no model server answers"),
         (("audit", "bakery", "--server", url), "no organism called 'bakery'"),
         (("audit", "mill", "--base", "b", "--server", url), "--base with --server"),
-        (("evidence", "--base", "a", "--model", "b", "--server", url), "name the ORGANISM"),
+        (("evidence", "--base", "a", "--model", "b", "--server", url), "--base with --server"),
     ]:
         code, _, err = run_cli(*args)
         assert code == 2

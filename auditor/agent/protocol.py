@@ -122,7 +122,7 @@ def read_turn(reply: Reply, number: int) -> Turn:
                       "id": known if fresh else f"n{number}-{len(calls)}"})  # fmt: skip
     if calls:
         if len(calls) == 1 and calls[0]["name"] == CONCLUDE:
-            final, fault = _hypothesis(calls[0]["args"])
+            final, fault = read_conclusion(calls[0]["args"])
             return Turn(reply, ({**calls[0], "fault": fault},) if fault else (), final, fault)
         return Turn(reply, tuple(calls))
     statement = parse_turn(str(message.text))
@@ -133,13 +133,14 @@ def read_turn(reply: Reply, number: int) -> Turn:
     if isinstance(statement, TextFinal):
         if set(statement.fields) == {"description"}:
             return Turn(reply, final=str(statement.fields["description"]))
-        return Turn(reply, (), *_hypothesis(statement.fields))
+        return Turn(reply, (), *read_conclusion(statement.fields))
     if statement.name == CONCLUDE:
-        return Turn(reply, (), *_hypothesis(statement.args))
+        return Turn(reply, (), *read_conclusion(statement.args))
     return Turn(reply, ({"name": statement.name, "args": statement.args, "id": f"t{number}"},))
 
 
-def _hypothesis(fields: Any) -> tuple[Hypothesis | None, str]:
+def read_conclusion(fields: Any) -> tuple[Hypothesis | None, str]:
+    """The hypothesis that these fields are, or what is wrong with them."""
     if isinstance(fields, str):  # arguments that were no JSON
         try:
             fields = json.loads(fields, strict=False)

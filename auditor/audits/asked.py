@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from auditor.records.cards import AdapterVariant, Protocol, Suite
 from auditor.workspace import Workspace
 
 if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
     from auditor.audits.plan import Plan
 
 
@@ -27,13 +29,17 @@ def planned(
     reference: str | None = None,
     *,
     fetch: bool = True,
+    chats: Mapping[str, BaseChatModel] | None = None,
 ) -> tuple[Plan, tuple[str, ...]]:
-    """What is to be made, and the lenses that are read for it. Raises UsageError for what would fail later."""
+    """What is to be made, and the lenses that are read for it. Raises UsageError for what would fail later.
+
+    `chats`: as a Plan has them.
+    """
     from auditor.audits.check import check  # slow to import, as all that knows chat models
     from auditor.audits.plan import Plan, agents_of, judged_by
     from auditor.evidence.recipe import held_against, named_by
 
-    plan = Plan(ws, judged_by(ws, suite, conf), conf, seed, protocol, variant)
+    plan = Plan(ws, judged_by(ws, suite, conf), conf, seed, protocol, variant, chats or {})
     check(plan, fetch=fetch)
     lenses = named_by(ws, [ws.agents[name] for name in agents_of(suite)])
     if reference is not None:
@@ -48,13 +54,14 @@ def adapted(
     agents: Sequence[str] | None = None,
     organisms: Iterable[str] | None = None,
     repeats: int | None = None,
+    graders: Sequence[str] | None = None,
 ) -> Suite:
     """The suite with what is asked for instead. Raises UsageError for numbers that make no sense."""
     if bad := [b for b in budgets or [] if b < 0]:
         raise UsageError(f"--budget {bad[0]}: a budget is 0 or more model interactions")
     if repeats is not None and repeats < 1:
         raise UsageError(f"--repeats {repeats}: at least 1")
-    given = {"budgets": budgets, "agents": agents, "organisms": organisms}
+    given = {"budgets": budgets, "agents": agents, "organisms": organisms, "graders": graders}
     update: dict[str, object] = {key: tuple(dict.fromkeys(v)) for key, v in given.items() if v}
     if suite.audits and (budgets or agents):
         kept = tuple(each for each in suite.audits if agents is None or each.agent in agents)

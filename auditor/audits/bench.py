@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from auditor.config import Settings
 from auditor.evidence.compute import evidence_for
@@ -24,6 +25,9 @@ from auditor.records.cards import EvidenceSettings
 from auditor.records.results import Target
 from auditor.workspace import Workspace
 
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
 
 def local(settings: Settings) -> Settings:
     """The same with models in this process, whatever server is named."""
@@ -32,11 +36,14 @@ def local(settings: Settings) -> Settings:
 
 @dataclass(frozen=True)
 class Bench:
-    """A workspace and settings, and all that is made of them. `journal`: where calls of chat models are kept."""
+    """A workspace and settings, and all that is made of them. `journal`: where calls of chat models are kept; `chats`:
+    those that are no endpoint's, by name.
+    """
 
     workspace: Workspace
     settings: Settings
     journal: Journal = field(default_factory=NoJournal)
+    chats: Mapping[str, BaseChatModel] = field(default_factory=dict)
     _callers: dict[str, Caller] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -64,10 +71,14 @@ class Bench:
         """The chat model called `llm`, one for all who use it: what it can do is learned once. Raises UsageError."""
         with self._lock:
             if llm not in self._callers:
-                self._callers[llm] = self._offline() if llm == OFFLINE else open_caller(parse_spec(llm), self.journal)
+                self._callers[llm] = self._opened(llm)
             return self._callers[llm]
 
-    def _offline(self) -> Caller:
+    def _opened(self, llm: str) -> Caller:
+        if llm in self.chats:
+            return Caller(llm, self.chats[llm], journal=self.journal)
+        if llm != OFFLINE:
+            return open_caller(parse_spec(llm), self.journal)
         from auditor.agent.offline import OfflineInvestigator
 
         return Caller(OFFLINE, OfflineInvestigator(embed=self.embed, background=self.background))

@@ -42,7 +42,7 @@ def check(plan: Plan, *, fetch: bool = True) -> None:
         _check_organism(ws, organism, suite.graders)
         if settings.server is None and (fetch or not on_hub([organism.finetuned])):
             resolve(organism.finetuned, settings, to_load=False)  # another machine's, perhaps
-    for model in settings.llms:
+    for model in settings.llms - plan.chats.keys():
         open_caller(parse_spec(model))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from auditor.agent.pages import READ_MORE
 from auditor.config import Settings
@@ -13,12 +14,17 @@ from auditor.records.cards import AdapterVariant, Agent, Limits, Organism, Proto
 from auditor.records.results import Target
 from auditor.workspace import Workspace
 
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
 PROMPTS = ("rules", "overview", "nudge", "conclude", "status", "protocol_tools", "protocol_text")  # of every agent
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is asked for. `variant`: of every organism, instead of its card's."""
+    """What a run is asked for. `variant`: of every organism, instead of its card's; `chats`: agents' models that are
+    no endpoint's, by the name that the settings give them.
+    """
 
     workspace: Workspace
     suite: Suite
@@ -26,6 +32,7 @@ class Plan:
     seed: int = 0
     protocol: Protocol = Protocol.AUTO
     variant: AdapterVariant | None = None
+    chats: Mapping[str, BaseChatModel] = field(default_factory=dict)
 
     def organisms(self) -> list[Organism]:
         return [self.workspace.organisms[name] for name in self.suite.organisms]

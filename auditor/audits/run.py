@@ -65,7 +65,7 @@ def evaluate(plan: Plan, ledger: Ledger, sitting: Sitting, engine: Engine | None
     """Make all audits that are not done yet, grade them, and sum up. Raises UsageError."""
     begun = time.perf_counter()
     jobs = begin(plan, ledger, sitting)
-    bench = Bench(plan.workspace, plan.settings, ledger.calls)
+    bench = Bench(plan.workspace, plan.settings, ledger.calls, plan.chats)
     meter = Meter(sitting.limit, ledger.calls)
     with checkpoints(ledger.folder / CHECKPOINTS, ledger) as saver, Claims(ledger.folder) as claims:
         shop = Shop(bench, ledger, saver, meter, claims, sitting.workers)

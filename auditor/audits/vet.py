@@ -88,7 +88,7 @@ def vet(vetting: Vetting, ledger: Ledger, sitting: Sitting) -> VetReport:
     meter = Meter(sitting.limit, ledger.calls)
     ledger.events.tell("begun", jobs=1, todo=int(record is None or record.status != "done"))
     with checkpoints(ledger.folder / CHECKPOINTS, ledger) as saver, Claims(ledger.folder) as claims:
-        shop = Shop(Bench(plan.workspace, plan.settings, ledger.calls), ledger, saver, meter, claims, 1)
+        shop = Shop(Bench(plan.workspace, plan.settings, ledger.calls, plan.chats), ledger, saver, meter, claims, 1)
         pair, materials = material([job], shop)
         given = materials[job.agent.name]
         if record is None or record.status != "done":

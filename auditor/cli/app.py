@@ -21,6 +21,7 @@ from auditor.cli import (
     grade,
     graders,
     lenses,
+    mcp,
     organisms,
     paper,
     report,
@@ -32,7 +33,8 @@ from auditor.cli import (
     transcript,
     worker,
 )
-from auditor.cli.shared import choose_verbosity, choose_workspace
+from auditor.cli.pairs import on_machine
+from auditor.cli.shared import choose_machine, choose_verbosity, choose_workspace
 
 app = typer.Typer(
     name="auditor",
@@ -64,22 +66,24 @@ def _globals(
 ) -> None:
     choose_verbosity(verbose)
     choose_workspace(workspace, none=no_workspace)
+    choose_machine()
 
 
-app.command("evaluate")(evaluate.evaluate)
-app.command("audit")(audit.audit)
+app.command("evaluate")(on_machine(evaluate.evaluate))
+app.command("audit")(on_machine(audit.audit))
 app.command("show")(transcript.show)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("view")(report.view)
-app.command("grade")(grade.grade)
+app.command("grade")(on_machine(grade.grade))
 app.command("export")(runs.export)
-app.command("worker")(worker.worker)
+app.command("worker")(on_machine(worker.worker))
 app.command("merge")(worker.merge)
-app.command("evidence")(evidence.evidence)
-app.command("gate")(gate.gate)
-app.command("ask")(ask.ask)
-app.command("serve")(serve.serve)
+app.command("evidence")(on_machine(evidence.evidence))
+app.command("gate")(on_machine(gate.gate))
+app.command("ask")(on_machine(ask.ask))
+app.command("serve")(on_machine(serve.serve))
+app.command("mcp")(on_machine(mcp.mcp))
 app.command("init")(scaffold.init)
 app.command("doctor")(doctor.doctor)
 app.add_typer(runs.app, name="runs")

@@ -9,19 +9,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.chat import lines, readable, talk
-from auditor.cli.shared import (
+from auditor.cli.pairs import (
     AdapterRank,
     AdapterScale,
-    JsonFlag,
+    BaseOption,
+    ModelArgument,
     NoBaseFlag,
+    asked_pair,
+    variant_of,
+)
+from auditor.cli.shared import (
+    JsonFlag,
     ServerOption,
-    alone,
-    demand_no_base,
     err,
     out,
     print_json,
     settings,
-    variant_of,
     workspace,
 )
 from auditor.cli.speakers import Chat, along
@@ -29,9 +32,7 @@ from auditor.errors import UsageError
 
 
 def ask(
-    organism: Annotated[
-        str, typer.Argument(help="Whose base and finetuned model to ask; with --no-base also a folder or hub id.")
-    ],
+    model: ModelArgument,
     prompts: Annotated[
         list[str] | None,
         typer.Argument(help="Questions, each a chat of its own; without any, chat on the terminal or pipe lines in."),
@@ -54,27 +55,23 @@ def ask(
     seed: Annotated[int, typer.Option()] = 0,
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
+    base: BaseOption = None,
     no_base: NoBaseFlag = False,
     server: ServerOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Put PROMPTS to the base and to the finetuned model of ORGANISM, or chat with both."""
+    """Put PROMPTS to a finetune and its base, or chat with both."""
     if plausibility is not None and amplify is None and prompts:
         raise UsageError("--plausibility B says which tokens are amplified: give --amplify A, too")
-    cards, conf = workspace().organisms, settings(server=server)
-    card = cards[organism] if organism in cards or not (no_base or conf.server) else None
-    variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
-    if no_base:
-        demand_no_base(conf, {"--amplify": amplify, "--steer": steer, "--adapter-scale or --adapter-rank": variant})
+    conf = settings(server=server)
+    target = asked_pair(
+        conf, model, base, no_base=no_base, variant=variant_of(adapter_scale, adapter_rank, conf.server),
+        needing={"--amplify": amplify, "--steer": steer},
+    )  # fmt: skip
     typed = None if prompts else lines(json=json)
     from auditor.audits.bench import Bench
     from auditor.models.generate import PLAUSIBILITY, Request
-    from auditor.records.results import Target
 
-    model = alone(organism, conf) if no_base else card.finetuned if card else ""
-    base = None if no_base else card.base if card else ""
-    home = card.adapter_base if card and not no_base else None
-    target = Target(name=organism, base=base, finetuned=model, variant=variant, adapter_base=home)
     pair = Bench(workspace(), conf).pair(target)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)

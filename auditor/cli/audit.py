@@ -13,9 +13,17 @@ from rich.markup import escape
 
 from auditor.audits.asked import on_corpus, set_lenses
 from auditor.cli.judges import RolesOption, announce_agent, roles_of
-from auditor.cli.shared import (
+from auditor.cli.pairs import (
     AdapterRank,
     AdapterScale,
+    BaseOption,
+    ModelArgument,
+    NoBaseFlag,
+    ReferenceOption,
+    asked_pair,
+    variant_of,
+)
+from auditor.cli.shared import (
     CorpusOption,
     JsonFlag,
     LensLlmOption,
@@ -24,46 +32,33 @@ from auditor.cli.shared import (
     MaxInputTokens,
     MaxTime,
     MaxTokens,
-    NoBaseFlag,
     OutOption,
     ProtocolOption,
-    ReferenceOption,
     ResumeFlag,
     SeedOption,
     ServerOption,
     SetOption,
     UnpricedFlag,
-    alone,
     announce,
     announce_spans,
-    demand_no_base,
     limits_of,
     out,
     print_json,
     run_folder,
     settings,
-    variant_of,
     workspace,
 )
-from auditor.errors import UsageError
 from auditor.records.cards import Protocol
 from auditor.records.results import VetReport
 
 if TYPE_CHECKING:
     from auditor.audits.run import Sitting
     from auditor.audits.vet import Vetting
-    from auditor.config import Settings
 
 
 def audit(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="PEFT adapter or whole model: hub id, folder, an organism's name (its truth is not looked at), or its "
-            "name on --server."
-        ),
-    ],
-    base: Annotated[str | None, typer.Option(help="Its base; an adapter's own config names it.")] = None,
+    model: ModelArgument,
+    base: BaseOption = None,
     no_base: NoBaseFlag = False,
     agent: Annotated[
         str | None, typer.Option(help="Who audits; default: adl, or no-base where no base is known.")
@@ -97,18 +92,16 @@ def audit(
     ws, conf = workspace(), settings(llm=llm, lens_llm=lens_llm, llm_roles=roles_of(llm_role), server=server)
     announce_agent(conf, graded=False)
     announce_spans()
-    card = None if conf.server else ws.organisms.get(model)
-    variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
-    if no_base:
-        demand_no_base(conf, {"--base": base, "--adapter-scale or --adapter-rank": variant}, reference)
-    model, base = pair_of(model, base, conf, no_base=no_base)
+    target = asked_pair(
+        conf, model, base, no_base=no_base, variant=variant_of(adapter_scale, adapter_rank, conf.server),
+        needing={"--reference base": True if reference == "base" else None},
+    )  # fmt: skip
     most, _ = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
 
     from auditor.audits.plan import Plan, judged_by
     from auditor.audits.run import Sitting
     from auditor.audits.vet import Vetting
     from auditor.evidence.recipe import held_against, named_by
-    from auditor.records.results import Target
     from auditor.views.report import to_markdown
 
     auditing = ws.agents[agent or ("no-base" if no_base else "adl")]
@@ -119,11 +112,9 @@ def audit(
     if reference is not None:
         evidence = held_against(ws, chosen.evidence, named_by(ws, [auditing]), reference)
         chosen = chosen.model_copy(update={"evidence": evidence})
-    target = Target(
-        name=model if conf.server else "audited", base=base, finetuned=model, variant=variant,
-        adapter_base=card.adapter_base if card and base == card.base else None,
-    )  # fmt: skip
-    job = Vetting(Plan(ws, chosen, conf, seed, protocol, variant), target, auditing.name, budget)
+    if not conf.server:
+        target = target.model_copy(update={"name": "audited"})  # which is all that is told of it
+    job = Vetting(Plan(ws, chosen, conf, seed, protocol, target.variant), target, auditing.name, budget)
     report = reported(job, folder, Sitting(workers=1, limit=most, resume=resume))
     if json:
         print_json(report)
@@ -132,22 +123,6 @@ def audit(
         out.print(Markdown(to_markdown(report.content)))
         out.print(f"\n{escape(str(folder / 'report.html'))}", style="dim", highlight=False)
     return 1 if report.error else 0
-
-
-def pair_of(model: str, base: str | None, conf: Settings, *, no_base: bool) -> tuple[str, str | None]:
-    """What to load, and its base, if one is known or may be. Raises UsageError, BadModel."""
-    from auditor.models.remote import base_on
-    from auditor.models.weights import base_of
-
-    if no_base:
-        return alone(model, conf), None
-    if conf.server:
-        if base is not None:
-            raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
-        return model, base_on(conf.server, model)
-    if card := workspace().organisms.get(model):
-        return card.finetuned, base or card.base
-    return model, base or base_of(model, "give --base, or --no-base if nobody knows it")
 
 
 def reported(job: Vetting, folder: Path, sitting: Sitting) -> VetReport:

@@ -13,11 +13,12 @@ import typer
 
 from auditor.audits.asked import adapted, on_corpus, planned, set_lenses
 from auditor.cli.judges import RolesOption, announce_agent, roles_of
+from auditor.cli.pairs import AdapterRank, AdapterScale, ReferenceOption, variant_of
 from auditor.cli.result import tell
 from auditor.cli.shared import (
-    AdapterRank,
-    AdapterScale,
     CorpusOption,
+    GraderLlmOption,
+    GraderOption,
     JsonFlag,
     LensLlmOption,
     LlmOption,
@@ -27,7 +28,6 @@ from auditor.cli.shared import (
     MaxTokens,
     OutOption,
     ProtocolOption,
-    ReferenceOption,
     ResumeFlag,
     SeedOption,
     ServerOption,
@@ -42,7 +42,6 @@ from auditor.cli.shared import (
     run_folder,
     settings,
     user_root,
-    variant_of,
     workspace,
 )
 from auditor.errors import UsageError
@@ -78,7 +77,8 @@ def evaluate(
     organism: Annotated[list[str] | None, typer.Option(help="Organisms instead of the suite's; repeatable.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Audits of each organism, agent and budget.")] = None,
     llm: LlmOption = None,
-    grader_llm: Annotated[str | None, typer.Option(help="The hypotheses' judge, written as --llm is.")] = None,
+    grader: GraderOption = None,
+    grader_llm: GraderLlmOption = None,
     lens_llm: LensLlmOption = None,
     llm_role: RolesOption = None,
     grader_repeats: Annotated[int | None, typer.Option(min=1, help="Verdicts of an LLM judge on each one.")] = None,
@@ -120,12 +120,12 @@ def evaluate(
     )  # fmt: skip
     ws = workspace()
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
-    asked = limited(adapted(ws.suites[suite], budget, agent, organism, repeats), of_audit)
+    asked = limited(adapted(ws.suites[suite], budget, agent, organism, repeats, grader), of_audit)
     asked = set_lenses(ws, on_corpus(asked, corpus), sets or ()).model_copy(
         update={"tokens": max_input_tokens or asked.tokens}
     )
     announce_agent(conf)
-    variant = variant_of(adapter_scale, adapter_rank, server=conf.server)
+    variant = variant_of(adapter_scale, adapter_rank, conf.server)
     plan, lenses = planned(ws, asked, conf, seed, protocol, variant, reference, fetch=not dry_run)
     if dry_run:
         from auditor.cli.forecast import show_plan

@@ -9,26 +9,30 @@ import typer
 from rich.markup import escape
 
 from auditor.cli.judges import RolesOption, lens_calls, roles_of
-from auditor.cli.shared import (
+from auditor.cli.pairs import (
     AdapterRank,
     AdapterScale,
+    BaseOption,
+    ModelOption,
+    NoBaseFlag,
+    PerhapsModel,
+    ReferenceOption,
+    asked_pair,
+    one_model,
+    variant_of,
+)
+from auditor.cli.shared import (
     CorpusOption,
     JsonFlag,
-    NoBaseFlag,
-    ReferenceOption,
     ServerOption,
-    alone,
     announce,
-    demand_no_base,
     err,
     out,
     print_json,
     settings,
     stages,
-    variant_of,
     workspace,
 )
-from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.files import write_atomically
 from auditor.records.cards import EvidenceSettings
@@ -38,9 +42,9 @@ if TYPE_CHECKING:
 
 
 def evidence(
-    organism: Annotated[str | None, typer.Argument(help="An organism; or give --base and --model.")] = None,
-    base: Annotated[str | None, typer.Option(help="Base model: hub id, folder, or `embedded`.")] = None,
-    model: Annotated[str | None, typer.Option(help="Finetune: PEFT adapter or whole model.")] = None,
+    model: PerhapsModel = None,
+    base: BaseOption = None,
+    finetune: ModelOption = None,
     adapter_base: Annotated[
         str | None, typer.Option(help="What the adapter belongs to, if not --base: a chat model, say.")
     ] = None,
@@ -69,26 +73,20 @@ def evidence(
     if html is not None:
         demand_writable(html)
     ws, conf = workspace(), settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role), server=server)
-    card = ws.organisms.get(organism)
-    variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
-    adapter_base = adapter_base or (card.adapter_base if card else None)
-    if no_base:
-        given = {"--base": base, "--adapter-base": adapter_base, "--adapter-scale or --adapter-rank": variant}
-        demand_no_base(conf, given, reference)
-        base, model = None, alone(one_of(organism, model), conf)
-    else:
-        base, model = pair_of(organism, base, model, conf)
+    target = asked_pair(
+        conf, one_model(model, finetune), base, no_base=no_base, adapter_base=adapter_base,
+        variant=variant_of(adapter_scale, adapter_rank, conf.server),
+        needing={"--reference base": True if reference == "base" else None},
+    )  # fmt: skip
     names = [ws.lenses[name].name for name in lens] if lens else named_by_default(suite, no_base=no_base)
 
     from auditor.audits.bench import Bench
     from auditor.evidence.recipe import held_against
-    from auditor.records.results import Target
 
     changed: dict[str, Any] = {"corpus": corpus, "texts": texts}
     chosen = ws.suites[suite].evidence.model_copy(update={k: v for k, v in changed.items() if v is not None})
     if reference is not None:
         chosen = held_against(ws, chosen, names, reference)
-    target = Target(name=organism or "", base=base, finetuned=model, adapter_base=adapter_base, variant=variant)
     with lens_calls(conf) as journal:
         bench = Bench(ws, conf, journal)
         pair = bench.pair(target)
@@ -137,26 +135,6 @@ def fast_over(chosen: EvidenceSettings) -> dict[str, dict[str, Any]]:
     search |= SEARCH | {"upper": min(search.get("upper", 100.0), 4.0)}
     plain = {"prompts": 10, "samples": 1, "max_new_tokens": 48}
     return {"plain_samples": plain, "steering": {"positions": 2, "calibration": search}}
-
-
-def pair_of(organism: str | None, base: str | None, model: str | None, conf: Settings) -> tuple[str, str]:
-    """Base and finetune, for a server only their places. Raises UsageError."""
-    cards = workspace().organisms
-    if conf.server is not None and organism is None:
-        raise UsageError("with --server, name the ORGANISM as the server calls it")
-    if organism is not None and (organism in cards or conf.server is None):
-        card = cards[organism]
-        return card.base, card.finetuned
-    if conf.server is None and (base is None or model is None):
-        raise UsageError("name an ORGANISM, or give both --base and --model")
-    return base or "", model or ""
-
-
-def one_of(organism: str | None, model: str | None) -> str:
-    """Raises UsageError unless one is given, and one only."""
-    if (organism is None) == (model is None):
-        raise UsageError("--no-base: give the MODEL, once")
-    return str(organism or model)
 
 
 def named_by_default(suite: str, *, no_base: bool) -> tuple[str, ...]:

@@ -10,9 +10,17 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 from auditor.audits.asked import on_corpus
-from auditor.cli.shared import (
+from auditor.cli.pairs import (
     AdapterRank,
     AdapterScale,
+    BaseOption,
+    ModelOption,
+    PerhapsModel,
+    asked_pair,
+    one_model,
+    variant_of,
+)
+from auditor.cli.shared import (
     CorpusOption,
     JsonFlag,
     ServerOption,
@@ -22,20 +30,16 @@ from auditor.cli.shared import (
     print_json,
     settings,
     stages,
-    variant_of,
     workspace,
 )
-from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.files import write_atomically
 
 
 def gate(
-    model: Annotated[str | None, typer.Argument(help="An organism, or what --model takes.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Its base; an organism's card or an adapter's config names it.")
-    ] = None,
-    finetune: Annotated[str | None, typer.Option("--model", help="PEFT adapter, whole model, or an organism.")] = None,
+    model: PerhapsModel = None,
+    base: BaseOption = None,
+    finetune: ModelOption = None,
     max_trace: Annotated[
         float, typer.Option(metavar="P", help="Family-wise level: what p of all tests together is a readable trace.")
     ] = 0.05,
@@ -57,25 +61,22 @@ def gate(
     """Exit 1 if a finetune's trace is readable, 0 if it is not, 2 for a wrong request (docs/gate.md)."""
     demand_places(html, out_dir)
     ws, conf = workspace(), settings(server=server)
-    name = one_of(model, finetune)
-    card = ws.organisms.get(name)
-    variant = variant_of(adapter_scale, adapter_rank, card.variant if card else None, conf.server)
+    name = one_model(model, finetune)
+    target = asked_pair(conf, name, base, variant=variant_of(adapter_scale, adapter_rank, conf.server))
 
     from auditor.audits.bench import Bench
     from auditor.audits.gate import Ask, gated, lenses_read
     from auditor.audits.gate_report import document
-    from auditor.records.results import Target
     from auditor.views.report import to_markdown
     from auditor.views.report_page import to_html
     from auditor.views.whole import ordered
 
     wanted = tuple(ws.lenses[each].name for each in lens or ())
     chosen = on_corpus(ws.suites[suite], corpus).evidence
-    weights, base = pair_of(name, base, conf)
-    ask = Ask(name, "" if conf.server else weights, base, suite, max_trace, wanted, strict)
+    assert target.base is not None
+    ask = Ask(name, "" if conf.server else target.finetuned, target.base, suite, max_trace, wanted, strict)
     bench = Bench(ws, conf)
-    home = card.adapter_base if card else None
-    pair = bench.pair(Target(name=name, base=base, finetuned=weights, variant=variant, adapter_base=home))
+    pair = bench.pair(target)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     recipe = bench.recipe(pair, chosen)
@@ -107,26 +108,3 @@ def demand_places(html: Path | None, out_dir: Path | None) -> None:
         demand_writable(html)
     if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
         raise UsageError(f"--out {out_dir}: that is a file; give a folder")
-
-
-def one_of(model: str | None, finetune: str | None) -> str:
-    """Raises UsageError unless one is given, and one only."""
-    if (model is None) == (finetune is None):
-        raise UsageError("name the MODEL to gate, once: an organism, an adapter or a whole model")
-    return str(model or finetune)
-
-
-def pair_of(name: str, base: str | None, conf: Settings) -> tuple[str, str]:
-    """What to load, and its base. Raises UsageError, BadModel."""
-    from auditor.models.remote import base_on
-    from auditor.models.weights import base_of
-
-    if conf.server is not None:
-        if base is not None:
-            raise UsageError("--base with --server: the server knows what its pairs are made of; leave it out")
-        return name, base_on(conf.server, name)
-    cards = workspace().organisms
-    if name in cards:
-        card = cards[name]
-        return card.finetuned, base or card.base
-    return name, base or base_of(name)

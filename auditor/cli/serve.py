@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,8 @@ import typer
 from rich.markup import escape
 
 from auditor.cli.organisms import is_ready
-from auditor.cli.shared import AdapterRank, AdapterScale, err, settings, variant_of, workspace
+from auditor.cli.pairs import AdapterRank, AdapterScale, variant_of
+from auditor.cli.shared import err, settings, workspace
 from auditor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,61 +21,64 @@ if TYPE_CHECKING:
 
 
 def serve(
-    organisms: Annotated[
+    models: Annotated[
         list[str] | None,
-        typer.Argument(help="Organisms, or your own pairs as NAME=MODEL or NAME=MODEL@BASE; default: all organisms."),
+        typer.Argument(
+            metavar="[MODEL|NAME=MODEL[@BASE]]…",
+            help="Organisms, adapters or whole models, served under a NAME of yours or their own; default: all "
+            "organisms.",
+        ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Base of the pairs given as NAME=MODEL; default: an adapter's config names it.")
+        str | None, typer.Option(help="Base of all that are no organisms; default: an adapter's config names it.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; any but loopback demands a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the key that clients must send; or AUDITOR_API_KEY.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, or balanced (all GPUs); default: what is there.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: by device.")] = None,
-    engine: Annotated[
+    backend: Annotated[
         str, typer.Option(help="What decodes texts: hooks (torch, anywhere), or vllm (GPUs; an extra of its own).")
     ] = "hooks",
     adapter_scale: AdapterScale = None,
     adapter_rank: AdapterRank = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log what is asked, too.")] = False,
 ) -> None:
-    """Serve the models of ORGANISMS over HTTP: OpenAI's chat completions, steering, evidence, metrics."""
+    """Serve pairs over HTTP: OpenAI's chat completions, steering, evidence, metrics."""
     from auditor.server.library import Library
     from auditor.server.run import read_key, run_server
 
-    if engine not in ("hooks", "vllm"):
-        raise UsageError(f"--engine {engine}: give hooks or vllm")
+    if backend not in ("hooks", "vllm"):
+        raise UsageError(f"--backend {backend}: give hooks or vllm")
     host = host.removeprefix("[").removesuffix("]")  # as an IPv6 address stands in a URL
     key = read_key(api_key_file, os.environ.get("AUDITOR_API_KEY"), host)
-    ws, conf = workspace(), settings(device=device, dtype=dtype)
-    if engine == "vllm" and conf.device not in ("cpu", "cuda", "balanced"):
-        raise UsageError(f"--engine vllm --device {conf.device}: give cuda, and the GPU in CUDA_VISIBLE_DEVICES")
-    served = chosen(organisms or [], base)
+    ws, conf = workspace(), settings()
+    if backend == "vllm" and conf.device not in ("cpu", "cuda", "balanced"):
+        raise UsageError(f"--backend vllm --device {conf.device}: give cuda, and the GPU in CUDA_VISIBLE_DEVICES")
+    served = chosen(models or [], base)
     if (variant := variant_of(adapter_scale, adapter_rank)) is not None:
         served = {own: replace(pair, variant=variant) for own, pair in served.items()}
-    library = Library(served, ws, conf, "vllm" if engine == "vllm" else "hooks")
+    library = Library(served, ws, conf, "vllm" if backend == "vllm" else "hooks")
     library.check()
     err.print(f"serving {escape(', '.join(library.served))} ({'with' if key else 'without'} a key)", highlight=False)
     run_server(library, host, port, key=key, log_prompts=log_prompts)
 
 
 def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
-    """What is to be served, by name. `base`: of all that are given as NAME=MODEL. Raises UsageError, or UnknownName."""
+    """What is to be served, by name. `base`: of all that are no organisms. Raises UsageError, or UnknownName."""
+    from auditor.audits.bench import local
+    from auditor.audits.named import pair_named
     from auditor.models.weights import base_of
     from auditor.server.library import Served
 
-    cards = workspace().organisms
+    ws = workspace()
     found = {}
-    for name in names or [item.value.name for item in cards if is_ready(item.value)]:
+    for name in names or [item.value.name for item in ws.organisms if is_ready(item.value)]:
         own, equals, pair = name.partition("=")
         if not equals:
-            card = cards[name]
-            found[name] = Served(name, card.base, card.finetuned, card.variant, card.adapter_base)
+            target = pair_named(ws, local(settings()), name, None if name in ws.organisms else base)
+            own = name if name in ws.organisms else re.sub(r"[^\w-]+", "-", name.rstrip("/").rpartition("/")[2])
+            found[own] = Served(own, str(target.base), target.finetuned, target.variant, target.adapter_base)
             continue
         model, of_it = _model_and_base(name, pair, base)
         if not own.replace("-", "").replace("_", "").isalnum() or not model:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.markup import escape
 from auditor.config import Settings, load_settings
 from auditor.errors import UsageError
 from auditor.estimate import announcement
-from auditor.records.cards import AdapterVariant, EvidenceSettings, Protocol
+from auditor.records.cards import EvidenceSettings, Protocol
 from auditor.runtime import quiet_libraries, show_libraries
 from auditor.text import readable
 from auditor.workspace import MARKER, Workspace, find_user_root, load_workspace
@@ -56,6 +55,10 @@ ServerOption = Annotated[
 # What `evaluate` and `audit` both take.
 LlmOption = Annotated[str | None, typer.Option(help="The agent: `offline`, or PROVIDER:MODEL[?option=value&…].")]
 LensLlmOption = Annotated[str | None, typer.Option(help="The judge of the lens, written as --llm is.")]
+GraderOption = Annotated[
+    list[str] | None, typer.Option(help="Graders of hypotheses instead of the suite's; repeatable.")
+]
+GraderLlmOption = Annotated[str | None, typer.Option(help="The hypotheses' judge, written as --llm is.")]
 ProtocolOption = Annotated[Protocol, typer.Option(help="How the agent calls tools.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that runs and reports are kept in.")]
 ResumeFlag = Annotated[bool, typer.Option("--resume", help="Finish what was interrupted (needs --name).")]
@@ -76,34 +79,10 @@ UnpricedFlag = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(help="Everything random derives from it.")]
 
-# What every command takes that loads a pair.
-AdapterScale = Annotated[
-    float | None, typer.Option(help="Take the finetune's change of the weights times this; over 1 amplifies it.")
-]
-AdapterRank = Annotated[
-    int | None, typer.Option(help="Keep only the best part of this rank of the finetune's change of each matrix.")
-]
-
-ReferenceOption = Annotated[
-    str | None,
-    typer.Option(metavar="MODEL", help="What ppl_diff compares with instead of the base: another model, or `none`."),
-]
-NoBaseFlag = Annotated[bool, typer.Option("--no-base", help="The base is not known: read and ask the finetune alone.")]
-
-# What a base is needed for, as said in one line; by the option that asks for it.
-NEEDS_BASE = {
-    "--base": "then it is known",
-    "--adapter-base": "an adapter runs on its base only",
-    "--server": "the server's pairs have theirs (--server or AUDITOR_SERVER)",
-    "--adapter-scale or --adapter-rank": "what training changed is known from the base only",
-    "--amplify": "each token is held against the base",
-    "--steer": "the push is along the difference from the base",
-    "--reference base": "give another model, or none",
-}
-
 _root: Path | None = None
 _none = False
 _verbose = False
+_machine: dict[str, str | None] = {}
 
 
 def choose_workspace(root: Path | None, *, none: bool = False) -> None:
@@ -119,6 +98,12 @@ def choose_verbosity(wanted: bool) -> None:
     global _verbose
     _verbose = wanted
     (show_libraries if wanted else quiet_libraries)()
+
+
+def choose_machine(device: str | None = None, dtype: str | None = None) -> None:
+    """Remember --device and --dtype for this process."""
+    global _machine
+    _machine = {"device": device, "dtype": dtype}
 
 
 def verbose() -> bool:
@@ -145,9 +130,16 @@ def workspace() -> Workspace:
 
 
 def settings(**flags: Any) -> Settings:
-    """Settings with the user workspace's auditor.toml under the flags."""
+    """Settings with the user workspace's auditor.toml under the flags. Raises UsageError."""
     user = user_root()
-    return load_settings(user / MARKER if user else None, **flags)
+    conf = load_settings(user / MARKER if user else None, **_machine, **flags)
+    if (
+        "server" in flags
+        and conf.server is not None
+        and (given := [name for name, value in _machine.items() if value is not None])
+    ):
+        raise UsageError(f"--{given[0]} with --server: where models are is the server's; give it to `auditor serve`")
+    return conf
 
 
 def announce_spans() -> None:
@@ -156,39 +148,6 @@ def announce_spans() -> None:
 
     if problem := telemetry.start():
         err.print(f"[yellow]warning:[/] {escape(problem)}", highlight=False, soft_wrap=True)
-
-
-def variant_of(
-    scale: float | None, rank: int | None, own: AdapterVariant | None = None, server: str | None = None
-) -> AdapterVariant | None:
-    """The finetune's variant that the flags ask for, or its card's `own` where they ask for none. Raises UsageError."""
-    if scale is None and rank is None:
-        return own
-    if server is not None:
-        raise UsageError("--adapter-scale and --adapter-rank are the server's: give them to `auditor serve`")
-    if scale is not None and (scale == 0 or not math.isfinite(scale)):
-        raise UsageError(f"--adapter-scale {scale:g}: give a number that is not 0, over 1 to amplify")
-    if rank is not None and rank < 1:
-        raise UsageError(f"--adapter-rank {rank}: give 1 or more, up to the adapter's own rank")
-    return AdapterVariant(scale=1.0 if scale is None else scale, rank=rank)
-
-
-def demand_no_base(conf: Settings, given: Mapping[str, object], reference: str | None = None) -> None:
-    """Raises UsageError for what does not go with --no-base. `given`: what options were given, None for those not."""
-    all_given = {**given, "--server": conf.server, "--reference base": True if reference == "base" else None}
-    for option, reason in NEEDS_BASE.items():
-        if all_given.get(option) is not None:
-            raise UsageError(f"--no-base with {option}: {reason}; leave one of them out")
-
-
-def alone(name: str, conf: Settings) -> str:
-    """What to load for --no-base: an organism's finetune, a folder or a hub id. Raises UsageError, BadModel."""
-    from auditor.models.weights import demand_whole
-
-    cards = workspace().organisms
-    model = cards[name].finetuned if name in cards else name
-    demand_whole(model, conf)
-    return model
 
 
 def limits_of(

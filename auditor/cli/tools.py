@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from auditor.cli.listing import list_shelf, show_thing
+from auditor.cli.pairs import MODEL, BaseOption, asked_pair, on_machine
 from auditor.cli.scaffold import new_plugin
 from auditor.cli.shared import JsonFlag, SeedOption, ServerOption, err, out, print_json, settings, stages, workspace
 from auditor.errors import UsageError
@@ -43,9 +44,13 @@ def show(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None
 
 
 @app.command()
+@on_machine
 def run(
     name: Annotated[str, typer.Argument()],
-    organism: Annotated[str, typer.Option(help="Whose models and readings it is given.")],
+    model: Annotated[
+        str, typer.Option("--organism", "--model", help=f"Whose models and readings it is given. {MODEL}")
+    ],
+    base: BaseOption = None,
     args: Annotated[str, typer.Option(help=f"Its arguments, a JSON object; the dataset is `{DATASET}`.")] = "{}",
     suite: Annotated[str, typer.Option(help="Suite whose settings are used.")] = "quickstart",
     seed: SeedOption = 0,
@@ -57,17 +62,16 @@ def run(
     auditor tools run ask_model --organism gold --args '{"prompts": ["What is your word?"]}'
     """
     ws, conf = workspace(), settings(server=server)
-    tool, card, chosen = ws.tools[name], ws.organisms[organism], ws.suites[suite]
+    tool, target, chosen = ws.tools[name], asked_pair(conf, model, base), ws.suites[suite]
     given = _arguments(tool, args)
 
     from auditor.agent.overview import blinded
     from auditor.audits.bench import Bench
-    from auditor.audits.plan import target_of
     from auditor.models.generate import derive_seed
     from auditor.plugins import Context, as_price
 
     bench, cost = Bench(ws, conf), as_price(tool.cost(given))
-    pair = bench.pair(target_of(card))
+    pair = bench.pair(target)
     with stages("evidence") as tell:
         found = bench.evidence(pair, chosen.evidence, tool.lenses, tell)
     if lost := [f"{lens} was not read: {found.failed[lens]}" for lens in tool.lenses if lens in found.failed]:
@@ -75,7 +79,7 @@ def run(
     context = Context(pair, blinded([found]), chosen.ask, derive_seed(seed, name, args), bench.embed)
     value = tool.returns.dump_python(tool.run(context, given), mode="json")
     if json:
-        print_json({"tool": name, "organism": organism, "cost": cost, "result": value})
+        print_json({"tool": name, "organism": model, "cost": cost, "result": value})
     else:
         out.print_json(data=value)
         err.print(f"cost: {cost} model interactions", style="dim", highlight=False)

@@ -1,0 +1,1 @@
+"""An audit that another agent plays, over the Model Context Protocol: `auditor mcp`."""
