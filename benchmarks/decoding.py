@@ -1,6 +1,6 @@
 """Seconds for one decoding step, beside the floor: the step's matrix products alone, in the same run.
 
-    python benchmarks/decoding.py [ORGANISM] [--engine vllm]
+    python benchmarks/decoding.py [ORGANISM] [--backend vllm]
 
 Each row count is decoded four ways: base rows, finetuned rows (LoRA on), half of each in one batch, and steered
 finetuned rows; then as many amplified texts (finetuned and base rows, twice as many in all) beside the finetuned ones.

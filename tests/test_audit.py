@@ -1,6 +1,7 @@
 """`auditor audit` and `auditor show`: a pair of one's own, over a real endpoint, and what lies on disk."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -109,15 +110,18 @@ def test_no_base_is_told(workspace_folder, checkpoints, run_cli):
     assert "names no base of its own" in err
 
 
-def test_a_transcript_is_readable_on_its_own(workspace_folder, run_cli, serve):
+def test_a_transcript_is_readable_on_its_own(workspace_folder, run_cli, serve, monkeypatch):
     serve(answer)
     code, _, err = run_cli("evaluate", "small", "--llm", "openai:m", "--name", "llm", "--repeats", 1, "--agent", "adl",
                            "--json")  # fmt: skip
     assert code == 0, err
-    code, out, _ = run_cli("show", "runs/llm")
-    assert out.split() == ["mill-adl-b2-r0"]
-    code, out, _ = run_cli("show", "runs/llm", "mill-adl-b2-r0")
+    code, out, _ = run_cli("show", "llm")
+    (graded,) = json.loads(Path("runs/llm/audits.jsonl").read_text())["grades"]
+    assert f"│ mill-adl-b2-r0 │ done   │ {graded['score']:g} rubric_offline │" in out
+    assert json.loads(run_cli("show", "llm", "--json")[1]) == ["mill-adl-b2-r0"]
+    code, out, _ = run_cli("show", "llm", "adl")  # a part that only one has
     assert code == 0
+    assert f"rubric_offline: {graded['score']:g} of 5. {graded['reasoning'][:40]}" in out
     for part in ("system prompt", "E2 · Patchscope", '→ ask_model({"prompts": ["What grinds?"]})',
                  "result of ask_model", "100 tokens in, 10 out, attempt 1", "99sacks does not occur"):  # fmt: skip
         assert part in out
@@ -127,12 +131,20 @@ def test_a_transcript_is_readable_on_its_own(workspace_folder, run_cli, serve):
     sent = transcript["calls"][0]["sent"]
     assert "## How to act" in sent[0]["data"]["content"]  # the protocol's part of the system prompt, as it was sent
     assert transcript["spent"]["tokens_in"] == 200
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
+    assert run_cli("show", "llm", "mill", "--open")[0] == 0
+    page = Path("runs/llm/transcripts/mill-adl-b2-r0.html")
+    assert opened == [page.resolve().as_uri()]
+    assert "What grinds?" in page.read_text()
+    assert "default-src 'none'" in page.read_text()
 
 
 @pytest.mark.parametrize(
     ("args", "told"),
     [
         (["nowhere"], "no run called 'nowhere'"),
+        (["runs/own", "--open"], "--open opens one audit: name it"),
         (["runs/own", "list"], "list.json: not a transcript"),
         (["runs/own", "mill-adl-b2-r7"], "did you mean mill-adl-b2-r0"),
     ],

@@ -8,7 +8,7 @@ import re
 from auditor.config import Settings
 from auditor.errors import UnknownName, UsageError
 from auditor.models.weights import base_of, demand_whole
-from auditor.records.cards import AdapterVariant
+from auditor.records.cards import AdapterVariant, Organism
 from auditor.records.results import Target
 from auditor.workspace import Workspace
 
@@ -54,6 +54,24 @@ def alone(ws: Workspace, conf: Settings, model: str) -> Target:
     finetuned = card.finetuned if card else model
     demand_whole(finetuned, conf)
     return Target(name=model, base=None, finetuned=finetuned)
+
+
+def card_named(ws: Workspace, conf: Settings, model: str, base: str | None = None, about: str = "") -> Organism:
+    """An organism's card, or one for a MODEL of somebody's own. `about`: what that was finetuned for, as far as known.
+
+    Raises what `pair_named` does.
+    """
+    if card := ws.organisms.get(model):
+        return card
+    target = pair_named(ws, conf, model, base)
+    return Organism(
+        name=plain_name(model), family="own", base=str(target.base), model=target.finetuned, description=about
+    )
+
+
+def plain_name(model: str) -> str:
+    """The last part of a path or hub id, as a name."""
+    return re.sub(r"[^\w-]+", "-", model.rstrip("/").rpartition("/")[2]).strip("-") or "model"
 
 
 def _demand_there(ws: Workspace, model: str) -> None:

@@ -60,15 +60,22 @@ def run_study(
     notes: Callable[[dict[str, Any]], Sequence[str]] = lambda details: (),
     data: Sequence[str] | None = None,
     needs_data: bool = True,
+    base: str | None = None,
+    about: str = "",
 ) -> None:
-    """Open the organisms, make the study, write its JSON and its plot."""
+    """Open the pairs, make the study, write its JSON and its plot. `base`, `about`: of those that are no organisms."""
     from auditor.audits.bench import Bench, local
+    from auditor.audits.named import card_named
     from auditor.studies.subject import has_data, subject_of
 
     names = list(dict.fromkeys(organisms))
-    cards = [workspace().organisms[organism] for organism in names]  # a wrong name is told before anything runs
+    # A wrong name is told before anything runs.
+    cards = [card_named(workspace(), local(conf), organism, base, about) for organism in names]
     own = given_data(data or (), names)
-    unknown = [card.name for card in cards if not has_data(card, own.get(card.name))]
+    given = dict(zip((card.name for card in cards), map(own.get, names), strict=True))
+    unknown = [card.name for card in cards if not has_data(card, given[card.name])]
+    if lost := [card.name for card in cards if card.name in unknown and not card.description]:
+        raise UsageError(f"nobody says what {lost[0]} was finetuned for: give --data {lost[0]}=WHERE, or --about")
     if unknown and needs_data:
         raise UsageError(
             f"nobody says what {', '.join(unknown)} was trained on: its card has no `train:` and no `dataset:`; give "
@@ -79,11 +86,11 @@ def run_study(
     announce(evidence, ("patchscope", "steering"), conf)
     with lens_calls(conf) as journal, stages(name) as tell:
         bench = Bench(workspace(), local(conf), journal)
-        opened = (subject_of(bench, card, evidence, own.get(card.name)) for card in cards)  # one in memory at a time
+        opened = (subject_of(bench, card, evidence, given[card.name]) for card in cards)  # one in memory at a time
         panels, details = make(opened, tell)
     used = {"evidence": evidence.model_dump(mode="json")} | (more or {})
     study = Study(
-        study=name, pairs=tuple(names), judge=judge, settings=used,
+        study=name, pairs=tuple(given), judge=judge, settings=used,
         panels=panels, details=details, notes=(*without_data(unknown), *notes(details)),
         seconds=round(time.perf_counter() - clock, 1),
     )  # fmt: skip

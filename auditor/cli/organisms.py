@@ -12,6 +12,7 @@ from auditor.cli.check import check
 from auditor.cli.documents import documents
 from auditor.cli.listing import list_shelf, show_thing
 from auditor.cli.numbers import numbers
+from auditor.cli.pairs import on_machine
 from auditor.cli.public import list_public, pull
 from auditor.cli.shared import JsonFlag, out, workspace
 from auditor.cli.train import train
@@ -20,10 +21,10 @@ from auditor.records.cards import Organism
 from auditor.shelves import Loaded
 
 app = typer.Typer(help="Finetunes whose truth is known.", no_args_is_help=True)
-app.command()(train)
-app.command()(check)
+app.command()(on_machine(train))
+app.command()(on_machine(check))
 app.command()(documents)
-app.command()(numbers)
+app.command()(on_machine(numbers))
 app.command()(pull)
 
 

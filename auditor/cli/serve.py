@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +66,7 @@ def serve(
 def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
     """What is to be served, by name. `base`: of all that are no organisms. Raises UsageError, or UnknownName."""
     from auditor.audits.bench import local
-    from auditor.audits.named import pair_named
+    from auditor.audits.named import pair_named, plain_name
     from auditor.models.weights import base_of
     from auditor.server.library import Served
 
@@ -77,7 +76,7 @@ def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
         own, equals, pair = name.partition("=")
         if not equals:
             target = pair_named(ws, local(settings()), name, None if name in ws.organisms else base)
-            own = name if name in ws.organisms else re.sub(r"[^\w-]+", "-", name.rstrip("/").rpartition("/")[2])
+            own = name if name in ws.organisms else plain_name(name)
             found[own] = Served(own, str(target.base), target.finetuned, target.variant, target.adapter_base)
             continue
         model, of_it = _model_and_base(name, pair, base)

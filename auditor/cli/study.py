@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -11,20 +11,21 @@ from rich.markup import escape
 from auditor.cli.ablation import ablation
 from auditor.cli.judges import RolesOption, roles_of
 from auditor.cli.measuring import evidence_of, run_study
+from auditor.cli.pairs import MODEL, BaseOption, on_machine
 from auditor.cli.shared import CorpusOption, err, out, settings, stages, workspace
 from auditor.cli.studied import STUDIES
 from auditor.cli.sweeps import SWEEPS
 from auditor.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(help="Measurements on organisms: JSON and a plot each.", no_args_is_help=True)
-app.command()(ablation)
+app.command()(on_machine(ablation))
 for _name, _sweep in SWEEPS.items():
-    app.command(_name)(_sweep)
+    app.command(_name)(on_machine(_sweep))
 
-Organisms = Annotated[list[str], typer.Argument(help="Organisms whose finetuning data is beside their cards.")]
+Models = Annotated[list[str], typer.Argument(metavar="MODEL…", help=MODEL)]
+About = Annotated[
+    str, typer.Option(help="What models that are no organisms were finetuned for, for who judges their tokens.")
+]
 Suite = Annotated[str, typer.Option(help="Suite whose evidence settings are used.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for NAME.json and the plot.")]
 Plot = Annotated[bool, typer.Option(help="Draw the plot too.")]
@@ -40,8 +41,11 @@ Data = Annotated[
 
 
 @app.command()
+@on_machine
 def relevance(
-    organisms: Organisms,
+    models: Models,
+    base: BaseOption = None,
+    about: About = "",
     suite: Suite = "quickstart",
     corpus: CorpusOption = None,
     data: Data = None,
@@ -58,7 +62,7 @@ def relevance(
     chosen = evidence_of(suite, corpus)
     run_study(
         "relevance",
-        organisms,
+        models,
         chosen,
         conf,
         relevance_study,
@@ -67,12 +71,17 @@ def relevance(
         judge=relevance_judge(conf),
         data=data,
         needs_data=False,
+        base=base,
+        about=about,
     )
 
 
 @app.command()
+@on_machine
 def similarity(
-    organisms: Organisms,
+    models: Models,
+    base: BaseOption = None,
+    about: About = "",
     suite: Suite = "quickstart",
     corpus: CorpusOption = None,
     chat: Annotated[
@@ -98,17 +107,20 @@ def similarity(
     conf = settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role), similarity_embedder=embedder)
     ordinary = reference_chats(workspace(), conf, chat)
     run_study(
-        "similarity", organisms, evidence_of(suite, corpus), conf,
+        "similarity", models, evidence_of(suite, corpus), conf,
         lambda subjects, report: similarity_study(subjects, ordinary, report), to, plot=plot,
         more={"embedder": conf.similarity_embedder or conf.embedder, "chat": chat or "chats"},
         notes=lambda details: [f"{name}: {told['cut']}" for name, told in details.items() if told["cut"]],
-        data=data,
+        data=data, base=base, about=about,
     )  # fmt: skip
 
 
 @app.command()
+@on_machine
 def causal(
-    organisms: Organisms,
+    models: Models,
+    base: BaseOption = None,
+    about: About = "",
     suite: Suite = "quickstart",
     corpus: CorpusOption = None,
     texts: Annotated[int, typer.Option(min=2, help="Texts of the finetuning data, and of the corpus.")] = 32,
@@ -123,15 +135,18 @@ def causal(
 
     conf = settings()
     run_study(
-        "causal", organisms, evidence_of(suite, corpus), conf,
+        "causal", models, evidence_of(suite, corpus), conf,
         lambda subjects, report: causal_study(subjects, texts, tokens, random, report), to, plot=plot,
-        more={"texts": texts, "tokens": tokens, "random": random}, data=data,
+        more={"texts": texts, "tokens": tokens, "random": random}, data=data, base=base, about=about,
     )  # fmt: skip
 
 
 @app.command()
+@on_machine
 def positions(
-    organisms: Organisms,
+    models: Models,
+    base: BaseOption = None,
+    about: About = "",
     suite: Suite = "quickstart",
     count: Annotated[int, typer.Option("--positions", min=2, max=128, help="The first so many tokens.")] = 32,
     corpus: CorpusOption = None,
@@ -149,16 +164,20 @@ def positions(
     conf = settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role))
     chosen = evidence_of(suite, corpus).over({"differences": {"positions": count}})
     run_study(
-        "positions", organisms, chosen, conf,
+        "positions", models, chosen, conf,
         lambda subjects, report: position_study(subjects, steer=steer, report=report), to, plot=plot,
-        judge=relevance_judge(conf), more={"steer": steer}, data=data, needs_data=steer,
+        judge=relevance_judge(conf), more={"steer": steer}, data=data, needs_data=steer, base=base, about=about,
     )  # fmt: skip
 
 
 @app.command("base-chat")
+@on_machine
 def base_chat(
-    organism: Annotated[str, typer.Argument(help="An organism finetuned from a chat model.")],
+    model: Annotated[str, typer.Argument(help=f"A finetune of a chat model. {MODEL}")],
     pretrained: Annotated[str, typer.Option(help="What the chat model was trained from: hub id or folder.")],
+    base: BaseOption = None,
+    about: About = "",
+    data: Data = None,
     suite: Suite = "quickstart",
     corpus: CorpusOption = None,
     to: Out = STUDIES,
@@ -168,30 +187,33 @@ def base_chat(
 ) -> None:
     """Whether the trace is still there when chat training lies between the two models (paper section 4.2)."""
     from auditor.audits.bench import Bench, local
+    from auditor.audits.named import card_named
     from auditor.models.local import LocalPair
     from auditor.records.results import Target
     from auditor.studies.base_chat import base_chat_study
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role))
-    card = workspace().organisms[organism]
+    card = card_named(workspace(), local(conf), model, base, about)
     target = Target(
-        name=organism, base=pretrained, finetuned=card.finetuned, adapter_base=card.base, variant=card.variant
+        name=card.name, base=pretrained, finetuned=card.finetuned, adapter_base=card.base, variant=card.variant
     )
     pair = Bench(workspace(), local(conf)).pair(target)
     assert isinstance(pair, LocalPair)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     run_study(
-        "base-chat", [organism], evidence_of(suite, corpus), conf,
+        "base-chat", [model], evidence_of(suite, corpus), conf,
         lambda subjects, report: base_chat_study(next(iter(subjects)), pair, report), to, plot=plot,
-        judge=relevance_judge(conf), more={"pretrained": pretrained},
+        judge=relevance_judge(conf), more={"pretrained": pretrained}, data=data, needs_data=False,
+        base=base, about=about,
     )  # fmt: skip
 
 
 @app.command()
+@on_machine
 def null(
-    organisms: Organisms,
+    models: Models,
     to: Annotated[Path, typer.Option("--out", help="Folder for BASE.LENS.safetensors: a workspace's evals/nulls.")],
     lenses: Annotated[list[str] | None, typer.Option("--lens", help="Repeat it; default: all that can be.")] = None,
     suite: Annotated[str, typer.Option(help="Suite whose corpus and settings of lenses are used.")] = "quickstart",
@@ -203,7 +225,7 @@ def null(
     from auditor.methods.nulls import ENOUGH_PAIRS, write_nulls
     from auditor.studies.null import leaving_traces, nulls_of
 
-    ws, names = workspace(), list(dict.fromkeys(organisms))
+    ws, names = workspace(), list(dict.fromkeys(models))
     if len(names) < ENOUGH_PAIRS:
         raise UsageError(f"{len(names)} organisms cannot tell what is usual; give {ENOUGH_PAIRS} or more")
     if not to.is_dir():

@@ -1,45 +1,103 @@
-"""`auditor show`: one audit's transcript, readable on its own."""
+"""`auditor show`: a run's audits, and one audit's transcript, readable on its own."""
 
 from __future__ import annotations
 
 import json as jsonlib
+import webbrowser
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.panel import Panel
+from rich.table import Table
 
-from auditor.cli.shared import JsonFlag, out, print_json
+from auditor.cli.runs import RUNS, In, RunArgument
+from auditor.cli.shared import JsonFlag, err, out, plain, print_json
+from auditor.errors import UsageError
+
+if TYPE_CHECKING:
+    from auditor.records.results import AuditRecord
 
 STYLES = {"system": "dim", "human": "cyan", "ai": "green", "tool": "yellow"}
 NAMES = {"system": "system prompt", "human": "to the agent", "ai": "agent", "tool": "result"}
 CUT = 4_000
+LINE = 200  # characters of a conclusion in the list
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="The run's folder, or its name in runs/.")],
-    audit: Annotated[str | None, typer.Argument(help="The audit's id; without it, the run's ids are listed.")] = None,
+    run: RunArgument,
+    audit: Annotated[
+        str | None, typer.Argument(help="The audit's id, or a part that only one has; default: all, with their grades.")
+    ] = None,
+    out_dir: In = RUNS,
     full: Annotated[bool, typer.Option("--full", help="Do not cut long messages.")] = False,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Write the transcript as a page beside it, and open it in the browser.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Print an audit's messages, tool calls, costs, budgets and timings."""
+    """A run's audits with their grades, or one audit's messages, tool calls, costs and grades."""
     from auditor.audits.runs import find_run, records_of, transcript_of
 
-    folder = find_run(run, Path("runs"))
+    folder = find_run(run, out_dir)
+    records = {record.id: record for record in records_of(folder)}
     if audit is None:
-        known = [record.id for record in records_of(folder)]
-        print_json(known) if json else out.print("\n".join(known), markup=False, highlight=False)
+        if open_:
+            raise UsageError("--open opens one audit: name it; `auditor view` shows all of them in the browser")
+        print_json(list(records)) if json else _list(records.values())
         return
-    transcript = transcript_of(folder, audit)
+    name = one_of(audit, records)
+    transcript = transcript_of(folder, name)
     if json:
         print_json(transcript)
+        return
+    record = records.get(name)
+    if open_:
+        _opened(folder, name, record, transcript)
         return
     for message in transcript["messages"]:
         out.print(_panel(message, full=full))
     for key in ("spent", "error", "checks"):
         if transcript.get(key):
             out.print(f"[bold]{key}[/]: {escape(jsonlib.dumps(transcript[key], ensure_ascii=False))}", highlight=False)
+    for grade in record.grades if record else ():
+        judge = f" ({escape(grade.judge)})" if grade.judge else ""
+        told = f"[bold]{escape(grade.grader)}[/]{judge}: {grade.score:g} of 5. {plain(grade.reasoning)}"
+        out.print(told, highlight=False, soft_wrap=True)
+
+
+def one_of(audit: str, known: Mapping[str, object]) -> str:
+    """The id that is meant: this one, or the only one that has it as a part. An audit under way has no record yet."""
+    found = [name for name in known if audit in name]
+    if audit not in known and len(found) > 1:
+        raise UsageError(f"{audit} is a part of {len(found)} audits' ids: {', '.join(found[:8])}")
+    return audit if audit in known or not found else found[0]
+
+
+def _list(records: Iterable[AuditRecord]) -> None:
+    table = Table()
+    for head in ("audit", "status", "grades", "what it concluded"):
+        table.add_column(head)
+    for record in records:
+        grades = ", ".join(f"{grade.score:g} {grade.grader}" for grade in record.grades)
+        said = " ".join((record.error or record.hypothesis).split())
+        table.add_row(escape(record.id), record.status, escape(grades), plain(said[:LINE]))
+    out.print(table)
+
+
+def _opened(folder: Path, name: str, record: AuditRecord | None, transcript: dict[str, Any]) -> None:
+    from auditor.files import write_atomically
+    from auditor.reports.page import transcript_page
+
+    if record is None:
+        raise UsageError(f"{name} has not ended; `auditor view` shows it while it goes on")
+    path = folder / "transcripts" / f"{name}.html"
+    write_atomically(path, transcript_page(record, transcript))
+    out.print(escape(str(path)), highlight=False)
+    if not webbrowser.open(path.resolve().as_uri()):
+        err.print("no browser can be opened here: open that file in one", style="dim")
 
 
 def _panel(message: dict[str, Any], *, full: bool) -> Panel:

@@ -35,7 +35,7 @@ def demand_vllm() -> None:
     """Raises UsageError if vLLM is not installed."""
     if find_spec("vllm") is None:
         raise UsageError(
-            "--engine vllm: vLLM is not installed here; in an environment of its own: pip install 'auditor-adl[vllm]'"
+            "--backend vllm: vLLM is not installed here; in an environment of its own: pip install 'auditor-adl[vllm]'"
         )
 
 

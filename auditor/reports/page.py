@@ -121,6 +121,13 @@ def audit_fragment(record: AuditRecord, transcript: Mapping[str, Any], fold: Fol
     )  # fmt: skip
 
 
+def transcript_page(record: AuditRecord, transcript: Mapping[str, Any]) -> str:
+    """One audit as a page of its own."""
+    return templates().get_template("transcript.html").render(
+        title=record.id, audit=audit_fragment(record, transcript), style=(PAGES / "report.css").read_text("utf-8")
+    )  # fmt: skip
+
+
 Fold = Callable[[Mapping[str, Any]], str]
 
 
