@@ -1,4 +1,4 @@
-"""`auditor agents`: list, show, graph."""
+"""`auditor agents`: list, show, new, graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from auditor.cli.listing import list_shelf, show_thing
+from auditor.cli.listing import list_shelf, show_card
+from auditor.cli.scaffold import new_card
 from auditor.cli.shared import JsonFlag, out, print_json, workspace
 
 app = typer.Typer(help="Agents: what they see, may call and are told.", no_args_is_help=True)
@@ -21,7 +22,13 @@ def list_(json: JsonFlag = False) -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None:
     """An agent's card."""
-    show_thing(workspace().agents[name], json=json)
+    show_card(workspace().agents[name], json=json)
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument()]) -> None:
+    """Write an agent to start from into your workspace."""
+    new_card("agents", name)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from auditor.cli import (
     transcript,
     worker,
 )
+from auditor.cli.examples import show_examples
 from auditor.cli.pairs import on_machine
 from auditor.cli.shared import choose_machine, choose_verbosity, choose_workspace
 
@@ -96,3 +98,9 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(cards.suites, name="suites")
 app.add_typer(cards.rubrics, name="rubrics")
 app.add_typer(study.app, name="study")
+
+show_examples(app)
+if {"_AUDITOR_COMPLETE", "_AUDITOR_ADL_COMPLETE"} & os.environ.keys():  # a TAB asks
+    from auditor.cli.completing import complete_names
+
+    complete_names(app)

@@ -1,15 +1,14 @@
-"""`auditor suites` and `auditor rubrics`: list, and show as YAML that can be pasted into a file of one's own."""
+"""`auditor suites` and `auditor rubrics`: list, show, new."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-import yaml
 
-from auditor.cli.listing import list_shelf
-from auditor.cli.shared import JsonFlag, print_json, workspace
-from auditor.records.record import Record
+from auditor.cli.listing import list_shelf, show_card
+from auditor.cli.scaffold import new_card
+from auditor.cli.shared import JsonFlag, workspace
 
 suites = typer.Typer(help="Suites: which organisms, agents and budgets are run together.", no_args_is_help=True)
 rubrics = typer.Typer(help="Rubrics: what each grade of a hypothesis asks for.", no_args_is_help=True)
@@ -34,7 +33,7 @@ def list_suites(json: JsonFlag = False) -> None:
 @suites.command("show")
 def show_suite(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None:
     """A suite, with what it takes from the one that it extends; settings at their defaults are left out."""
-    _show(workspace().suites[name], json=json)
+    show_card(workspace().suites[name], json=json)
 
 
 @rubrics.command("list")
@@ -50,12 +49,16 @@ def list_rubrics(json: JsonFlag = False) -> None:
 @rubrics.command("show")
 def show_rubric(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None:
     """A rubric: its levels in prose, its criteria, and the grades that follow from them."""
-    _show(workspace().rubrics[name], json=json)
+    show_card(workspace().rubrics[name], json=json)
 
 
-def _show(card: Record, *, json: bool) -> None:
-    if json:
-        print_json(card.model_dump(mode="json"))
-        return
-    data = card.model_dump(mode="json", exclude_defaults=True)
-    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100), nl=False)
+@suites.command("new")
+def new_suite(name: Annotated[str, typer.Argument()]) -> None:
+    """Write a suite to start from into your workspace."""
+    new_card("suites", name)
+
+
+@rubrics.command("new")
+def new_rubric(name: Annotated[str, typer.Argument()]) -> None:
+    """Write a rubric to start from into your workspace."""
+    new_card("rubrics", name)

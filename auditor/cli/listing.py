@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import yaml
 from rich.markup import escape
 from rich.table import Table
 
 from auditor.cli.shared import out, print_json
+from auditor.records.record import Record
 from auditor.shelves import Loaded, Shelf
 
 UNSHOWN = {"adapter", "path", "overrides", "broken", "note"}  # in the table; --json has all of it
@@ -77,3 +80,12 @@ def show_thing(value: Any, *, json: bool) -> None:
                 out.print(f"  · {escape(line)}", highlight=False)
         elif content not in (None, "", [], {}):
             out.print(f"[bold]{key}[/]  {escape(str(content))}", highlight=False)
+
+
+def show_card(card: Record, *, json: bool, **instead: Any) -> None:
+    """A card as YAML that can be pasted; what is at its default is left out. `instead`: of fields, for YAML alone."""
+    if json:
+        print_json(card.model_dump(mode="json"))
+        return
+    data = card.model_dump(mode="json", exclude_defaults=True) | instead
+    sys.stdout.write(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))

@@ -1,4 +1,4 @@
-"""`auditor organisms`: list and show; each other command is a file of its own."""
+"""`auditor organisms`: list, show and new; each other command is a file of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import typer
 
 from auditor.cli.check import check
 from auditor.cli.documents import documents
-from auditor.cli.listing import list_shelf, show_thing
+from auditor.cli.listing import list_shelf, show_card
 from auditor.cli.numbers import numbers
 from auditor.cli.pairs import on_machine
 from auditor.cli.public import list_public, pull
-from auditor.cli.shared import JsonFlag, out, workspace
+from auditor.cli.scaffold import new_card
+from auditor.cli.shared import JsonFlag, out, print_json, workspace
 from auditor.cli.train import train
 from auditor.models.embedded import is_embedded
 from auditor.records.cards import Organism
@@ -74,4 +75,14 @@ def list_(
 def show(name: Annotated[str, typer.Argument()], json: JsonFlag = False) -> None:
     """An organism's card: the truth that graders see, and the rubric that they grade by."""
     card = workspace().organisms[name]
-    show_thing(card.model_dump(mode="json") | {"rubric": card.grading}, json=json)
+    if json:
+        print_json(card.model_dump(mode="json") | {"rubric": card.grading})
+        return
+    there = {"adapter": card.finetuned} if card.adapter and not card.model else {}
+    show_card(card, json=False, rubric=card.grading, **there)
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument()]) -> None:
+    """Write an organism's card to start from into your workspace."""
+    new_card("organisms", name)
