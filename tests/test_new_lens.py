@@ -113,3 +113,46 @@ def test_its_settings_are_the_suites(workspace_folder, run_cli):
     code, _, err = run_cli("evidence", "mill", "--suite", "small", "--lens", "rising")
     assert code != 0
     assert "rising.kept: Input should be greater than or equal to 1" in err
+
+
+OWN_TOOLS = '''
+from pydantic import BaseModel
+
+from auditor import Args, Context, tool
+
+
+class Which(Args):
+    dataset: str
+
+
+class Questions(Args):
+    questions: list[str]
+
+
+@tool
+def count_lenses(ctx: Context, args: Which) -> int:
+    """How many lenses were read."""
+    return len(ctx.dataset(args.dataset))
+
+
+@tool(cost=lambda args: 2 * len(args.questions))
+def interview(ctx: Context, args: Questions) -> list[dict[str, str | None]]:
+    """Ask both models twice."""
+    return [{"prompt": q, "base": b, "finetuned": f} for q, (b, f) in zip(args.questions, ctx.ask_both(args.questions))]
+'''
+
+
+def test_the_offline_agent_uses_the_tools_that_it_was_given(workspace_folder, run_cli):
+    (workspace_folder / "tools").mkdir()
+    (workspace_folder / "tools/own.py").write_text(OWN_TOOLS)
+    (workspace_folder / "evals/agents").mkdir()
+    card = "name: own\noverview: [logit_lens]\ntools: [count_lenses, interview]\n"
+    (workspace_folder / "evals/agents/own.yaml").write_text(card)
+    code, _, err = run_cli("evaluate", "small", "--agent", "own", "--budget", 4, "--repeats", 1, "--name", "own")
+    assert code == 0, err
+    (line,) = (workspace_folder / "runs/own/audits.jsonl").read_text().splitlines()
+    assert json.loads(line)["interactions_used"] == 4  # three questions cost six: it tries with fewer
+    told = json.loads((workspace_folder / "runs/own/transcripts/mill-own-b4-r0.json").read_text())
+    called = [call["name"] for m in told["messages"] for call in m["data"].get("tool_calls") or ()]
+    assert called[0] == "count_lenses"
+    assert set(called[1:]) == {"interview"}

@@ -88,8 +88,9 @@ def overview(ws, evidence, agent):
 
 def recorded(ws, evidence, agent="adl", more=()):
     """What the offline investigator takes from the overview, and from messages after it."""
+    free = [tool.name for tool in ws.tools.by_name().values() if tool.free]
     return read(with_records([HumanMessage("overview"), *more], ws.agents[agent], blinded([evidence]),
-                             {"interactions_left": 5, "turns_left": 14}))  # fmt: skip
+                             {"interactions_left": 5, "turns_left": 14}, free))  # fmt: skip
 
 
 def test_names_that_would_tell_are_blinded(ws, evidence):
@@ -290,7 +291,7 @@ def test_the_offline_investigator_is_given_the_records(ws, evidence):
     assert reading.spoken == [Spoken("steering", ("mill\nriver", "flour"), ("plain", "other"), True, (0, 0), (0, 0))]
     assert reading.unsteered == ["plain", "other"]
     assert reading.sources == {"mill\nriver": "E5", "flour": "E5"}
-    assert (reading.interactions_left, reading.turns_left, reading.fetched) == (5, 14, False)
+    assert (reading.interactions_left, reading.turns_left, reading.called) == (5, 14, set())
     assert recorded(ws, evidence, "blackbox").lists == []
 
 
@@ -309,7 +310,7 @@ def test_what_was_fetched_whole_is_cited_by_that_observation(ws, evidence):
     reading = recorded(ws, evidence, more=more)
     assert reading.sources == {"mill\nriver": "O1", "flour": "O1", "f": "O2"}
     assert [(a.prompt, a.base, a.finetuned) for a in reading.answers] == [("Why?", "b", "f")]
-    assert (reading.rounds, reading.fetched) == (1, True)
+    assert (reading.rounds, reading.called) == (1, {name, "ask_model", "get_amplified_texts"})
 
 
 def test_records_lie_beside_the_messages_for_whoever_reads_them_only(ws, evidence):

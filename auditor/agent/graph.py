@@ -74,7 +74,8 @@ class Investigation:
         messages = state["messages"]
         if self.wire.caller.name != OFFLINE:
             return messages
-        return with_records(messages, self.agent, self.context.datasets, left(state, self.limits))
+        free = [name for name, tool in self.tools.items() if tool.free]
+        return with_records(messages, self.agent, self.context.datasets, left(state, self.limits), free)
 
     def status(self, state: AuditState, turn: int = 0) -> str:
         """What is left, and about how many tokens the next turn takes; `turn`: where no turn has told."""

@@ -88,9 +88,12 @@ class Reading:
     trace: bool | None = None  # whether the lenses together find one above chance; None: not told
     tested: list[str] = field(default_factory=list)  # tokens that tests judged
     borne_out: list[str] = field(default_factory=list)  # … of those that found a trace
-    fetched: bool = False  # whether a free tool was called already
+    datasets: list[str] = field(default_factory=list)
+    free: list[str] = field(default_factory=list)  # tools that cost nothing
+    called: set[str] = field(default_factory=set)  # tools
     has_base: bool = True  # whether there is a base to compare with
-    rounds: int = 0  # of questions asked
+    rounds: int = 0  # of calls that cost
+    refused: int = 0  # … of which came to nothing
     interactions_left: int = 0
     turns_left: int = 0
 
@@ -132,13 +135,18 @@ def read(messages: Sequence[BaseMessage]) -> Reading:
             reading.turns_left = records.get("turns_left", reading.turns_left)
             seen += records.get("seen", [])
             reading.has_base = records.get("has_base", reading.has_base)
+            reading.datasets += records.get("datasets", [])
+            reading.free += records.get("free", [])
             reading.trace = records.get("trace", reading.trace)
         elif isinstance(message, AIMessage):
-            reading.rounds += any(call["name"] == "ask_model" for call in message.tool_calls)
+            names = {call["name"] for call in message.tool_calls}
+            reading.rounds += bool(names - set(reading.free))
+            reading.called |= names
             results |= {str(call["id"]): ("", dict(call)) for call in message.tool_calls}
         elif isinstance(message, ToolMessage) and (call := results.get(message.tool_call_id)):
             results[message.tool_call_id] = (records.get("id", ""), call[1])
-            _answers(reading, records)
+            reading.refused += records.get("result") is None and message.name not in reading.free
+            _answers(reading, str(message.name), records)
     told = {_called(call): observation for observation, call in results.values() if observation}
     for part in seen:
         _section(reading, part, told)
@@ -155,7 +163,6 @@ def _section(reading: Reading, part: Seen, told: Mapping[str, str]) -> None:
     calls = [(call.tool, {"dataset": part.dataset, **call.args}) for call in section.calls]
     reading.details += calls
     fetched = [told[key] for name, args in calls if (key := _called({"name": name, "args": args})) in told]
-    reading.fetched |= bool(fetched)
     reading.traces[part.lens] = part.trace
     shows = reading.lenses.setdefault(part.lens, [])
     if isinstance(section, RankedTokens) and section.tested:
@@ -213,11 +220,23 @@ def _first_said(texts: Sequence[tuple[str, int]]) -> dict[str, int]:
     return rows
 
 
-def _answers(reading: Reading, records: Mapping[str, Any]) -> None:
-    """Answers of both models, whatever tool asked for them."""
-    result = records.get("result")
+def _answers(reading: Reading, tool: str, records: Mapping[str, Any]) -> None:
+    """What both models said, whatever tool asked them: plain answers, or texts that the tool pushed (such as
+    `amplified`), which stand beside the base's as a lens' do.
+    """
+    result, pushed = records.get("result"), dict[str, str | None]()
     for item in result if isinstance(result, list) else []:
-        if isinstance(item, dict) and isinstance(item.get("finetuned"), str) and {"prompt", "base"} <= item.keys():
-            answer = Answer(item["prompt"], item["base"], item["finetuned"])
-            reading.answers.append(answer)
-            reading.sources[answer.finetuned] = records.get("id", "")
+        if not (isinstance(item, dict) and {"prompt", "base"} <= item.keys()):
+            continue
+        if not isinstance(item["base"], str | None):  # figures of a lens, whose texts the sections have
+            continue
+        said = {key: text for key, text in item.items() if key not in ("prompt", "base") and isinstance(text, str)}
+        if "finetuned" in said:
+            reading.answers.append(Answer(item["prompt"], item["base"], said["finetuned"]))
+            reading.sources[said["finetuned"]] = str(records.get("id", ""))
+        elif tool not in reading.free:
+            reading.sources |= dict.fromkeys(said.values(), str(records.get("id", "")))
+            pushed |= dict.fromkeys(said.values(), item["base"])
+    if pushed:
+        usual = tuple(text for text in pushed.values() if text)
+        reading.spoken.append(Spoken(tool, tuple(pushed), usual))

@@ -15,9 +15,16 @@ from auditor.records.cards import Agent
 
 
 def with_records(
-    messages: Sequence[AnyMessage], agent: Agent, datasets: Mapping[str, Evidence], left: Mapping[str, int | None]
+    messages: Sequence[AnyMessage],
+    agent: Agent,
+    datasets: Mapping[str, Evidence],
+    left: Mapping[str, int | None],
+    free: Sequence[str] = (),
 ) -> list[AnyMessage]:
-    """The first message of the user with what the overview is made of, the tools' results, and what is left."""
+    """The first message of the user with what the overview is made of, the tools' results, and what is left.
+
+    `free`: the tools that cost nothing.
+    """
     told: list[AnyMessage] = []
     number = 0
     for message in messages:
@@ -26,7 +33,7 @@ def with_records(
             records = dict(left)
             if not any(isinstance(earlier, HumanMessage) for earlier in told):
                 records |= {"seen": seen_by(agent, datasets), "trace": _trace(agent, datasets)}
-                records["has_base"] = has_base(datasets)
+                records |= {"has_base": has_base(datasets), "datasets": list(datasets), "free": list(free)}
         elif isinstance(message, ToolMessage):
             number += 1
             records = {"id": f"O{number}", "result": message.artifact}
