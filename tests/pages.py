@@ -108,7 +108,8 @@ def check_mention(text: str) -> None:
     found, options = [root], {name for param in root.params for name in param.opts}
     for word in text.split()[1:]:
         if word.startswith("-"):
-            names = {n for command in found for param in command.params for n in param.opts} | options
+            params = [param for command in found for param in command.params]
+            names = {name for param in params for name in (*param.opts, *param.secondary_opts)} | options
             assert word.split("=")[0].rstrip(",") in names | {"--help", "-h"}, f"{text}: no option {word}"
         elif all(hasattr(command, "commands") for command in found):
             named = re.split(r"[|,]", word)
