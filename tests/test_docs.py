@@ -8,6 +8,11 @@ import shutil
 import pytest
 import yaml
 
+from auditor.audits.forecast import A_TURN, ANSWER, OPENING, TURNS
+from auditor.estimate import gpu_decoding, gpu_seconds
+from auditor.evidence.recipe import chosen, closure, named_by
+from auditor.training.documents import read_documents
+from auditor.verification.families import checks_of
 from auditor.workspace import load_workspace
 from tests.conftest import SUITE
 from tests.pages import INLINE, ROOT, all_pages, blocks_of, check_command, check_mention, check_names, commands
@@ -44,6 +49,10 @@ def session(workspace_folder, checkpoints, run_cli, monkeypatch):
             (here / block.path).write_text(block.text)
             broken = [str(b) for shelf in load_workspace(here).shelves() for b in shelf.broken.values()]
             assert broken == [], f"{block}: {broken}"
+            if block.path.endswith("documents.jsonl"):
+                assert read_documents(here / block.path)
+            if block.path.endswith("checks.yaml"):
+                assert checks_of(load_workspace(here).organisms[block.path.split("/")[-2]])[1]
         elif block.kind == "sh":
             wanted = int(block.note.partition("exit ")[2] or 0)
             for words in commands(block.text):
@@ -130,3 +139,19 @@ def test_the_reference_has_every_command_and_route(reference):
     assert "### patchscope" in pages["plugins"]
     assert "`pair(base: " in pages["python"]
     assert json.dumps("done") in pages["python"]  # types are told as people write them
+
+
+def test_the_estimates_of_sizes_are_the_tools():
+    """docs/sizes.md tells what `auditor/estimate.py` reckons for adl's lenses."""
+    ws, page = load_workspace(packages=False), (ROOT / "docs/sizes.md").read_text()
+    for billions in (1.24, 7.62, 32.8):
+        told = [f"{2 * billions:.1f} GB"]
+        for name in ("quickstart", "paper"):
+            suite = ws.suites[name]
+            order, _ = closure(ws.lenses.by_name(), named_by(ws, [ws.agents["adl"]]))
+            settings = {lens.name: chosen(lens, suite.evidence.lenses.get(lens.name, {}), {}) for lens in order}
+            told.append(f"{gpu_seconds(suite.evidence.texts, settings, billions):.1f} s")
+        told.append(f"{gpu_decoding(2 * 5 * ws.suites['paper'].ask.max_new_tokens, billions, rows=2):.1f} s")
+        assert f"| {' | '.join(told)} |" in page
+    read = sum(OPENING + A_TURN * turn for turn in range(TURNS))
+    assert f"**{read:,} tokens read, {TURNS * ANSWER:,} written**" in page
