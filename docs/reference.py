@@ -273,6 +273,10 @@ def _type(kind: Any) -> str:
             return _type(args[0])
         name = getattr(origin, "__name__", "")
         inner = [json.dumps(arg) if isinstance(arg, str) else "…" if arg is ... else _type(arg) for arg in args]
+        if name in ("tuple", "list", "Sequence"):
+            return f"list of {inner[0]}"
+        if name in ("dict", "Mapping"):
+            return f"{{{inner[0]}: {inner[1]}}}"
         return " or ".join(inner) if name in ("", "Union", "Literal", "UnionType") else f"{name}[{', '.join(inner)}]"
     if inspect.isclass(kind) and hasattr(kind, "__members__"):
         return " or ".join(kind.__members__[key].value for key in kind.__members__)
@@ -290,7 +294,8 @@ def _told(value: Any) -> str:
         return ""
     if hasattr(type(value), "model_fields"):
         return "its own"
-    return f"`{list(value) if isinstance(value, tuple) else value}`".replace("|", "\\|")
+    shown = [str(v) for v in value] if isinstance(value, tuple) and isinstance(value[0], str) else value
+    return f"`{list(shown) if isinstance(shown, tuple) else shown}`".replace("|", "\\|")
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
