@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from auditor.server.schema import BothAsked
+
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(
     r"(?:^<!-- (?P<note>run|run: exit \d+|not run: [^\n]+|file: \S+) -->\n\n?)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$",
@@ -76,6 +78,8 @@ def check_command(words: list[str]) -> None:
     program, *rest = words
     if program in ("auditor", ".venv/bin/auditor"):
         _parse(rest)
+    elif program == "curl" and any(word.endswith("/v1/ask") for word in rest):
+        BothAsked.model_validate_json(rest[rest.index("-d") + 1])
     elif program == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
         assert set(rest) <= set(targets), rest

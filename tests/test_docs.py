@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from auditor.audits.forecast import A_TURN, ANSWER, OPENING, TURNS
+from auditor.config import load_settings
 from auditor.estimate import gpu_decoding, gpu_seconds
 from auditor.evidence.recipe import chosen, closure, named_by
 from auditor.training.documents import read_documents
 from auditor.verification.families import checks_of
-from auditor.workspace import load_workspace
+from auditor.workspace import MARKER, load_workspace
 from tests.conftest import SUITE
 from tests.pages import INLINE, ROOT, all_pages, blocks_of, check_command, check_mention, check_names, commands
 
@@ -49,6 +50,8 @@ def session(workspace_folder, checkpoints, run_cli, monkeypatch):
             (here / block.path).write_text(block.text)
             broken = [str(b) for shelf in load_workspace(here).shelves() for b in shelf.broken.values()]
             assert broken == [], f"{block}: {broken}"
+            if block.path == MARKER:
+                load_settings(here / MARKER)
             if block.path.endswith("documents.jsonl"):
                 assert read_documents(here / block.path)
             if block.path.endswith("checks.yaml"):
@@ -77,6 +80,9 @@ def test_every_block_is_run_or_says_why_not(page, session):
         if block.note.startswith("not run: "):
             if block.kind == "python":
                 check_names(block.text)
+            if block.kind == "yaml":  # of a CI
+                for line in re.findall(r"run: (auditor .+)", block.text):
+                    check_command(line.split())
             continue
         assert block.note or block.kind == "python" or block.path, (
             f"{block}: give <!-- run --> or <!-- not run: why -->"
