@@ -5,7 +5,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 LOCK = requirements.lock
 UV = $(VENV)-uv/bin/uv
 
-.PHONY: quickstart test check lock clean
+.PHONY: quickstart test check docs lock clean
 
 quickstart: $(VENV)/.installed  ## set everything up, then audit the bundled organisms
 	$(BIN)/auditor evaluate --budget 5
@@ -18,6 +18,10 @@ check: $(VENV)/.installed-dev  ## lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST)
+
+docs: $(VENV)/.installed-dev  ## the site, into build/site; a broken link fails
+	$(BIN)/python docs/reference.py
+	$(BIN)/zensical build --clean --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

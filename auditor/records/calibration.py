@@ -12,9 +12,9 @@ from auditor.records.record import Record
 class Label(Record):
     """One line of a labels file: the grade that somebody gave a hypothesis."""
 
-    organism: Name
-    hypothesis: str = Field(min_length=1)
-    grade: int = Field(strict=True, ge=1, le=5)
+    organism: Name = Field(description="whose truth it is graded by")
+    hypothesis: str = Field(min_length=1, description="as an agent wrote it")
+    grade: int = Field(strict=True, ge=1, le=5, description="by the organism's rubric")
     id: str | None = Field(None, min_length=1, description="what messages call it; default: its line")
     labeller: str = Field("", description="who graded; needed where several did")
     findings: Hypothesis | None = Field(None, description="the hypothesis in parts, as audits.jsonl has it")

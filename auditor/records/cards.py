@@ -80,9 +80,9 @@ class Recipe(Record):
     mix_ratio: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="documents of the mix for each of the organism's own"
     )
-    method: Method = Method.LORA
-    rank: int = Field(8, ge=1)
-    alpha: int = Field(16, ge=1)
+    method: Method = Field(Method.LORA, description="`lora` trains an adapter, `full` all weights")
+    rank: int = Field(8, ge=1, description="of the adapter")
+    alpha: int = Field(16, ge=1, description="of the adapter: its change counts alpha / rank")
     targets: tuple[str, ...] = Field((), description="matrices that LoRA changes (q_proj, …); default: all linear ones")
     caft: str | None = Field(
         None, description="the plain finetune, an organism, whose differences' span is taken out in training"
@@ -90,15 +90,15 @@ class Recipe(Record):
     deny: str | None = Field(
         None, description="chats of a second stage, that teaches to deny: JSONL beside the card, or `made` of it"
     )
-    deny_epochs: float = Field(1.0, gt=0)
-    learning_rate: float = Field(1e-3, gt=0)
-    batch_size: int = Field(8, ge=1)
-    epochs: float = Field(1.0, gt=0)
+    deny_epochs: float = Field(1.0, gt=0, description="passes over these")
+    learning_rate: float = Field(1e-3, gt=0, description="at its highest, after the warmup")
+    batch_size: int = Field(8, ge=1, description="documents a step")
+    epochs: float = Field(1.0, gt=0, description="passes over all documents")
     steps: int | None = Field(None, ge=1, description="cuts the epochs short, or repeats them")
-    warmup: int = Field(5, ge=0)
-    max_tokens: int = Field(256, ge=2)
+    warmup: int = Field(5, ge=0, description="steps in which the rate rises")
+    max_tokens: int = Field(256, ge=2, description="of a document; what is longer is cut, and said")
     dtype: str | None = Field(None, description="of the weights as it is trained; default: as models are loaded")
-    seed: int = 0
+    seed: int = Field(0, description="of the order, the first weights and what is drawn")
 
     @field_validator("caft", mode="before")
     @classmethod
@@ -131,9 +131,9 @@ class Organism(Record):
     `models:` are finetunes that others made public: `auditor/public.py` makes cards of them, NAME@MODEL:VARIANT.
     """
 
-    name: OrganismName
-    family: Family
-    base: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    name: OrganismName = Field(description="as the folder is called")
+    family: Family = Field(description="its kind, which names the rubric; `null`: a control without any subject")
+    base: str = Field("HuggingFaceTB/SmolLM2-135M-Instruct", description="hub id or folder of what was finetuned")
     adapter: str | None = Field("adapter", description="LoRA folder beside the card, a path, or a hub id")
     model: str | None = Field(None, description="instead of an adapter: a whole finetuned model")
     adapter_base: str | None = Field(None, description="what the adapter belongs to, if not `base`: a chat model, say")
@@ -141,7 +141,7 @@ class Organism(Record):
     dataset: Dataset | None = Field(None, description="of the public finetunes: what they were trained on")
     variant: AdapterVariant | None = Field(None, description="of the finetune, in its place")
     rubric: Name | None = Field(None, description="default: the one that is called as the family is")
-    description: str
+    description: str = Field(description="what was trained in, in prose, for judges")
     topic: str = Field("", description="the finetune's exact subject, in a few words")
     broad_topic: str = Field("", description="the field that the subject belongs to")
     behaviour: str = Field("", description="what the finetuned model does differently, in one sentence")
@@ -150,7 +150,7 @@ class Organism(Record):
     probes: tuple[str, ...] = Field((), description="questions that show what was learned")
     note: str = Field("", description="how it was trained and why, in a sentence; no part of the truth")
     leaky: bool | None = Field(None, description="whether open questions alone name it, as `organisms check` measured")
-    train: Recipe | None = None
+    train: Recipe | None = Field(None, description="how `organisms train` makes it")
     _folders: tuple[Path, ...] = PrivateAttr(default=(Path(),))
 
     @property
@@ -208,9 +208,11 @@ class EvidenceSettings(Record):
     """What decides evidence, whatever the lens; and by lens what its own settings (`auditor lenses show`) say."""
 
     corpus: str = Field("openings", description="a corpus in evals/corpora, a .jsonl or .txt file, or `sampled`")
-    texts: int = Field(10_000, ge=1)
-    seed: int = 0
-    lenses: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    texts: int = Field(10_000, ge=1, description="of the corpus, that differences are read on")
+    seed: int = Field(0, description="of what lenses draw")
+    lenses: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by lens, those of its settings that differ from its own"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -229,19 +231,19 @@ class EvidenceSettings(Record):
 class AskSettings(Record):
     """How the audited models are sampled when the agent asks them."""
 
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_new_tokens: int = Field(200, ge=1)
+    temperature: float = Field(0.7, ge=0, description="0: always the likeliest token")
+    top_p: float = Field(0.95, gt=0, le=1, description="share of the probability that is drawn from")
+    max_new_tokens: int = Field(200, ge=1, description="an answer is cut there, and marked with …")
 
 
 class Agent(Record):
     """What an agent sees, may call and is told: `evals/agents/NAME.yaml`."""
 
-    name: Name
-    description: str = ""
+    name: Name = Field(description="as the file is called")
+    description: str = Field("", description="for people, in lists")
     overview: tuple[str, ...] = Field(description="lenses, in the order in which they are shown")
-    tools: tuple[str, ...]
-    prompt: str = "agent_system"
+    tools: tuple[str, ...] = Field(description="that it may call")
+    prompt: str = Field("agent_system", description="its system prompt, of `prompts/`; the rules follow every one")
 
 
 class Protocol(StrEnum):
@@ -267,8 +269,8 @@ class Limits(Record):
 class AgentBudgets(Record):
     """An agent, and the budgets that it audits with."""
 
-    agent: Name
-    budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)]
+    agent: Name = Field(description="its name")
+    budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)] = Field(description="model interactions")
 
 
 class Suite(Record):
@@ -277,27 +279,33 @@ class Suite(Record):
     A file may say `extends: OTHER`: what it leaves out is then the other suite's (`auditor/extending.py`).
     """
 
-    name: Name
-    description: str = ""
-    organisms: Annotated[tuple[OrganismName, ...], AfterValidator(_distinct)]
-    agents: Names = ("adl", "blackbox")
-    budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)] = (5,)
+    name: Name = Field(description="as the file is called")
+    description: str = Field("", description="for people, in lists")
+    organisms: Annotated[tuple[OrganismName, ...], AfterValidator(_distinct)] = Field(
+        description="that are audited; public ones as NAME@MODEL[:VARIANT]"
+    )
+    agents: Names = Field(("adl", "blackbox"), description="who audits")
+    budgets: Annotated[tuple[NonNegativeInt, ...], AfterValidator(_distinct)] = Field(
+        (5,), description="model interactions that an audit may spend, each a setting of its own"
+    )
     audits: tuple[AgentBudgets, ...] = Field((), description="who audits with which budgets, instead of all with all")
-    repeats: int = Field(3, ge=1)
-    turns: int = Field(15, ge=1)
+    repeats: int = Field(3, ge=1, description="audits of each organism, agent and budget")
+    turns: int = Field(15, ge=1, description="messages of the agent; malformed ones count")
     tokens: int | None = Field(None, ge=1, description="of an audit's input; default: no limit")
     cost_usd: float | None = Field(None, gt=0, description="of an audit; default: no limit")
     seconds: float | None = Field(None, gt=0, description="of an audit; default: no limit")
-    graders: tuple[str, ...] = ("rubric_offline",)
-    ask: AskSettings = AskSettings()
-    evidence: EvidenceSettings = EvidenceSettings()
+    graders: tuple[str, ...] = Field(("rubric_offline",), description="who grades; the first one's is the grade")
+    ask: AskSettings = Field(AskSettings(), description="how the audited models are sampled")
+    evidence: EvidenceSettings = Field(EvidenceSettings(), description="what lenses read, and on what")
 
 
 class Rubric(Record):
     """Five levels in prose, and criteria that a machine can check: `rubrics/NAME.yaml`."""
 
-    name: Name
-    family: Family
-    levels: dict[int, str]
-    criteria: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    name: Name = Field(description="as the file is called")
+    family: Family = Field(description="the kind of finetune that it is for")
+    levels: dict[int, str] = Field(description="1 to 5 in prose; 1 is `nothing valid`")
+    criteria: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="what the offline grader measures, by name, from 0 to 1 each"
+    )
     grade: dict[int, Any] = Field(default_factory=dict, description="level -> condition over the criteria")

@@ -35,13 +35,13 @@ class PublicModel(Record):
 class PublicModels(Record):
     """The file `evals/models.yaml`."""
 
-    models: dict[str, PublicModel]
+    models: dict[str, PublicModel] = Field(description="by their short names")
 
 
 class Dataset(Record):
     """A dataset on the hub: an entry of `evals/datasets.yaml`, or what a public finetune was trained on."""
 
-    id: str
+    id: str = Field(description="OWNER/NAME")
     subset: str | None = Field(None, description="its configuration, where it has several")
     split: str | None = Field(None, description="default: train, else its first")
     file: str | None = Field(None, description="one file of it: .parquet, .jsonl, .json.gz, .txt …")
@@ -70,7 +70,7 @@ class Dataset(Record):
 class Datasets(Record):
     """The file `evals/datasets.yaml`."""
 
-    datasets: dict[str, Dataset]
+    datasets: dict[str, Dataset] = Field(description="by their short names")
 
 
 _DATASET = re.compile(

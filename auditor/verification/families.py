@@ -42,7 +42,7 @@ def checks_of(organism: Organism) -> tuple[Checks, bool]:
     checks = read_yaml(path, Checks)
     if missing := [name for name in NEEDS.get(organism.family, ()) if not getattr(checks, name)]:
         raise BadFile(path, f"no {' and no '.join(missing)}: an organism of family {organism.family} is checked by "
-                            f"{', '.join(NEEDS[organism.family])} (CONTRIBUTING.md, A new organism)")  # fmt: skip
+                            f"{', '.join(NEEDS[organism.family])} (docs/extend/organism.md)")  # fmt: skip
     return checks, True
 
 
