@@ -77,7 +77,10 @@ def check_command(words: list[str]) -> None:
     """Raises or fails for a command that there is not, or options that it does not take; runs nothing."""
     program, *rest = words
     if program in ("auditor", ".venv/bin/auditor"):
-        _parse(rest)
+        command_of(rest)
+    elif program == "claude":  # a program that starts ours
+        if "--" in rest:
+            check_command(rest[rest.index("--") + 1 :])
     elif program == "curl" and any(word.endswith("/v1/ask") for word in rest):
         BothAsked.model_validate_json(rest[rest.index("-d") + 1])
     elif program == "make":
@@ -89,17 +92,20 @@ def check_command(words: list[str]) -> None:
         assert program in {*OTHERS, "python"}, f"what is {program!r}? say so in tests/pages.py"
 
 
-def _parse(args: list[str]) -> None:
+def command_of(args: list[str]) -> str:
+    """The command's name. Raises what typer does for arguments and options that it does not take."""
     import typer
 
     from auditor.cli.app import app
 
     command: Any = typer.main.get_command(app)
-    ctx = command.make_context("auditor", list(args))
+    ctx, path = command.make_context("auditor", list(args)), []
     while hasattr(command, "commands"):
         rest = [*ctx._protected_args, *ctx.args]
         name, command, rest = command.resolve_command(ctx, rest)
         ctx = command.make_context(name, rest, parent=ctx)
+        path.append(name)
+    return " ".join(path)
 
 
 def check_mention(text: str) -> None:

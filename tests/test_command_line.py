@@ -9,24 +9,14 @@ from auditor.cli.app import app
 from auditor.cli.completing import NAMES, complete_names
 from auditor.cli.examples import EXAMPLES
 from auditor.cli.templates import CARDS, PLUGINS
-
-
-def parsed(args):
-    """The command's name and what it would be called with. Raises what click raises."""
-    command, path = typer.main.get_command(app), []
-    ctx = command.make_context("auditor", list(args))
-    while hasattr(command, "resolve_command"):
-        name, command, rest = command.resolve_command(ctx, [*ctx._protected_args, *ctx.args])
-        ctx = command.make_context(name, rest, parent=ctx)
-        path.append(name)
-    return " ".join(path), ctx.params
+from tests.pages import command_of
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_is_one_of_its_command(name):
     for line in EXAMPLES[name]:
         _, _, args = line.rpartition("auditor ")
-        assert parsed(shlex.split(args))[0] == name
+        assert command_of(shlex.split(args)) == name
 
 
 def commands(group, prefix=""):
