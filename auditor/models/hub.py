@@ -80,10 +80,14 @@ def patterns_of(settings: Settings) -> tuple[str, ...]:
 
 def adapter_config(name: HubName) -> Path | None:
     """An adapter's config, fetched alone; None if there is none. Raises BadModel with what stands in the way."""
+    return single_file(name, "/".join(filter(None, (name.folder, "adapter_config.json"))))
+
+
+def single_file(name: HubName, file: str) -> Path | None:
+    """One file of the repository; None if there is none. Raises BadModel with what stands in the way."""
     from huggingface_hub import errors, hf_hub_download
 
     try:
-        file = "/".join(filter(None, (name.folder, "adapter_config.json")))
         return Path(hf_hub_download(name.repo, file, revision=name.revision))
     except errors.EntryNotFoundError as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
