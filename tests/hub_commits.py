@@ -37,7 +37,7 @@ class Takes:
         return self.say(200, {"type": "user", "name": who["name"], "orgs": orgs, "auth": {"accessToken": token}})
 
     def do_PUT(self):
-        body = self.body()
+        body = self.body()  # read whatever comes of it: the connection is used again
         oid = self.path.removeprefix("/lfs/")
         if hashlib.sha256(body).hexdigest() != oid:
             return self.say(400, {"error": "another content"})
@@ -87,7 +87,7 @@ class Takes:
         return None
 
     def created(self, who):
-        asked = json.loads(self.body())
+        asked = json.loads(self.posted)
         space, repos = asked["organization"] or who["name"], self.datasets if asked["type"] == "dataset" else self.repos
         name = f"{space}/{asked['name']}"
         url = f"{self.url}/{'datasets/' if repos is self.datasets else ''}{name}"
@@ -102,14 +102,14 @@ class Takes:
         return self.say(200, {"url": url, "name": name})
 
     def validated(self):
-        asked = json.loads(self.body())
+        asked = json.loads(self.posted)
         wrong = problem_of(asked["content"], asked["repoType"])
         told = {"errors": [{"message": wrong}] if wrong else [], "warnings": []}
         return self.say(400 if wrong else 200, told)
 
     def preupload(self, files):
         told = []
-        for file in json.loads(self.body())["files"]:
+        for file in json.loads(self.posted)["files"]:
             lfs = file["path"].endswith(LFS) or file["size"] > TEXT
             there = files.get(file["path"])
             oid = None if there is None else hashlib.sha256(there).hexdigest() if lfs else git_oid(there)
@@ -119,20 +119,23 @@ class Takes:
 
     def batch(self):
         objects = []
-        for each in json.loads(self.body())["objects"]:
+        for each in json.loads(self.posted)["objects"]:
             link = {"href": f"{self.url}/lfs/{each['oid']}"}
             there = {} if each["oid"] in self.blobs else {"actions": {"upload": link, "verify": link}}
             objects.append({**each, **there})
         return self.say(200, {"transfer": "basic", "objects": objects})
 
     def commit(self, repos, name, revision, *, pull):
-        raw = self.body()
+        raw = self.posted
         if len(raw) > self.most:
             return self.say(413, {"error": "Payload too large"}, "Payload too large")
         header, *steps = [json.loads(line) for line in raw.splitlines()]
         assert header["key"] == "header"
         assert header["value"]["summary"]
-        files = dict(self.versions_of(repos, name)[revision][1])
+        now, there = self.versions_of(repos, name)[revision]
+        if header["value"].get("parentCommit", now) != now and not pull:
+            return self.say(412, {"error": "A commit has happened since. Please refresh and try again."})
+        files = dict(there)
         for step in steps:
             path, value = step["value"]["path"], step["value"]
             match step["key"]:
@@ -160,7 +163,8 @@ class Takes:
                 versions.setdefault(known, (version[0], dict(version[1])))  # what it was before
             repos[name].clear()
             repos[name].update(files)
-        versions[branch] = versions[oid] = (oid, files)
+        versions[branch] = (oid, repos[name] if branch == "main" else files)
+        versions[oid] = (oid, files)
         return f"{url}/discussions/{number}"
 
     def body(self):

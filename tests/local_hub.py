@@ -39,10 +39,10 @@ class Hub(Takes, BaseHTTPRequestHandler):
     def do_POST(self):
         """Which of some paths there are (`paths-info`), or something to be taken."""
         path, _, query = self.path.partition("?")
-        path = path.replace("%2F", "/")
+        path, self.posted = path.replace("%2F", "/"), self.body()
         if "/paths-info/" not in path:
             return self.write(path, query)
-        wanted = json.loads(self.body())["paths"]
+        wanted = json.loads(self.posted)["paths"]
         for name, files in self.datasets.items():
             if path.startswith(f"/api/datasets/{name}/paths-info/") and self.may_see(name):
                 found = [entry(p, files[p]) for p in wanted if p in files]
@@ -53,6 +53,9 @@ class Hub(Takes, BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.split("?")[0].replace("%2F", "/")
         self.asked.append(path)
+        if self.headers["Authorization"] and self.who() is None:
+            told = "Invalid credentials in Authorization header"
+            return self.say(401, {"error": told}, told)
         if path == "/api/whoami-v2":
             return self.whoami()
         for repos, api in ((self.repos, "/api/models/"), (self.datasets, "/api/datasets/")):

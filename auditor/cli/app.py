@@ -12,6 +12,7 @@ from auditor.cli import (
     agents,
     ask,
     audit,
+    card,
     cards,
     compare,
     doctor,
@@ -23,6 +24,7 @@ from auditor.cli import (
     lenses,
     organisms,
     paper,
+    push,
     report,
     runs,
     scaffold,
@@ -74,6 +76,8 @@ app.command("report")(report.report)
 app.command("view")(report.view)
 app.command("grade")(grade.grade)
 app.command("export")(runs.export)
+app.command("push")(push.push)
+app.command("card")(card.card)
 app.command("worker")(worker.worker)
 app.command("merge")(worker.merge)
 app.command("evidence")(evidence.evidence)
