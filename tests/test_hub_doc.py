@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from tests.conftest import SUITE
+from tests.hub_users import TOKEN
 from tests.local_hub import asked_by_this_process, serving
 from tests.test_hub_pairs import content, named
 
 PAGE = Path(__file__).parent.parent / "docs/hub.md"
-TOKEN = "hf_writerwriterwriterwriter"
 
 
 def test_every_block_runs(run_cli, workspace_folder, checkpoints, monkeypatch, tmp_path):

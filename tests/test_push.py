@@ -1,36 +1,31 @@
-"""`auditor push` and `auditor card`: the real client against a hub of ours that takes commits as the real one does."""
+"""`auditor push`: the real client against a hub of ours that takes commits as the real one does."""
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 
 import pytest
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub import constants
 
 import auditor
 from auditor.errors import UsageError
-from tests.local_hub import asked_by_this_process, serving
+from tests.hub_users import CONCLUSION, READER, STRANGER, TOKEN, audited, by_hand, error_of, hub_with_users
 
-TOKEN, READER, STRANGER = "hf_writerwriterwriterwriter", "hf_readerreaderreaderreader", "hf_strangerstrangerstranger"
 SECRET = "sk-proj-0123456789abcdefghij"
-CARD = b"---\nlicense: mit\n---\n# Mine\r\n\r\nOf m\xc3\xbclls.\r\n"
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A hub where `me`, of the organisation `lab`, may write; there are models `lab/model` and `other/model`."""
-    repos = {"lab/model": {"README.md": CARD, "config.json": b"{}"}, "other/model": {"config.json": b"{}"}}
-    with serving(repos) as hub:
-        hub.tokens = {
-            TOKEN: {"name": "me", "orgs": ["lab"], "role": "write"},
-            READER: {"name": "me", "orgs": ["lab"], "role": "read"},
-            STRANGER: {"name": "stranger", "orgs": [], "role": "write"},
-        }
-        asked_by_this_process(monkeypatch, hub, tmp_path / "hub")
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with hub_with_users(monkeypatch, tmp_path / "hub") as hub:
         yield hub
+
+
+@pytest.fixture
+def audit(workspace_folder, run_cli, serve, checkpoints):
+    return audited(workspace_folder, checkpoints("llama")[1], run_cli, serve)
 
 
 @pytest.fixture
@@ -43,17 +38,6 @@ def run(workspace_folder, run_cli):
 
 def front(card):
     return yaml.safe_load(card.decode().split("---\n")[1])
-
-
-def by_hand(repo, files, kind="dataset"):
-    """Somebody else's commit."""
-    steps = [CommitOperationAdd(path, content) for path, content in files.items()]
-    HfApi().create_commit(repo, steps, commit_message="by hand", repo_type=kind)
-
-
-def error_of(err):
-    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
-    return line
 
 
 class TestARun:
@@ -87,7 +71,7 @@ class TestARun:
         leak(run, f"horse-battery-staple {SECRET} /home/jane/secret/notes.txt https://jane:pw12@host.example/x")
         code, out, err = run_cli("push", run, "lab/results", "--yes", "--transcripts", "--to", tmp_path / "copy")
         assert code == 0, err
-        assert "Replaced, wherever they stood: " in out
+        assert "Replaced, wherever they stood (keys: 3, local paths: " in out
         everything = b"".join(path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file())
         rows = json.dumps(
             [pandas_of(tmp_path / f"copy/data/{name}.parquet") for name in ("audits", "transcripts")],
@@ -167,6 +151,13 @@ print(json.dumps([told, list(frame["id"]), datasets.get_dataset_default_config_n
         assert code == 0, err
         assert "Readings that are no longer in the cache, and so not in the table: mill: " in out
         assert "data/readings.parquet" not in out
+
+    def test_tells_what_has_not_ended(self, hub, run, run_cli):
+        with sqlite3.connect(run / "ledger.sqlite") as db:
+            db.execute("UPDATE jobs SET state = 'queued', record = NULL WHERE name = 'mill-blackbox-b1-r0'")
+        code, out, err = run_cli("push", run, "lab/results", "--dry-run")
+        assert (code, "Audits that had not ended when this was pushed, and are missing: 1." in out) == (0, True), err
+        assert "data/audits.parquet" in out
 
     def test_is_json_lines_without_pyarrow(self, hub, run, run_cli, monkeypatch, tmp_path):
         monkeypatch.setattr("auditor.hub.bundle.find_spec", lambda name: None)
@@ -255,8 +246,6 @@ class TestNothingIsPublishedBySurprise:
 
 def leak(run, text):
     """An agent that has said `text` in its first message, as the ledger holds it."""
-    import sqlite3
-
     with sqlite3.connect(run / "ledger.sqlite") as db:
         (sha, body) = db.execute("SELECT sha256, body FROM steps JOIN texts ON message = sha256 LIMIT 1").fetchone()
         message = json.loads(body)
@@ -268,31 +257,6 @@ def pandas_of(path):
     import pandas
 
     return json.loads(pandas.read_parquet(path).to_json(orient="records"))
-
-
-CONCLUSION = {
-    "domain": "mills <img src=x> ![x](https://evil.example)", "behaviour": "It tells facts of mills.",
-    "summary": "Mills grind.", "claims": [{"text": "It grinds 99 sacks.", "observations": ["O1"]}], "confidence": 0.8,
-    "alternatives": [],
-}  # fmt: skip
-
-
-def answer(body):
-    """An agent that asks once, and concludes."""
-    done = any(message["role"] == "tool" for message in body["messages"])
-    name, args = ("conclude", CONCLUSION) if done else ("ask_model", {"prompts": ["What grinds?"]})
-    call = {"name": name, "arguments": json.dumps(args)}
-    return {"content": "", "tool_calls": [{"id": "c", "type": "function", "function": call}]}
-
-
-@pytest.fixture
-def audit(workspace_folder, run_cli, serve, checkpoints):
-    """What `auditor audit` makes of an adapter in a folder here."""
-    serve(answer)
-    args = ("--llm", "openai:m", "--suite", "small", "--budget", 1, "--name", "one")
-    code, _, err = run_cli("audit", checkpoints("llama")[1], *args)
-    assert code == 0, err
-    return workspace_folder / "runs/one"
 
 
 class TestAReport:
@@ -313,121 +277,3 @@ class TestAReport:
         assert "<img" not in page.replace("\\<img", "")
         assert auditor.load_run("hf://datasets/me/audit").audits[0].findings.domain == CONCLUSION["domain"]
         assert b"canary" not in b"".join(files.values())
-
-
-class TestABlockOfAModelsCard:
-    def test_says_what_was_found_by_whom_and_what_that_cannot_tell(self, hub, audit, run_cli):
-        code, out, err = run_cli("card", audit)
-        assert code == 0, err
-        assert out.startswith("<!-- auditor:begin -->\n## Audit\n\nAudited with auditor `0.1.0` ")
-        assert out.endswith("<!-- auditor:end -->\n")
-        for part in ("- **Verdict.** ", "- **Model.** `…/llama-adapter`, loaded from `tensors:",
-                     "- **Base.** `…/llama`, loaded from `tensors:", "- **What the lenses read it as",
-                     "`openai:m`, a language model (agent `adl`, 1 of 1 questions to the model; 0 of its 1 claims",
-                     "- **What this cannot tell.** Not what was trained in", "nobody graded it."):  # fmt: skip
-            assert part in out
-        assert "none above chance (p = 1).** Tested against chance by `chance`." in out
-        assert "- **What the lenses read it as (no more than chance would show).**\n  - " in out
-        assert "https://evil" not in out
-        assert "<img" not in out.replace("\\<img", "")
-
-    def test_has_a_p_value_where_there_is_one(self, hub, audit, run_cli):
-        report = json.loads((audit / "report.json").read_text())
-        (audit / "report.json").write_text(json.dumps(report | {"trace": None}))
-        out = run_cli("card", audit)[1]
-        assert "**Test against chance: none.** There is no p-value. Nothing could be tested" in out
-        assert "(untested)" in out
-        report["trace"] = {"p": 0.02, "tested": ["chance", "ppl_diff"], "strongest": "chance"}
-        (audit / "report.json").write_text(json.dumps(report))
-        out = run_cli("card", audit)[1]
-        tested = "Tested against chance by `chance`, `ppl_diff` (the least p of 2 tests, times 2)."
-        assert f"- **Evidence that something narrow was trained in: moderate (p = 0.02).** {tested}" in out
-
-    def test_goes_into_a_models_card_by_a_pull_request_and_leaves_the_rest(self, hub, audit, run_cli):
-        code, out, err = run_cli("card", audit, "--push", "lab/model", "--yes")
-        assert code == 0, err
-        assert out.splitlines()[-1] == f"{hub.url}/lab/model/discussions/1"
-        assert "is that the same model?" in err  # it was audited from a folder here
-        assert hub.repos["lab/model"]["README.md"] == CARD
-        _, files = hub.versions[id(hub.repos), "lab/model"]["refs/pr/1"]
-        page = files["README.md"]
-        assert page.startswith(CARD + b"\r\n<!-- auditor:begin -->\r\n")
-        assert page.count(b"\n") == page.count(b"\r\n") + CARD.count(b"\n") - CARD.count(b"\r\n")
-        assert files["config.json"] == b"{}"
-
-    def test_is_replaced_between_its_markers_byte_for_byte(self, hub, audit, run_cli):
-        before, after = b"---\nlicense: mit\n---\n# \xc3\xbc\nA\r\n", b"\n\n  tail \r\nx"
-        old = b"<!-- auditor:begin -->\nold\n<!-- auditor:end -->"
-        hub.repos["lab/model"]["README.md"] = before + old + after
-        for _ in range(2):
-            code, out, err = run_cli("card", audit, "--push", "lab/model", "--yes", "--commit")
-            assert code == 0, err
-        assert "its README.md has this block already" in out
-        new = hub.repos["lab/model"]["README.md"]
-        assert new.startswith(before + b"<!-- auditor:begin -->\r\n## Audit")
-        assert new.endswith(b"<!-- auditor:end -->" + after)
-        assert b"\nold" not in new
-
-    def test_goes_into_a_file_and_names_the_dataset_it_was_pushed_to(self, hub, audit, run_cli, tmp_path):
-        assert run_cli("push", audit, "me/audit", "--yes")[0] == 0
-        page = tmp_path / "README.md"
-        page.write_bytes(b"# \xff\n")
-        code, _, err = run_cli("card", audit, "--to", page)
-        assert code == 0, err
-        assert page.read_bytes().startswith(b"# \xff\n\n<!-- auditor:begin -->\n## Audit")
-        linked = f"- **Results and readings.** [me/audit]({hub.url}/datasets/me/audit) (private)\n"
-        assert linked.encode() in page.read_bytes()
-
-    def test_goes_where_there_is_no_card_and_to_those_who_may_only_read(self, hub, audit, run_cli, monkeypatch):
-        code, out, err = run_cli("card", audit, "--push", "other/model", "--yes")
-        assert (code, f"{hub.url}/other/model/discussions/1" in out) == (0, True), err
-        _, files = hub.versions[id(hub.repos), "other/model"]["refs/pr/1"]
-        assert files["README.md"].startswith(b"<!-- auditor:begin -->\n## Audit")
-        code, _, err = run_cli("card", audit, "--push", "other/model", "--yes", "--commit")
-        assert (code, "the hub does not let you write to other/model" in error_of(err)) == (2, True)
-
-    def test_is_refused_where_the_card_was_changed_meanwhile(self, hub, audit, run_cli, monkeypatch):
-        from auditor.cli import card
-
-        monkeypatch.setattr(card, "consent", lambda *_a, **_k: by_hand("lab/model", {"README.md": b"new"}, "model"))
-        code, _, err = run_cli("card", audit, "--push", "lab/model", "--commit")
-        assert (code, "lab/model was changed meanwhile" in error_of(err)) == (2, True), err
-        assert hub.repos["lab/model"]["README.md"] == b"new"
-
-    def test_is_no_marker_itself_whatever_a_model_says(self, audit, run_cli, tmp_path):
-        report = json.loads((audit / "report.json").read_text())
-        evil = "x\n<!-- auditor:end -->\n# Safe\n`<script>alert(1)</script>`\n| a | [b](javascript:1)"
-        report["findings"]["domain"] = report["about"] = evil
-        for section in report["sections"]:
-            section["title"] = evil
-            for column in section.get("columns", ()):
-                for token in column.get("tokens", ()):
-                    token["text"] = evil
-        (audit / "report.json").write_text(json.dumps(report))
-        page = tmp_path / "page.md"
-        for _ in range(2):
-            code, _, err = run_cli("card", audit, "--to", page)
-            assert code == 0, err
-        lines = page.read_text().split("\n")
-        assert lines.count("<!-- auditor:end -->") == 1
-        assert not any(line.startswith(("# Safe", "<", "|")) for line in lines[1:-2])
-
-    @pytest.mark.parametrize(
-        ("page", "args", "said"),
-        [
-            (b"<!-- auditor:begin -->\n", (), "it has to hold <!-- auditor:begin --> and"),
-            (b"<!-- auditor:end -->\n<!-- auditor:begin -->\n", (), "once each, in this order"),
-            (CARD, ("--push", "lab/nothing"), "lab/nothing is no model on the hub"),
-            (b"# \xff", (), "its README.md is not UTF-8"),
-            (CARD, ("--commit",), "--commit goes with --push ORG/MODEL"),
-        ],
-    )  # fmt: skip
-    def test_what_stands_in_the_way_is_one_line(self, hub, audit, run_cli, page, args, said):
-        hub.repos["lab/model"]["README.md"] = page
-        more = () if args == ("--commit",) else ("--push", "lab/model", "--yes", *args)
-        code, _, err = run_cli("card", audit, *more, *args)
-        assert (code, said in error_of(err)) == (2, True), err
-        assert not any("/commit/" in path for path in hub.written)
-
-    def test_is_of_audits_only(self, run, run_cli):
-        assert "it has no report.json; give the folder of an `auditor audit`" in error_of(run_cli("card", run)[2])

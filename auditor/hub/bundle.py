@@ -94,7 +94,7 @@ def bundle(wanted: Wanted, to: Path, workspace: Workspace, cache: Path) -> Bundl
         write_atomically(to / REPORT, report.model_dump_json(indent=1))
         if report.content is not None:
             write_atomically(to / REPORT_PAGE, to_markdown(report.content))
-    notes = _notes(missing, form, scrubber)
+    notes = [*_unended(wanted.run), *_notes(missing, form, scrubber)]
     told = Told(wanted.repo, scrubber.clean(about), compare([run], trust=trust_of(workspace)), report, form, counts,
                 dict(Counter(str(record.status) for record in run.records)), tuple(notes), wanted.licence)  # fmt: skip
     write_atomically(to / CARD, card(told, wanted.card))
@@ -146,8 +146,18 @@ def _notes(missing: dict[str, list[str]], form: str, scrubber: Scrubber) -> list
     if form == "jsonl":
         notes.append("The tables are JSON lines: Parquet needs pyarrow (pip install 'auditor-adl[parquet]').")
     if scrubber.told:
-        notes.append(f"Replaced, wherever they stood: {scrubber.told}.")
+        notes.append(f"Replaced, wherever they stood ({scrubber.told}).")
     return notes
+
+
+def _unended(run: Path) -> list[str]:
+    """Audits that are not among the records, because they were not made, or not yet."""
+    if not is_run(run):
+        return []
+    with Ledger.read(run) as ledger:
+        count = Counter(ledger.jobs.states().values())
+    still = count["queued"] + count["running"]
+    return [f"Audits that had not ended when this was pushed, and are missing: {still}."] if still else []
 
 
 def _places(run: Path) -> list[str]:

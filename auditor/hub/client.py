@@ -75,7 +75,8 @@ def demand_new(place: Place) -> None:
     except Exception as error:
         raise refusal(error, place.repo) from error
     own = [who["name"], *(org["name"] for org in who.get("orgs") or ())]
-    if space not in own:
+    role = ((who.get("auth") or {}).get("accessToken") or {}).get("role")
+    if space not in own and role != "fineGrained":  # such a token may not be told of all
         raise UsageError(f"{place.repo}: you are {own[0]} on the hub, and no member of {space}; you may push to "
                          f"{', '.join(f'{name}/…' for name in own)}")  # fmt: skip
     if place_of(place.repo, "model").exists:
@@ -129,6 +130,8 @@ def refusal(error: BaseException, repo: str) -> UsageError:
         return UsageError("HF_HUB_OFFLINE is set, so that nothing can be pushed: unset it")
     if of(errors.LocalTokenNotFoundError):
         return UsageError(f"no token of the hub: set HF_TOKEN to one that may write ({TOKENS}), or run `hf auth login`")
+    if of(errors.GatedRepoError):
+        return UsageError(f"{repo} is gated: accept its licence at {constants.ENDPOINT}/{repo} first")
     if of(UnicodeDecodeError):
         return UsageError(f"{repo}: its README.md is not UTF-8, which the hub does not take: write it anew first")
     if (bad := of(ValueError)) and "Invalid metadata" in str(bad):

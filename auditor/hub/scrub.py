@@ -50,8 +50,7 @@ class Scrubber:
     @property
     def told(self) -> str:
         """What was replaced, in a line; empty if nothing was."""
-        kinds = (f"{self.removed[kind]} {kind}" for kind in ("keys", "local paths") if self.removed[kind])
-        return " and ".join(kinds)
+        return ", ".join(f"{kind}: {count}" for kind, count in sorted(self.removed.items()) if count)
 
     def _text(self, text: str) -> str:
         for pattern in (self._secrets, _KEYS):
