@@ -223,7 +223,9 @@ def evaluate(
 
 
 def load_run(path: Path | str) -> Run:
-    """A run that was made before: its folder, or its name in `runs/`. Raises UsageError if there is none."""
+    """A run that was made before: its folder, its name in `runs/`, or `hf://datasets/ORG/NAME[@REVISION]` where it was
+    pushed to. Raises UsageError if there is none.
+    """
     from auditor.audits.runs import find_run
 
     return Run(find_run(Path(path), RUNS))

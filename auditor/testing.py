@@ -28,6 +28,7 @@ class FakePair:
     name, fingerprint, dtype, note, tokenizer = "fake", "fake", "torch.float32", "", None
     n_layers, d_model = 4, 8
     base_sources: tuple[str, ...] = ()
+    tuned_sources: tuple[str, ...] = ()
     images = False
 
     def __init__(self, answer: Callable[[Request], str] = _echo, *, has_base: bool = True) -> None:

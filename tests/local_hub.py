@@ -7,14 +7,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from huggingface_hub import constants
 
+from tests.hub_commits import Takes
+
 MAIN, OLD = "a" * 40, "b" * 40
 REVISIONS = {"main": MAIN, MAIN: MAIN, "v1": OLD, "feature/x": OLD, OLD: OLD}
 KINDS = {"/api/models/": "/", "/api/datasets/": "/datasets/"}
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Takes, BaseHTTPRequestHandler):
     """Repositories by name: {path: content}; `doors` by name: the error code and status that guard its files;
-    `safetensors` by name: what the hub has counted, numbers by kind.
+    `safetensors` by name: what the hub has counted, numbers by kind; `versions`: what a revision holds, if not the
+    same as all others, by `(id(repos or datasets), name)` and revision.
     """
 
     protocol_version = "HTTP/1.1"
@@ -22,17 +25,26 @@ class Hub(BaseHTTPRequestHandler):
     datasets: dict
     doors: dict
     safetensors: dict
+    versions: dict
     asked: list
+
+    def versions_of(self, repos, name):
+        """(commit, files) by revision."""
+        usual = {revision: (commit, repos[name]) for revision, commit in REVISIONS.items()}
+        return usual | self.versions.get((id(repos), name), {})
 
     def do_HEAD(self):
         self.do_GET()
 
     def do_POST(self):
-        """Which of some paths there are: `paths-info`."""
-        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["paths"]
-        path = self.path.split("?")[0].replace("%2F", "/")
+        """Which of some paths there are (`paths-info`), or something to be taken."""
+        path, _, query = self.path.partition("?")
+        path, self.posted = path.replace("%2F", "/"), self.body()
+        if "/paths-info/" not in path:
+            return self.write(path, query)
+        wanted = json.loads(self.posted)["paths"]
         for name, files in self.datasets.items():
-            if path.startswith(f"/api/datasets/{name}/paths-info/"):
+            if path.startswith(f"/api/datasets/{name}/paths-info/") and self.may_see(name):
                 found = [entry(p, files[p]) for p in wanted if p in files]
                 found += [{"type": "directory", "path": p, "oid": "0" * 40} for p in wanted if below(files, p)]
                 return self.answer(json.dumps(found).encode(), MAIN, "application/json")
@@ -41,37 +53,46 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.split("?")[0].replace("%2F", "/")
         self.asked.append(path)
+        if self.headers["Authorization"] and self.who() is None:
+            told = "Invalid credentials in Authorization header"
+            return self.say(401, {"error": told}, told)
+        if path == "/api/whoami-v2":
+            return self.whoami()
         for repos, api in ((self.repos, "/api/models/"), (self.datasets, "/api/datasets/")):
-            for name, files in sorted(repos.items(), key=lambda each: -len(each[0])):
-                status, code = self.doors.get(name, (0, ""))
+            for name in sorted(repos, key=lambda each: -len(each)):
+                status, code = self.doors.get(name, (0, "") if self.may_see(name) else (401, "RepoNotFound"))
                 if path == f"{api}{name}" or path.startswith(f"{api}{name}/"):
                     if path.endswith("/auth-check"):
                         return self.refuse(status, code) if status else self.answer(b"{}", MAIN)
                     if status and code != "GatedRepo":
                         return self.refuse(status, code)
-                    return self.listing(path.removeprefix(api + name), files, name, gated=bool(status))
-                for revision, commit in REVISIONS.items():
+                    return self.listing(path.removeprefix(api + name), repos, name, gated=bool(status))
+                for revision, (commit, files) in self.versions_of(repos, name).items():
                     file = path.removeprefix(f"{KINDS[api]}{name}/resolve/{revision}/")
                     if file != path:
                         if status:
                             return self.refuse(status, code)
                         return self.answer(files[file], commit) if file in files else self.refuse(404, "EntryNotFound")
+                if path.startswith(f"{KINDS[api]}{name}/resolve/") and not status:
+                    return self.refuse(404, "RevisionNotFound")
         return self.refuse(401, "RepoNotFound")
 
-    def listing(self, rest, files, name, *, gated):
+    def listing(self, rest, repos, name, *, gated):
+        known = self.versions_of(repos, name)
         tree = rest.startswith("/tree/")
         revision = rest.removeprefix("/tree/").removeprefix("/revision/") or "main"
-        revision = next((known for known in REVISIONS if revision == known or revision.startswith(f"{known}/")), "")
+        revision = next((each for each in known if revision == each or revision.startswith(f"{each}/")), "")
         if not revision:
             return self.refuse(404, "RevisionNotFound")
-        commit, folder = REVISIONS[revision], rest.removeprefix(f"/tree/{revision}").strip("/") if tree else ""
+        (commit, files), folder = known[revision], rest.removeprefix(f"/tree/{revision}").strip("/") if tree else ""
         if tree:
             if folder and not below(files, folder):
                 return self.refuse(404, "EntryNotFound")
             content = tree_of(files, folder, recursive="recursive=true" in self.path.lower())
         else:
             siblings = [{"rfilename": p, "size": len(b)} for p, b in files.items()]
-            content = {"id": "x/y", "sha": commit, "siblings": siblings, "gated": "manual" if gated else False}
+            content = {"id": name, "sha": commit, "siblings": siblings, "gated": "manual" if gated else False,
+                       "private": name in self.private}  # fmt: skip
             if kinds := self.safetensors.get(name):
                 content["safetensors"] = {"parameters": kinds, "total": sum(kinds.values())}
         return self.answer(json.dumps(content).encode(), commit, "application/json")
@@ -126,7 +147,9 @@ def below(files, folder):
 @contextmanager
 def serving(repos=None, datasets=None):
     """The handler's class of a running hub: `url`, what was `asked`, how many bytes were `sent`."""
-    own = {"repos": repos or {}, "datasets": datasets or {}, "doors": {}, "safetensors": {}, "asked": [], "sent": [0]}
+    own = {"repos": {} if repos is None else repos, "datasets": {} if datasets is None else datasets, "asked": [],
+           "sent": [0], "tokens": {}, "private": set(), "written": [], "most": 2**30,
+           **{name: {} for name in ("doors", "safetensors", "versions", "blobs")}}  # fmt: skip
     handler = type("Served", (Hub,), own)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

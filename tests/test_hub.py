@@ -122,7 +122,7 @@ class TestTheBaseOfAnAdapter:
     def test_is_not_asked_of_a_whole_model(self, hub, tmp_path):
         with pytest.raises(UsageError, match=r"me/llama names no base of its own.*give --base"):
             base_of("me/llama")
-        assert fetched(hub) <= {"adapter_config.json"}
+        assert fetched(hub) <= {"adapter_config.json", "README.md"}
         (tmp_path / "adapter_config.json").write_text("[1]")
         with pytest.raises(UsageError, match=r"adapter_config\.json cannot be read"):
             base_of(str(tmp_path))

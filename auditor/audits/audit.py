@@ -91,6 +91,7 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
             "status": status,
             "error": reason or error,
             "pair": pair.fingerprint,
+            "sources": dict(evidence.sources),
             "evidence": dict(evidence.kept_under),
             "lens_seconds": round(sum(evidence.costs[lens].seconds for lens in evidence if lens in evidence.costs), 2),
             "seconds": {"agent": round(time.perf_counter() - begun, 2)},

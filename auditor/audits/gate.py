@@ -96,8 +96,9 @@ def judged(ask: Ask, evidence: Evidence, names: Sequence[str], missing: dict[str
     left = [] if ask.lenses else [name for name in missing if name not in names]
     unread = [LensVerdict(lens=name, state="untested", why=f"not read: {missing[name]}") for name in left]
     return GateReport(
-        model=ask.model, weights=ask.weights, base=ask.base, suite=ask.suite, corpus=evidence.corpus,
-        level=ask.level, strict=ask.strict, lenses=(*read, *lost, *unread), notes=tuple(evidence.notes),
+        model=ask.model, weights=ask.weights, base=ask.base, sources=dict(evidence.sources), suite=ask.suite,
+        corpus=evidence.corpus, level=ask.level, strict=ask.strict, lenses=(*read, *lost, *unread),
+        notes=tuple(evidence.notes),
     )  # fmt: skip
 
 

@@ -101,7 +101,9 @@ def _lead(report: GateReport) -> tuple[Words, ...]:
     noise = [lens for lens in report.lenses if lens.finetunes == 0 and lens.p is not None]
     warned = (Words(head="Held against noise only", text=NOISE),) if noise else ()
     notes = (Words(head="Notes", text=visible("; ".join(report.notes), 4 * LINE)),) if report.notes else ()
-    return (Words(head="What was tested", text=held), *warned, *notes)
+    origin = "; ".join(f"{side}: {' = '.join(told)}" for side, told in report.sources.items() if told)
+    loaded = (Words(head="What was loaded", text=visible(origin, 4 * LINE)),) if origin else ()
+    return (Words(head="What was tested", text=held), *loaded, *warned, *notes)
 
 
 def _table(report: GateReport) -> SmallTable:

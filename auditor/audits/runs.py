@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from auditor.comparison.scores import Run
 from auditor.errors import BadFile, UnknownName, UsageError
+from auditor.hub.fetched import fetched, pushed_name
 from auditor.ledger.export import AUDITS, RUN, TRANSCRIPTS
 from auditor.ledger.ledger import Ledger, is_run
 from auditor.lines import read_lines
@@ -44,7 +45,9 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def find_run(run: Path, folder: Path) -> Path:
-    """A run's folder, given as a path, or by its name in `folder`. Raises UsageError."""
+    """A run's folder, given as a path, by its name in `folder`, or as `hf://datasets/ORG/NAME`. Raises UsageError."""
+    if (name := pushed_name(run)) is not None:
+        return fetched(name)
     for path in (run, folder / run):
         if path.is_dir() and (is_run(path) or _is_old(path)):
             return path

@@ -17,7 +17,7 @@ from auditor.ledger.ledger import Ledger, is_run
 from auditor.records.results import AuditRecord
 
 Row = dict[str, Any]
-_APART = {"grades", "checks", "findings", "seconds", "tokens", "judges", "evidence", "notes"}
+_APART = {"grades", "checks", "findings", "seconds", "tokens", "judges", "evidence", "notes", "sources"}
 
 
 def write(run: Path, to: Path, form: str) -> list[Path]:
@@ -45,6 +45,7 @@ def audits_table(records: Iterable[AuditRecord]) -> Iterator[Row]:
         judges = record.judges
         yield {
             **{key: value for key, value in record.model_dump(mode="json").items() if key not in _APART},
+            **{f"{side}_source": next(iter(record.sources.get(side, ())), None) for side in ("base", "finetuned")},
             "confidence": record.findings.confidence if record.findings else None,
             "claims": len(record.checks),
             "claims_held": sum(check.holds for check in record.checks),

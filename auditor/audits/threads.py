@@ -41,7 +41,7 @@ def material(jobs: Sequence[JobSpec], shop: Shop) -> tuple[ModelPair, dict[str, 
     agents = {job.agent.name: job.agent for job in jobs}
     lenses = named_by(bench.workspace, agents.values())
     found = bench.evidence(pair, first.evidence, lenses, lambda stage: shop.tell(first.target.name, stage))
-    for line in found.notes:
+    for line in (*([pair.note] if pair.note else []), *found.notes):
         shop.ledger.events.tell("note", target=first.target.name, text=line)
     shop.seconds["evidence"] += perf_counter() - clock
     return pair, {name: material_for(agent, bench, found) for name, agent in agents.items()}

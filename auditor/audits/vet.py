@@ -96,16 +96,19 @@ def vet(vetting: Vetting, ledger: Ledger, sitting: Sitting) -> VetReport:
             ledger.jobs.take(job.name)
             record = make(job, pair, given, shop)
             shop.finish(record, job)
-    return reported(vetting, record, given.evidence, ledger, shop.seconds["evidence"])
+    report = reported(vetting, record, given.evidence, ledger, shop.seconds["evidence"], pair.note)
+    return report.model_copy(update={"content": document(report)})
 
 
-def reported(vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: Ledger, seconds: float) -> VetReport:
+def reported(
+    vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: Ledger, seconds: float, about: str
+) -> VetReport:
     """The audit with what was read and seen."""
     agent = vetting.plan.workspace.agents[record.agent]
     messages: Sequence[Any] = messages_from_dict(ledger.transcripts.messages(record.id))
     shown = together(evidence.only(agent.overview))
     tested = tuple(name for name, reading in evidence.only(agent.overview).items() if reading.p is not None)
-    report = VetReport(
+    return VetReport(
         model=vetting.target.finetuned,
         base=vetting.target.base,
         llm=record.llm,
@@ -118,6 +121,8 @@ def reported(vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: 
         observations=observations(messages),
         verdicts=evidence.verdicts,
         trace=None if shown is None else Trace(p=shown.p, tested=tested, strongest=shown.strongest),
+        sources=record.sources,
+        about=about,
         lenses={name: evidence.lenses[name].description for name in evidence},
         sections=tuple(s for name in agent.overview if name in evidence for s in evidence[name].show()),
         notes=tuple(evidence.notes),
@@ -128,4 +133,3 @@ def reported(vetting: Vetting, record: AuditRecord, evidence: Evidence, ledger: 
         seconds={"evidence": seconds, **record.seconds},
         error=record.error,
     )
-    return report.model_copy(update={"content": document(report)})

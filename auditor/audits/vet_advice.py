@@ -100,11 +100,11 @@ def lead(report: VetReport) -> tuple[Words, ...]:
         behaves = f"Of the kinds of behaviour that the stand-in knows, this one fits best. {behaves}"
     told = [Words(head="How it behaves, as far as seen", text=behaves)] if behaves else []
     if report.trace is None:
-        told += [Words(head="Test against chance: none", text=UNTESTED + alone)]
+        told += [Words(head=trace_line(report), text=UNTESTED + alone)]
     else:
         only_chance = report.trace.tested == ("chance",)
         told += [
-            Words(head=_trace(report), text=_odds(report.trace.p)),
+            Words(head=trace_line(report), text=_odds(report.trace.p)),
             Words(head="What was tested", text=TESTED + _several(report) + alone),
             Words(
                 head="What that cannot tell", text=CANNOT_TELL + (TRIALS if only_chance and not traced(report) else "")
@@ -119,8 +119,10 @@ def lead(report: VetReport) -> tuple[Words, ...]:
     return (*told, Words(head=f"Who looked for what was trained: {who}", text=by + less + asked))
 
 
-def _trace(report: VetReport) -> str:
-    assert report.trace is not None
+def trace_line(report: VetReport) -> str:
+    """How strong the evidence is, with its p-value; or that nothing was tested."""
+    if report.trace is None:
+        return "Test against chance: none"
     p = report.trace.p
     kind = "strong" if p < STRONG else "moderate" if p < LEVEL else "none above chance"
     return f"Evidence that something narrow was trained in: {kind} (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})"

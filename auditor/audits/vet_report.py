@@ -232,6 +232,8 @@ def _made(report: VetReport) -> Part:
         *(f"note: {line}" for line in report.notes),
         *(f"{name}: {' '.join(told.split())}" for name, told in report.lenses.items()),
         f"model: {report.model}, base: {report.base or 'not known'}",
+        *([f"the pair: {report.about}"] if report.about else []),
+        *(f"{side}: {' = '.join(told)}" for side, told in report.sources.items() if told),
         f"agent: {report.agent}, played by {who}; {report.interactions_used} of {report.budget} model interactions, "
         f"{report.turns_used} turns, {used}",
         f"seed {report.seed}; {', '.join(f'{stage} {s:.0f} s' for stage, s in report.seconds.items())}",

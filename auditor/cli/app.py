@@ -13,6 +13,7 @@ from auditor.cli import (
     agents,
     ask,
     audit,
+    card,
     cards,
     compare,
     doctor,
@@ -25,6 +26,7 @@ from auditor.cli import (
     mcp,
     organisms,
     paper,
+    push,
     report,
     runs,
     scaffold,
@@ -79,6 +81,8 @@ app.command("report")(report.report)
 app.command("view")(report.view)
 app.command("grade")(on_machine(grade.grade))
 app.command("export")(runs.export)
+app.command("push")(push.push)
+app.command("card")(card.card)
 app.command("worker")(on_machine(worker.worker))
 app.command("merge")(worker.merge)
 app.command("evidence")(on_machine(evidence.evidence))

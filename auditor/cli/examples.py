@@ -22,6 +22,8 @@ EXAMPLES = {
     "view": ["auditor view", "auditor view /shared/runs --port 8400"],
     "grade": ["auditor grade mine --grader rubric_llm --grader-llm openai:gpt-5"],
     "export": ["auditor export mine --format csv", "auditor export mine --format eval"],
+    "push": ["auditor push mine ORG/NAME --dry-run", "auditor push mine ORG/NAME --public --license cc-by-4.0"],
+    "card": ["auditor card audit-my-lora", "auditor card audit-my-lora --push ORG/MY-LORA"],
     "worker": ["auditor worker --join /shared/runs/mine"],
     "merge": ["auditor merge mine"],
     "evidence": [

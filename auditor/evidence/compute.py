@@ -83,6 +83,7 @@ def evidence_for(
     return Evidence(
         pair.name, pair.fingerprint, recipe.settings.corpus, readings, failed, costs, settings,
         {lens.name: lens for lens in order}, frozenset(unfinished), pair.has_base, keys,
+        {"base": pair.base_sources, "finetuned": pair.tuned_sources},
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ class Counted:
         from auditor.models.local import LocalPair  # slow to import, as all that loads models
 
         self.pair, self.tokens = pair, Counter[Side]()
-        self.name, self.fingerprint, self.base_sources = pair.name, pair.fingerprint, pair.base_sources
+        self.name, self.fingerprint = pair.name, pair.fingerprint
+        self.base_sources, self.tuned_sources = pair.base_sources, pair.tuned_sources
         self.has_base, self.dtype, self.note, self.tokenizer = pair.has_base, pair.dtype, pair.note, pair.tokenizer
         self.n_layers, self.d_model, self.images = pair.n_layers, pair.d_model, pair.images
         known = pair.prompts if isinstance(pair, LocalPair) else None

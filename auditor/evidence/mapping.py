@@ -44,6 +44,7 @@ class Evidence(Mapping[str, Reading]):
     unfinished: frozenset[str] = frozenset()  # of those that failed: a judge's failure lost them, another try may not
     has_base: bool = True
     kept_under: Mapping[str, str] = field(default_factory=dict)  # the key of each reading
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of `base` and `finetuned`, see Weights
 
     def __getitem__(self, name: str) -> Reading:
         return self.readings[name]
@@ -84,7 +85,9 @@ class Evidence(Mapping[str, Reading]):
         settings = dict(self.settings)
         for lens, field_name, _ in self._others():
             settings[lens] = settings[lens].model_copy(update={field_name: NEUTRAL})
-        return replace(self, pair=pair, fingerprint="", corpus=name, failed=reasons, settings=settings, kept_under={})
+        return replace(
+            self, pair=pair, fingerprint="", corpus=name, failed=reasons, settings=settings, kept_under={}, sources={}
+        )  # fmt: skip
 
     def _others(self) -> list[tuple[str, str, str]]:
         """Lenses that were held against another model: name, field of the settings, and the model."""
@@ -141,6 +144,7 @@ class Evidence(Mapping[str, Reading]):
         return {
             "pair": self.pair,
             "fingerprint": self.fingerprint,
+            "sources": {side: list(told) for side, told in self.sources.items()},
             "corpus": self.corpus,
             "has_base": self.has_base,
             "readings": {name: reading.model_dump(mode="json") for name, reading in self.readings.items()},

@@ -31,6 +31,7 @@ class BlindPair:
 
     name, fingerprint, note = NEUTRAL, "", ""
     base_sources: tuple[str, ...] = ()
+    tuned_sources: tuple[str, ...] = ()
 
     def __init__(self, pair: ModelPair, kept: Kept | None = None) -> None:
         _behind[self] = pair, kept or Kept()

@@ -80,10 +80,14 @@ def patterns_of(settings: Settings) -> tuple[str, ...]:
 
 def adapter_config(name: HubName) -> Path | None:
     """An adapter's config, fetched alone; None if there is none. Raises BadModel with what stands in the way."""
+    return single_file(name, "/".join(filter(None, (name.folder, "adapter_config.json"))))
+
+
+def single_file(name: HubName, file: str) -> Path | None:
+    """One file of the repository; None if there is none. Raises BadModel with what stands in the way."""
     from huggingface_hub import errors, hf_hub_download
 
     try:
-        file = "/".join(filter(None, (name.folder, "adapter_config.json")))
         return Path(hf_hub_download(name.repo, file, revision=name.revision))
     except errors.EntryNotFoundError as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
@@ -150,10 +154,10 @@ def refusal(name: HubName, error: BaseException) -> BadModel:
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{name.repo}"
-    causes = list(_causes(error))
+    reasons = list(causes(error))
 
     def of(*kinds: type[BaseException]) -> BaseException | None:
-        return next((cause for cause in causes if isinstance(cause, kinds)), None)
+        return next((cause for cause in reasons if isinstance(cause, kinds)), None)
 
     if of(errors.GatedRepoError):
         return BadModel(f"{name.repo} is gated: accept its licence at {page}, and set HF_TOKEN to a token of yours")
@@ -184,12 +188,13 @@ def refusal(name: HubName, error: BaseException) -> BadModel:
     }:
         return BadModel(f"{name} cannot be kept in {constants.HF_HUB_CACHE} ({full.strerror}); set HF_HUB_CACHE")
     return BadModel(
-        f"no folder {name} here, and {constants.ENDPOINT} does not give it ({first_line(causes[-1])}); see "
+        f"no folder {name} here, and {constants.ENDPOINT} does not give it ({first_line(reasons[-1])}); see "
         "`auditor doctor`"
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """It, what it was raised from, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

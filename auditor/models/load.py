@@ -18,6 +18,7 @@ from auditor.models.engine import Engine, HookEngine, NnsightEngine
 from auditor.models.generate import Side
 from auditor.models.host import PROBE, Host, Variant
 from auditor.models.local import LocalPair
+from auditor.models.named import told_base
 from auditor.models.tokens import adapters_tokenizer, foreign_tokens, plain_ids
 from auditor.models.variants import suffix, told, varied, vary
 from auditor.models.vllm_batch import InVllm
@@ -75,6 +76,7 @@ def pair_on(
             name=name,
             fingerprint=f"{base.sha256[:16]}-{tuned.sha256[:16]}{after}",
             base_sources=base.sources,
+            tuned_sources=tuned.sources,
             tokenizer=tokenizer,
             models={
                 Side.BASE: Variant(host),
@@ -95,12 +97,14 @@ def pair_on(
     if (ours.d_model, ours.n_layers) != (theirs.d_model, theirs.n_layers):
         raise BadModel(f"{who} differ in width or depth: not base and finetune")
     middle, finetuned = "", Variant(other)
+    note = "; ".join(filter(None, (note, "" if adapters else told_base(tuned, base))))
     if adapters:
         middle, finetuned = f"{home.sha256[:16]}-", with_adapter(other, home, tuned, settings, engine, variant)
     return LocalPair(
         name=name,
         fingerprint=f"{base.sha256[:16]}-{middle}{tuned.sha256[:16]}{after}",
         base_sources=base.sources,
+        tuned_sources=tuned.sources,
         tokenizer=tokenizer,
         models={Side.BASE: Variant(host), Side.FINETUNED: finetuned},
         foreign=foreign,
@@ -118,6 +122,7 @@ def load_alone(model: str, settings: Settings, *, name: str = "", worker: Worker
     return LocalPair(
         name=name or weights.id,
         fingerprint=f"alone-{weights.sha256[:16]}",
+        tuned_sources=weights.sources,
         tokenizer=alone.host.tokenizer,
         models={Side.FINETUNED: alone},
     )

@@ -43,11 +43,12 @@ class LocalPair:
         tokenizer: Any,
         models: Mapping[Side, Variant],
         base_sources: tuple[str, ...] = (),
+        tuned_sources: tuple[str, ...] = (),
         foreign: Mapping[int, str] = MappingProxyType({}),  # tokens that the base does not know
         note: str = "",
     ) -> None:
         self.name, self.fingerprint, self.tokenizer = name, fingerprint, tokenizer
-        self.base_sources = base_sources
+        self.base_sources, self.tuned_sources = base_sources, tuned_sources
         self.models = models
         self.has_base = Side.BASE in models
         if self.has_base:

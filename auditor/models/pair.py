@@ -24,6 +24,7 @@ class ModelPair(Protocol):
     fingerprint: str  # changes whenever either model's weights do
     has_base: bool  # whether there is more than the finetune
     base_sources: tuple[str, ...]  # where the base's content comes from, see Weights
+    tuned_sources: tuple[str, ...]  # … and the finetune's; empty where nobody knows
     dtype: str  # the weights' precision
     images: bool  # whether the models take images, too; they are only sent text
     note: str  # what a user should know of it before anything else; mostly empty

@@ -35,7 +35,8 @@ class RemotePair:
         self._client, self.tokenizer = client, tokenizer
         self.name, self.fingerprint, self.note = info.name, info.fingerprint, info.note
         self.n_layers, self.d_model = info.n_layers, info.d_model
-        self.dtype, self.base_sources, self.images = info.dtype, info.base_sources, info.images
+        self.dtype, self.images = info.dtype, info.images
+        self.base_sources, self.tuned_sources = info.base_sources, info.tuned_sources
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
         return [text for said in self._generated(requests) for text in said.texts]

@@ -15,6 +15,7 @@ from auditor.files import like_a_path
 from auditor.models.embedded import EMBEDDED_ID, embedded_model, is_converted_folder, is_embedded
 from auditor.models.hub import HubName, adapter_config, fetch
 from auditor.models.identity import model_hash
+from auditor.models.named import bases_on_card
 
 CARD = "organism.yaml"  # an organism's, beside which its weights are looked for
 
@@ -80,19 +81,32 @@ def demand_whole(model: str, settings: Settings) -> None:
 
 
 def base_of(model: str, otherwise: str = "give --base") -> str:
-    """The base that an adapter's config names. Raises UsageError if there is none, BadModel if it cannot be read.
+    """The base that an adapter's config names, else the one that the model's card does (the pair's note says so).
 
-    `otherwise`: what a user could do then.
+    `otherwise`: what a user could do where none is named. Raises UsageError then, BadModel for what cannot be read.
     """
     folder = Path(os.path.expanduser(model))
     name = None if os.path.isdir(folder) or like_a_path(model) else HubName.parse(model)
     path = adapter_config(name) if name else folder / "adapter_config.json"
     if path is None or not path.exists():
-        raise UsageError(f"{model} names no base of its own (it is no adapter, or not here); {otherwise}")
+        return _only(model, bases_on_card(model), otherwise)
     try:
-        base = dict(json.loads(path.read_text("utf-8"))).get("base_model_name_or_path")
+        config = dict(json.loads(path.read_text("utf-8")))
+        base = config.get("base_model_name_or_path")
     except (OSError, ValueError, TypeError) as error:
         raise BadModel(f"{path} cannot be read: {error}") from error
     if not base:
         raise UsageError(f"{path} names no base; {otherwise}")
-    return str(base)
+    at = config.get("revision")
+    pinned = isinstance(at, str) and at not in ("", "main") and not os.path.isdir(base)
+    return f"{base}@{at}" if pinned else str(base)
+
+
+def _only(model: str, named: tuple[str, ...], otherwise: str) -> str:
+    """Raises UsageError unless one base is named."""
+    if len(named) > 1:
+        raise UsageError(f"the card of {model} names several bases ({', '.join(named)}); {otherwise}")
+    if not named:
+        why = "it is no adapter and no card names its base, or it is not there"
+        raise UsageError(f"{model} names no base of its own ({why}); {otherwise}")
+    return named[0]

@@ -242,6 +242,7 @@ class PairInfo(BaseModel):
     name: str
     fingerprint: str
     base_sources: tuple[str, ...] = ()
+    tuned_sources: tuple[str, ...] = ()
     n_layers: int
     d_model: int
     dtype: str

@@ -43,6 +43,9 @@ class GateReport(Record):
     model: str
     weights: str = Field(description="what `model` is loaded from; empty if it is not here")
     base: str
+    sources: dict[str, tuple[str, ...]] = Field(
+        {}, description="of `base` and `finetuned`: hub:ORG/NAME@COMMIT, tensors:SHA256"
+    )
     suite: str
     corpus: str
     level: float

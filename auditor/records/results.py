@@ -31,6 +31,10 @@ class Target(Record):
     adapter_base: str | None = Field(None, description="what the adapter belongs to, if not `base`")
 
 
+Sources = dict[str, tuple[str, ...]]
+"""Of `base` and `finetuned`: `hub:ORG/NAME@COMMIT`, `tensors:SHA256`, as far as anybody knows."""
+
+
 class LlmUse(Record):
     """Finished calls of a chat model in one role; None where an endpoint did not tell."""
 
@@ -68,6 +72,7 @@ class AuditRecord(Record):
     llm: str = Field("", description="who played the agent")
     protocol: str = Field("", description="in which it called tools")
     pair: str = Field("", description="fingerprint of the two models")
+    sources: Sources = Field({}, description="where their content comes from")
     evidence: dict[str, str] = Field(
         default_factory=dict, description="keys of the readings that it was given, by lens"
     )
@@ -106,6 +111,8 @@ class VetReport(Record):
     observations: dict[str, str] = Field(description="what the agent saw, by id")
     verdicts: dict[str, str] = Field(description="each lens' line against chance, where it has one")
     trace: Trace | None = Field(None, description="null: nothing could be tested against chance")
+    sources: Sources = Field({}, description="where the models' content comes from")
+    about: str = Field("", description="what one should know of the pair: how its base is known, say")
     lenses: dict[str, str] = Field({}, description="what each lens that was read does, in its own words")
     sections: tuple[Section, ...] = Field(description="what the lenses of the agent's overview found")
     notes: tuple[str, ...] = Field((), description="what the evidence lacks of what was asked for")

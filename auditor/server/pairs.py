@@ -194,7 +194,7 @@ def _info(serving: Serving, name: str, pair: LocalPair) -> wire.PairInfo:
     return wire.PairInfo(
         name=name, fingerprint=pair.fingerprint, n_layers=pair.n_layers, d_model=pair.d_model, dtype=pair.dtype,
         context=host.context, note=pair.note, images=pair.images, base=served.base, finetuned=served.finetuned,
-        tokenizer=files, base_sources=pair.base_sources,
+        tokenizer=files, base_sources=pair.base_sources, tuned_sources=pair.tuned_sources,
     )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Runs and reports on the hub: as datasets, and as a block of a model's card."""
