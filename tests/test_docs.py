@@ -73,11 +73,14 @@ def session(workspace_folder, checkpoints, run_cli, monkeypatch):
 
 @pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_is_run_or_says_why_not(page, session):
+    elsewhere = re.search(r"^<!-- run by (tests/\S+) -->$", page.read_text(), re.M)
+    if elsewhere:
+        assert f"docs/{page.name}" in (ROOT / elsewhere[1]).read_text()
     for block in blocks_of(page):
         if block.kind == "sh":
             for words in commands(block.text):
                 check_command(words)
-        if block.note.startswith("not run: "):
+        if block.note.startswith("not run: ") or elsewhere:
             if block.kind == "python":
                 check_names(block.text)
             if block.kind == "yaml":  # of a CI
