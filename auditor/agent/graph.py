@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from langchain_core.messages import AnyMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
@@ -25,6 +25,7 @@ from auditor.agent.state import Allowance, AuditState, fresh_state, left, length
 from auditor.errors import AuditorError
 from auditor.llm.caller import flaw
 from auditor.llm.failures import CallFailed
+from auditor.llm.servers import LONGER
 from auditor.llm.spec import OFFLINE
 from auditor.plugins import Context, Tool
 from auditor.prompts import Prompt
@@ -93,7 +94,9 @@ def think(job: Investigation) -> Node:
         if turn.calls:
             return {**update, "pending": list(turn.calls)}
         told: AuditState = {**state, **update}  # type: ignore[typeddict-item]
-        nudge = HumanMessage(f"{job.prompts['nudge'].render(fault=turn.fault)}\n{job.status(told)}")
+        flawed = flaw(turn.reply.message) or ("" if turn.reply.message.text.strip() else "empty")
+        fault = turn.fault or (f"it was {flawed}" if flawed else "")
+        nudge = HumanMessage(f"{job.prompts['nudge'].render(fault=fault)}\n{job.status(told)}")
         return {**update, "messages": [*update["messages"], nudge]}
 
     return node
@@ -188,10 +191,18 @@ def conclude(job: Investigation) -> Node:
         said = "\n".join([str(turn.reply.message.text).strip(), *parts]).strip()
         if not said and (reason := flaw(turn.reply.message)):
             raise CallFailed(f"the agent's conclusion was {reason}")  # which is not for its grader to judge
+        if not said and _silent(state["messages"]):
+            raise CallFailed(f"the LLM endpoint answered nothing, turn after turn; was its context full? {LONGER}")
         text = said or "Inconclusive: the agent ended without a description."
         return {**update, "hypothesis": text, "inconclusive": True}
 
     return node
+
+
+def _silent(messages: Sequence[AnyMessage]) -> bool:
+    """Whether the last answer among them said and called nothing; LM Studio does so to prompts that are too long."""
+    last = next((message for message in reversed(messages) if isinstance(message, AIMessage)), None)
+    return last is not None and not last.text.strip() and not last.tool_calls
 
 
 def timed(node: Node) -> Node:
