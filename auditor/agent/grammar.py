@@ -19,6 +19,7 @@ _TAIL = re.compile(r"[\s`*]*")
 _NAME = re.compile(r"\s*[\"'`]?([A-Za-z_][\w.-]*)[\"'`]?\s*[:,]?\s*")
 _LABEL = re.compile(r"\s*(?:description\s*[:=]\s*)?")
 _CLOSED = re.compile(r"\s*\)")
+UNREAD = 'the server could not read your tool call; write CALL(tool: {"argument": value}) as the last line'
 _UNREAD = re.compile(r"(?:\[TOOL_REQUEST\]|<tool_call>)(.*?)(?:\[END_TOOL_REQUEST\]|</tool_call>|\Z)", re.S)
 _MOST = 100  # statements of a message: each is read, and may run to its end
 

@@ -132,7 +132,7 @@ class Caller:
             for attempt in retrying:
                 with attempt, self._slot(), self._failures_noted(asked, attempt.retry_state.attempt_number):
                     message = self._once(chat, messages, tools=bool(asked.tools))
-                    if self.spec and (why := cut_short(messages, message.usage_metadata, at_least)):
+                    if self.spec and (why := cut_short(messages, asked.tools, message.usage_metadata, at_least)):
                         raise CallFailed(why)
         except Retryable as error:
             tried = f"{limit} attempts" if limit > 1 else "one attempt"

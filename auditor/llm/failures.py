@@ -107,7 +107,7 @@ _FLAGGED = re.compile(
 )
 _TOOLS = re.compile(
     r"\btools?\b|tool[_ -](choice|use|call)|function[_ ]call|\bfunctions?\b|no endpoints found that|--jinja"
-    r"|roles? must alternate|unexpected (message )?role|chat[_ ]template"
+    r"|roles? must alternate|unexpected (message )?role|chat[_ ]template|only user, system and assistant roles"
 )
 _TEMPLATE = re.compile(r"jinja|system role not supported|only user and assistant roles")
 _SPENT = re.compile(
@@ -222,6 +222,8 @@ def _message(body: Any) -> str:
     if isinstance(found, str) and found.startswith('{"error"'):  # Ollama hands on what its llama-server said
         with suppress(ValueError):
             return _message(json.loads(found)) or found
+    if isinstance(found, str) and (start := found.find("Jinja Exception: ")) >= 0:  # the template's source is before it
+        return found[start:]
     return found if isinstance(found, str) else ""
 
 

@@ -33,8 +33,8 @@ def advice(words: str) -> str:
     return next((f"; {advice}" for said, advice in _ADVICE if said.search(words)), "")
 
 
-def cut_short(sent: Sequence[BaseMessage], usage: Any, at_least: int = 0) -> str:
-    """Why an endpoint cannot have read all of `sent`; empty if it may have.
+def cut_short(sent: Sequence[BaseMessage], tools: Sequence[Any], usage: Any, at_least: int = 0) -> str:
+    """Why an endpoint cannot have read all of `sent` and `tools`; empty if it may have.
 
     `usage`: LangChain's, of the answer. `at_least`: tokens that this prompt has, by what earlier ones had. Ollama, and
     others in their manner, answer a prompt that is longer than their context after dropping its middle or its first
@@ -43,7 +43,7 @@ def cut_short(sent: Sequence[BaseMessage], usage: Any, at_least: int = 0) -> str
     told = (usage or {}).get("input_tokens") or 0
     cached = ((usage or {}).get("input_token_details") or {}).get("cache_read") or 0
     told += cached if cached > told else 0  # counted apart
-    words = sum(word_count(message) for message in sent)  # no usual tokenizer writes two words in one token
+    words = sum(word_count(message) for message in sent) + _described(tools)
     if told < _PLAUSIBLE or told >= max(words, at_least):
         return ""
     least = f"at least {max(words, at_least):,}"
@@ -63,4 +63,14 @@ def at_least(before: Sequence[BaseMessage], protocol: str) -> int:
 
 
 def word_count(message: BaseMessage) -> int:
+    """Words between spaces. No usual tokenizer writes two of them in one token: there are as many tokens at least."""
     return len(str(message.text).split())
+
+
+def _described(value: Any) -> int:
+    """Words in the descriptions of tools, which every chat template writes out, in whatever notation."""
+    if isinstance(value, dict):
+        words = value.get("description")
+        own = len(words.split()) if isinstance(words, str) else 0
+        return own + sum(map(_described, value.values()))
+    return sum(map(_described, value)) if isinstance(value, (list, tuple)) else 0
