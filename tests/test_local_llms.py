@@ -2,11 +2,15 @@
 
 import json
 import re
+import shlex
 from functools import partial
 from pathlib import Path
 
 import pytest
+from langchain_core.messages import HumanMessage
 
+from auditor.llm.servers import cut_short
+from auditor.llm.spec import connect, parse_spec
 from tests.faults import Endpoint
 from tests.stand_ins import THOUGHT, llama_cpp, lm_studio, ollama, openrouter, vllm
 
@@ -165,3 +169,38 @@ def test_thoughts_are_kept_apart_from_what_is_said(play, workspace_folder):
         said = [m["data"] for m in json.loads(path.read_text())["messages"] if m["type"] == "ai"]
         assert [m["additional_kwargs"]["reasoning_content"] for m in said] == [THOUGHT] * 2
         assert "think>" not in json.dumps([m["content"] for m in said] + served.requests)
+
+
+def commands():
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", DOC.read_text(), re.S) for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("auditor ")]
+
+
+def test_the_documentations_commands_are_taken(monkeypatch):
+    from typer.main import get_command
+
+    from auditor.cli.app import app
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-canary")
+    assert len(commands()) == 5
+    for args in commands():
+        group = get_command(app)
+        context = group.make_context("auditor", list(args))
+        name, command, rest = group.resolve_command(context, args)
+        with command.make_context(name, rest, parent=context) as parsed:
+            assert parsed.params["suite"] == "quickstart"
+            connect(parse_spec(parsed.params["llm"]))
+            assert parse_spec(parsed.params["llm"]).endpoint.startswith(("http://127.0.0.1:", "https://openrouter.ai"))
+
+
+def test_what_is_no_sign_of_a_cut():
+    """Few tokens are told by who leaves out what was cached, or says both numbers apart."""
+    sent = [HumanMessage("a word " * 2_000)]
+    told = {"apart": (1_100, 5_000), "uncached": (600, 0), "all": (4_000, 3_900), "cut": (2_050, 0)}
+    found = {
+        name: cut_short(sent, [], {"input_tokens": read, "input_token_details": {"cache_read": cached}})
+        for name, (read, cached) in told.items()
+    }
+    assert [name for name, why in found.items() if why] == ["cut"]
+    assert cut_short(sent, [], None) == ""

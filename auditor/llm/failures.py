@@ -86,7 +86,8 @@ def sort_out(error: Exception, spec: ModelSpec, *, answered_before: bool, tools:
         if _refused(error) and not answered_before:
             why = _shown(str(list(_chain(error))[-1]))
             return EndpointUnusable(
-                f"the LLM endpoint cannot be reached ({url}): {why}; check OPENAI_BASE_URL and the network{hint(url)}"
+                f"the LLM endpoint cannot be reached ({url}): {why}; is it started? check base_url or OPENAI_BASE_URL, "
+                f"and the network{hint(url)}"
             )
         return Retryable(f"the connection was cut{hint(url)}")
     if isinstance(error, Malformed) and not answered_before:

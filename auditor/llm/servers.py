@@ -1,6 +1,6 @@
 """What servers that people run themselves say, what is to be done then, and whether they read all they were sent.
 
-Each line was read in the server's own source or documentation; tests/stand_ins.py names where.
+Each was read in the server's own source, its documentation or its issues; tests/stand_ins.py names where.
 """
 
 from __future__ import annotations
