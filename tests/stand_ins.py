@@ -1,7 +1,7 @@
 """Stand-ins for the servers that people run as agents: what each really answers, and where that was read.
 
     Ollama       github.com/ollama/ollama at fb307609 (August 2026), and its issues
-    llama.cpp    github.com/ggml-org/llama.cpp, tools/server, and its pull requests
+    llama.cpp    tools/server of build 11434 (October 2026), and issues that quote templates' errors
     vLLM         the wheel of vllm 0.33.0
     LM Studio    github.com/lmstudio-ai/docs at c6854fba, github.com/lmstudio-ai/lmstudio-bug-tracker
     OpenRouter   openrouter.ai/docs, and issues that quote its answers
@@ -119,7 +119,7 @@ def llama_error(status, message, kind, **more):
 
 
 def too_long(count, context):
-    """tools/server/server-context.cpp; pull request 15780"""
+    """tools/server/server-context.cpp, where a prompt is begun"""
     message = f"request ({count} tokens) exceeds the available context size ({context} tokens), try increasing it"
     return message, "exceed_context_size_error"
 
@@ -165,9 +165,8 @@ def llama_cpp(context=32_768, *, jinja=True, template="", loading=0, key="", sen
             answer["error"] |= {"n_prompt_tokens": count, "n_ctx": context}
             return status, answer, headers
         thought = {"reasoning_content": THOUGHT} if thinks else {}
-        if tools:  # one call a turn, unless the request says parallel_tool_calls: docs/function-calling.md
-            one = calls(body, lambda: uuid.uuid4().hex)[:1]
-            message = {"content": None, **thought, "tool_calls": one}
+        if tools:  # several at once if the template can: oaicompat_chat_params_parse, supports_parallel_tool_calls
+            message = {"content": None, **thought, "tool_calls": calls(body, lambda: uuid.uuid4().hex)}
         else:
             message = {"content": in_words(body), **thought}
         timings = {"cache_n": count - 5, "prompt_n": 5, "predicted_n": 20}  # server-task.cpp: result_timings
