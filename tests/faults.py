@@ -132,13 +132,14 @@ class Endpoint:
     """A local HTTP server that answers POSTs with what `plan(body)` gives: status, body, headers."""
 
     def __init__(self, plan):
-        self.plan, self.requests = plan, []
+        self.plan, self.requests, self.keys = plan, [], []
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 endpoint.requests.append(body)
+                endpoint.keys.append((self.headers["Authorization"] or "").removeprefix("Bearer "))
                 status, reply, headers = endpoint.plan(body)
                 data = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
                 self.send_response(status)

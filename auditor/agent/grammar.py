@@ -19,6 +19,8 @@ _TAIL = re.compile(r"[\s`*]*")
 _NAME = re.compile(r"\s*[\"'`]?([A-Za-z_][\w.-]*)[\"'`]?\s*[:,]?\s*")
 _LABEL = re.compile(r"\s*(?:description\s*[:=]\s*)?")
 _CLOSED = re.compile(r"\s*\)")
+UNREAD = 'the server could not read your tool call; write CALL(tool: {"argument": value}) as the last line'
+_UNREAD = re.compile(r"(?:\[TOOL_REQUEST\]|<tool_call>)(.*?)(?:\[END_TOOL_REQUEST\]|</tool_call>|\Z)", re.S)
 _MOST = 100  # statements of a message: each is read, and may run to its end
 
 
@@ -70,6 +72,26 @@ def parse_turn(text: str) -> Statement | None:
             if (whole := _strict(start[1], text[start.end() :])) is not None:
                 return whole
             return Fault("there are several statements, one inside another; escape quotes, and end in one statement")
+    return found
+
+
+def unread_calls(text: str) -> list[TextCall] | Fault:
+    """Calls in the model's own notation that its server should have read, and left as text: in JSON, between marks.
+
+    LM Studio and vLLM do so where a call is not well formed, or their parser is another model's.
+    """
+    found = []
+    for match in _UNREAD.finditer(text):
+        try:
+            call = json.loads(match[1], strict=False)
+        except (ValueError, RecursionError):
+            call = None
+        args = call.get("arguments", call.get("parameters", {})) if isinstance(call, dict) else None
+        if not isinstance(args, dict) or not isinstance(call.get("name"), str):
+            return Fault(
+                'the server could not read your tool call; write CALL(tool: {"argument": value}) as the last line'
+            )
+        found.append(TextCall(call["name"], args))
     return found
 
 

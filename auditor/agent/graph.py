@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from langchain_core.messages import AnyMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
@@ -17,6 +17,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from auditor import telemetry
 from auditor.agent.calls import Purse, answer_call
+from auditor.agent.grammar import UNREAD
 from auditor.agent.hypothesis import render
 from auditor.agent.overview import has_base, render_overview, sees_lens
 from auditor.agent.protocol import Turn, Wire
@@ -25,6 +26,7 @@ from auditor.agent.state import Allowance, AuditState, fresh_state, left, length
 from auditor.errors import AuditorError
 from auditor.llm.caller import flaw
 from auditor.llm.failures import CallFailed
+from auditor.llm.servers import LONGER
 from auditor.llm.spec import OFFLINE
 from auditor.plugins import Context, Tool
 from auditor.prompts import Prompt
@@ -94,7 +96,11 @@ def think(job: Investigation) -> Node:
         if turn.calls:
             return {**update, "pending": list(turn.calls)}
         told: AuditState = {**state, **update}  # type: ignore[typeddict-item]
-        nudge = HumanMessage(f"{job.prompts['nudge'].render(fault=turn.fault)}\n{job.status(told)}")
+        if _silent([*state["messages"], turn.reply.message]) == 3 and not flaw(turn.reply.message):
+            raise CallFailed(_NOTHING)
+        flawed = flaw(turn.reply.message) or ("" if turn.reply.message.text.strip() else "empty")
+        fault = turn.fault or (f"it was {flawed}" if flawed else "")
+        nudge = HumanMessage(f"{job.prompts['nudge'].render(fault=fault)}\n{job.status(told)}")
         return {**update, "messages": [*update["messages"], nudge]}
 
     return node
@@ -189,10 +195,26 @@ def conclude(job: Investigation) -> Node:
         said = "\n".join([str(turn.reply.message.text).strip(), *parts]).strip()
         if not said and (reason := flaw(turn.reply.message)):
             raise CallFailed(f"the agent's conclusion was {reason}")  # which is not for its grader to judge
+        if turn.fault == UNREAD:
+            raise CallFailed(
+                "the LLM endpoint left tool calls unread; give it the model's tool parser, or --protocol text"
+            )
+        if not said and _silent(state["messages"]):
+            raise CallFailed(_NOTHING)
         text = said or "Inconclusive: the agent ended without a description."
         return {**update, "hypothesis": text, "inconclusive": True}
 
     return node
+
+
+# LM Studio answers so, by HTTP 200, a prompt that is longer than its context.
+_NOTHING = f"the LLM endpoint answered nothing, turn after turn; was its context full? {LONGER}"
+
+
+def _silent(messages: Sequence[AnyMessage]) -> int:
+    """How many of the last answers say and call nothing."""
+    said = [bool(m.text.strip() or m.tool_calls) for m in messages if isinstance(m, AIMessage)]
+    return [*reversed(said), True].index(True)
 
 
 def timed(node: Node) -> Node:

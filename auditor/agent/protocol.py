@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from pydantic import ValidationError
 
-from auditor.agent.grammar import Fault, TextFinal, parse_turn
+from auditor.agent.grammar import Fault, TextFinal, parse_turn, unread_calls
 from auditor.agent.state import CHARACTERS
 from auditor.llm.caller import Caller, Reply
 from auditor.llm.failures import CallFailed, EndpointUnusable, NoTools
+from auditor.llm.servers import at_least
 from auditor.plugins import Tool, lean
 from auditor.prompts import Prompt
 from auditor.records.cards import Protocol
@@ -35,13 +36,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One audit's line to its model. `job` names the audit in the journal."""
+    """One audit's line to its model. `job` names the audit in the journal; `say` is told what a person should know."""
 
     caller: Caller
     tools: Mapping[str, Tool]
     prompts: Mapping[str, Prompt]  # protocol_tools, protocol_text
     protocol: Protocol
     job: str = ""
+    say: Callable[[str], None] = lambda _line: None
 
     def ask(self, messages: Sequence[AnyMessage], *, last: bool = False) -> Turn:
         """Send the conversation; in the `last` turn nothing but the conclusion can be called.
@@ -58,13 +60,14 @@ class Wire:
                 refused = error
         sent = as_text(self._with_help(messages, "protocol_text"))
         try:
-            reply = self.caller.call(sent, role="agent", job=self.job)
+            reply = self.caller.call(sent, role="agent", job=self.job, at_least=at_least(messages, Protocol.TEXT))
         except (CallFailed, EndpointUnusable):
             if refused is None or isinstance(refused, NoTools):
                 raise
             raise refused from None  # it was not the tools
-        if refused is not None:
-            self.caller.takes_tools = False
+        if refused is not None and self.caller.takes_tools is not False:
+            self.caller.takes_tools, self.caller.no_tools = False, str(refused)
+            self.say(f"no tool calls there ({refused}): agents write their calls as text")
         return replace(read_turn(reply, len(messages)), protocol=Protocol.TEXT)
 
     @property
@@ -75,9 +78,10 @@ class Wire:
     def _ask_with_tools(self, messages: Sequence[AnyMessage], *, last: bool) -> Turn:
         offered = [] if last else [tool.schema() for tool in self.tools.values()]
         asked = self._with_help(messages, "protocol_tools")
-        reply = self.caller.call(asked, role="agent", job=self.job, tools=[*offered, conclude_schema()])
+        known = 0 if last else at_least(messages, Protocol.TOOLS)  # with fewer tools it may well be shorter
+        reply = self.caller.call(asked, role="agent", job=self.job, tools=[*offered, conclude_schema()], at_least=known)
         self.caller.takes_tools = True
-        return read_turn(reply, len(messages))
+        return read_turn(reply, len(messages), native=True)
 
     def _may_be_the_tools(self, error: CallFailed | EndpointUnusable) -> bool:
         """Whether words may do: surely, or perhaps if no call with tools was ever answered."""
@@ -111,8 +115,8 @@ def described(tools: Mapping[str, Tool]) -> str:
     return "\n".join(lines)
 
 
-def read_turn(reply: Reply, number: int) -> Turn:
-    """The calls, or the end, that `reply` asks for."""
+def read_turn(reply: Reply, number: int, *, native: bool = False) -> Turn:
+    """The calls, or the end, that `reply` asks for. `native`: whether it could call tools."""
     message = reply.message
     calls: list[dict[str, Any]] = []
     for c in (*message.tool_calls, *message.invalid_tool_calls):
@@ -121,11 +125,15 @@ def read_turn(reply: Reply, number: int) -> Turn:
         calls.append({"name": c.get("name") or "?", "args": c.get("args"),
                       "id": known if fresh else f"n{number}-{len(calls)}"})  # fmt: skip
     if calls:
-        if len(calls) == 1 and calls[0]["name"] == CONCLUDE:
-            final, fault = read_conclusion(calls[0]["args"])
-            return Turn(reply, ({**calls[0], "fault": fault},) if fault else (), final, fault)
-        return Turn(reply, tuple(calls))
+        return _called(reply, calls)
     statement = parse_turn(str(message.text))
+    if statement is None and native:
+        unread = unread_calls(str(message.text))
+        if isinstance(unread, Fault):
+            return Turn(reply, fault=unread.reason)
+        if unread:
+            calls = [{"name": c.name, "args": c.args, "id": f"u{number}-{i}"} for i, c in enumerate(unread)]
+            return _called(reply, calls)
     if statement is None:
         return Turn(reply)
     if isinstance(statement, Fault):
@@ -137,6 +145,13 @@ def read_turn(reply: Reply, number: int) -> Turn:
     if statement.name == CONCLUDE:
         return Turn(reply, (), *read_conclusion(statement.args))
     return Turn(reply, ({"name": statement.name, "args": statement.args, "id": f"t{number}"},))
+
+
+def _called(reply: Reply, calls: list[dict[str, Any]]) -> Turn:
+    if len(calls) == 1 and calls[0]["name"] == CONCLUDE:
+        final, fault = read_conclusion(calls[0]["args"])
+        return Turn(reply, ({**calls[0], "fault": fault},) if fault else (), final, fault)
+    return Turn(reply, tuple(calls))
 
 
 def read_conclusion(fields: Any) -> tuple[Hypothesis | None, str]:

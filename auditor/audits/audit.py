@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import BaseMessage, ToolMessage, message_to_dict
@@ -69,7 +70,7 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
     """
     evidence = material.evidence
     purse = Purse(desk.ledger.spends, Kept(job.name, desk.ledger.answers))
-    made = investigation(job, bench, pair, material, purse, desk.allowance)
+    made = investigation(job, bench, pair, material, purse, desk.allowance, partial(_note, job, desk))
     begun = time.perf_counter()
     state, error = _walk(made, job, desk)
     if error is None and state["hypothesis"] is None:
@@ -81,7 +82,7 @@ def audit(job: JobSpec, bench: Bench, pair: ModelPair, material: Material, desk:
     desk.ledger.transcripts.ended(job.name)
     # The passages stay with the transcript: ten thousand records are to be read in a breath.
     light = tuple(check.model_copy(update={"passages": ()}) for check in checks)
-    record = _record(job, state, findings, light, desk.ledger, error)
+    record = _record(job, state, findings, light, desk.ledger, error, made.wire.caller.no_tools)
     constant = [prompt.source for prompt in made.prompts.values()] + [
         json.dumps(t.schema()) for t in made.tools.values()
     ]
@@ -111,6 +112,7 @@ def investigation(
     material: Material,
     purse: Purse,
     allowance: Callable[[], Allowance] = Allowance,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Investigation:
     """An audit's fixed parts, with nothing of any organism's truth among them."""
     ws = bench.workspace
@@ -122,11 +124,15 @@ def investigation(
         prompts={"system": ws.prompts[job.agent.prompt], **prompts},
         limits=job.limits,
         context=Context(BlindPair(pair, purse.kept), blinded([material.evidence]), job.ask, job.seed, bench.embed),
-        wire=Wire(bench.caller(job.llm), offered(tools, job.limits.interactions), prompts, job.protocol, job.name),
+        wire=Wire(bench.caller(job.llm), offered(tools, job.limits.interactions), prompts, job.protocol, job.name, say),
         purse=purse,
         allowance=allowance,
         lost=material.lost,
     )
+
+
+def _note(job: JobSpec, desk: Desk, line: str) -> None:
+    desk.ledger.events.tell("note", target=job.llm.partition("?")[0], text=line)
 
 
 def _walk(made: Investigation, job: JobSpec, desk: Desk) -> tuple[AuditState, str | None]:
@@ -177,9 +183,11 @@ def _record(
     checks: tuple[ClaimCheck, ...],
     ledger: Ledger,
     error: str | None,
+    no_tools: str,
 ) -> AuditRecord:
     protocols = [m.response_metadata["call"]["protocol"] for m in state["messages"] if "call" in m.response_metadata]
     again = ledger.spends.begun_again(job.name)
+    in_words = "text" in protocols and no_tools
     cut_off = f"{again} interactions were in flight when the run was cut off: spent once, asked anew"
     return AuditRecord(
         **identity(job),
@@ -193,7 +201,7 @@ def _record(
         cost_usd=state["cost_usd"],
         protocol=protocols[-1] if protocols else "",
         ended_by=state["ended_by"],
-        notes=(cut_off,) if again else (),
+        notes=(*((cut_off,) if again else ()), *((f"calls were text: {no_tools}",) if in_words else ())),
     )
 
 

@@ -21,6 +21,7 @@ from auditor import telemetry
 from auditor.errors import AuditorError
 from auditor.llm.failures import LONGEST_WAIT, CallFailed, EndpointUnusable, Malformed, Retryable, sort_out
 from auditor.llm.journal import Answered, Asked, Journal, NoJournal
+from auditor.llm.servers import cut_short
 from auditor.llm.spec import ModelSpec, api_key, connect
 
 DECISIVE = {"name", "effort", "temperature", "max_tokens"}  # options that decide what is answered
@@ -53,6 +54,7 @@ class Caller:
     sleep: Callable[[float], None] = time.sleep
     answered: bool = False  # whether the endpoint ever answered
     takes_tools: bool | None = None  # None: not known yet
+    no_tools: str = ""  # why it takes none, as the endpoint says
     unusable: EndpointUnusable | None = None  # why no call can succeed: the others need not try
 
     def call(
@@ -64,25 +66,28 @@ class Caller:
         tools: Sequence[dict[str, Any]] = (),
         repeat: int = 0,
         usable: Callable[[AIMessage], bool] = lambda message: not flaw(message),
+        at_least: int = 0,
     ) -> Reply:
         """The model's answer to `messages`; the same call that a cut-off run finished is taken from the journal.
 
         `role`: what it is made for (`agent`, a grader's name); `job`: the audit it belongs to. An answer that is not
-        `usable` is written down, and never taken from there.
-        Raises CallFailed when all attempts failed, EndpointUnusable if none can succeed.
+        `usable` is written down, and never taken from there. `at_least`: tokens that the prompt is known to have.
+        Raises CallFailed when all attempts failed or the endpoint cut the prompt, EndpointUnusable if none can succeed.
         """
         asked = self._asked(messages, tools, role, job, repeat)
         with telemetry.llm_call(asked, self.spec) as span:
             known = self.journal.find(asked.key)
-            reply = self._paid(messages, asked, usable) if known is None else _restore(known)
+            reply = self._paid(messages, asked, usable, at_least) if known is None else _restore(known)
             telemetry.replied(span, reply, replayed=known is not None)
         return reply
 
-    def _paid(self, messages: Sequence[BaseMessage], asked: Asked, usable: Callable[[AIMessage], bool]) -> Reply:
+    def _paid(
+        self, messages: Sequence[BaseMessage], asked: Asked, usable: Callable[[AIMessage], bool], at_least: int
+    ) -> Reply:
         """The answer to a call that was not made before, written down."""
         if self.unusable:
             raise self.unusable
-        reply = self._attempts(*self._hinted(messages, asked.tools, f"{asked.job} {asked.role}"), asked)
+        reply = self._attempts(*self._hinted(messages, asked.tools, f"{asked.job} {asked.role}"), asked, at_least)
         answered = Answered(
             message_to_dict(reply.message), "", reply.attempts, reply.seconds,
             reply.tokens_in, reply.tokens_out, reply.tokens_cached, reply.cost_usd,
@@ -113,7 +118,7 @@ class Caller:
             return chat, cache_marked(messages)
         return chat, messages
 
-    def _attempts(self, chat: Any, messages: Sequence[BaseMessage], asked: Asked) -> Reply:
+    def _attempts(self, chat: Any, messages: Sequence[BaseMessage], asked: Asked, at_least: int) -> Reply:
         limit = self.spec.attempts if self.spec else 1
         retrying = Retrying(
             retry=retry_if_exception_type(Retryable),
@@ -129,6 +134,8 @@ class Caller:
                     self.journal.demand()  # others were waited for, and the disk may have had no room for theirs
                     with self._failures_noted(asked, attempt.retry_state.attempt_number):
                         message = self._once(chat, messages, tools=bool(asked.tools))
+                        if self.spec and (why := cut_short(messages, asked.tools, message.usage_metadata, at_least)):
+                            raise CallFailed(why)
         except Retryable as error:
             tried = f"{limit} attempts" if limit > 1 else "one attempt"
             failed = CallFailed(f"{self.name}: {error} ({tried})")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatResult
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from langchain_openai.chat_models.base import BaseChatOpenAI
@@ -31,7 +32,8 @@ _STATUS = {
 
 
 class _Compatible(BaseChatOpenAI):
-    """Reads tool arguments that are objects or encoded twice, and raises errors that came as an answer."""
+    """Reads tool arguments that are objects or encoded twice, takes thoughts apart from what is said, and raises errors
+    that came as an answer."""
 
     def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
         if isinstance(response, str):
@@ -39,14 +41,20 @@ class _Compatible(BaseChatOpenAI):
         body = response if isinstance(response, dict) else response.model_dump(warnings=False)
         if body.get("error"):
             raise ToldInside(body["error"])
+        thoughts = []
         for choice in body["choices"]:
             if choice.get("error") or choice.get("finish_reason") == "error":
                 raise ToldInside(choice.get("error") or "the model's provider broke off")
             _mend_calls(choice["message"])
+            thoughts.append(_thought(choice["message"]))
         usage = body.get("usage") or {}
         if None in (usage.get("prompt_tokens"), usage.get("completion_tokens")):
             body["usage"] = None  # else they would count as 0
-        return super()._create_chat_result(body, generation_info)
+        made = super()._create_chat_result(body, generation_info)
+        for generation, thought in zip(made.generations, thoughts, strict=True):
+            if thought and isinstance(generation.message, AIMessage):
+                generation.message.additional_kwargs["reasoning_content"] = thought  # kept, and not sent back
+        return made
 
 
 class CompatibleChat(_Compatible, ChatOpenAI):
@@ -60,6 +68,20 @@ class CompatibleAzure(_Compatible, AzureChatOpenAI):
 CHATS: Mapping[str, type[BaseChatOpenAI]] = {  # by provider
     "openai": CompatibleChat, "openrouter": CompatibleChat, "azure_openai": CompatibleAzure,
 }  # fmt: skip
+
+
+def _thought(message: dict[str, Any]) -> str:
+    """What the model thought, taken out of what it said where its server left it there."""
+    told = message.get("reasoning_content") or message.get("reasoning")
+    content = message.get("content")
+    if isinstance(content, str) and "think>" in content:
+        head, _, rest = content.partition("</think>")
+        opened = head.lstrip().startswith("<think>")
+        by_template = content.count("think>") == 1 and head.endswith("\n") and rest[:1] in ("", "\n")
+        if opened or by_template:  # which is an end alone on its line, where the chat template wrote the beginning
+            message["content"] = rest.lstrip()
+            told = told or head.strip().removeprefix("<think>").strip()
+    return told if isinstance(told, str) else ""
 
 
 def _mend_calls(message: dict[str, Any]) -> None:

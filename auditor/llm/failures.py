@@ -7,12 +7,14 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from auditor.errors import AuditorError, UsageError
 from auditor.llm.proxies import hint
-from auditor.llm.spec import ModelSpec
+from auditor.llm.servers import LONGER, advice
+from auditor.llm.spec import ModelSpec, has_key
 
 TRANSIENT = {408, 409, 425, 429}
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever Retry-After says
@@ -84,7 +86,8 @@ def sort_out(error: Exception, spec: ModelSpec, *, answered_before: bool, tools:
         if _refused(error) and not answered_before:
             why = _shown(str(list(_chain(error))[-1]))
             return EndpointUnusable(
-                f"the LLM endpoint cannot be reached ({url}): {why}; check OPENAI_BASE_URL and the network{hint(url)}"
+                f"the LLM endpoint cannot be reached ({url}): {why}; is it started? check base_url or OPENAI_BASE_URL, "
+                f"and the network{hint(url)}"
             )
         return Retryable(f"the connection was cut{hint(url)}")
     if isinstance(error, Malformed) and not answered_before:
@@ -98,15 +101,16 @@ def sort_out(error: Exception, spec: ModelSpec, *, answered_before: bool, tools:
 _CUT = ("RemoteProtocolError", "ReadError", "WriteError", "ProxyError")
 _GARBAGE = (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, IndexError, Malformed)
 _CONTEXT = re.compile(
-    r"context[_ ](length|window)|maximum context|too many (input )?tokens|prompt is too long|request too large"
+    r"context[_ ](length|window|size)|maximum context|too many (input )?tokens|prompt is too long|request too large"
 )
 _FLAGGED = re.compile(
     r"flagged|moderation|content[_ ](filter|policy|management)|responsibleai|data_inspection|safety (system|filter)"
 )
 _TOOLS = re.compile(
     r"\btools?\b|tool[_ -](choice|use|call)|function[_ ]call|\bfunctions?\b|no endpoints found that|--jinja"
-    r"|roles? must alternate|unexpected (message )?role|chat[_ ]template"
+    r"|roles? must alternate|unexpected (message )?role|chat[_ ]template|only user, system and assistant roles"
 )
+_TEMPLATE = re.compile(r"jinja|system role not supported|only user and assistant roles")
 _SPENT = re.compile(
     r"insufficient[_ ](quota|credit|balance|funds)|credit balance|exceeded your current quota|billing|payment"
     r"|(key|spending|budget) limit|out of credits"
@@ -119,7 +123,7 @@ _KEY = re.compile(
 )
 _MODEL = re.compile(
     r"model.{0,80}(not found|not exist|not available|not supported|no access)|model_not_found|not a valid model"
-    r"|(no such|unknown|invalid|unsupported) model|no endpoints found for|deployment.{0,40}not exist"
+    r"|no models loaded|(no such|unknown|invalid|unsupported) model|no endpoints found for|deployment.{0,40}not exist"
 )
 _PLACE = re.compile(r"\b(url|path|route|page|resource|method)\b|^\W*(detail\W+)?not found\W*$")
 _OPTION = re.compile(
@@ -127,19 +131,21 @@ _OPTION = re.compile(
 )
 _FIELDS = {
     "temperature": ("temperature",), "max_tokens": ("max_tokens", "max_completion_tokens"),
-    "effort": ("reasoning_effort", "reasoning.effort"),
+    "effort": ("reasoning_effort", "reasoning.effort", "support thinking"),
 }  # fmt: skip
 
 
 def _meaning(said: _Answer, spec: ModelSpec, *, tools: bool) -> Failure:
     status, words = said.status, said.words
-    told = f"HTTP {status}: {said.text}"
-    if _CONTEXT.search(words) and status < 500:
-        return CallFailed(told)
+    told = f"HTTP {status}: {said.text}{advice(words)}"
+    if _CONTEXT.search(words):
+        return CallFailed(f"{told}; {LONGER}" if spec.is_compatible else told)
     if status in (400, 403, 422, 451) and _FLAGGED.search(words):
         return CallFailed(f"the endpoint's moderation refused what it was sent ({told})")
     if tools and status in NO_TOOLS and _TOOLS.search(words):
         return NoTools(told)
+    if status in (400, 500) and _TEMPLATE.search(words):
+        return _unclear(CallFailed(told), said, tools=tools)
     if status == 402 or (status in (400, 403, 429) and _is_spent(said)):
         return EndpointUnusable(f"the LLM endpoint wants to be paid first ({told}); top up, then --resume")
     if status == 429 and _DAILY.search(words) and not _SOON.search(words):
@@ -147,6 +153,8 @@ def _meaning(said: _Answer, spec: ModelSpec, *, tools: bool) -> Failure:
     if status in (400, 403, 451) and _REGION.search(words):
         return EndpointUnusable(f"the LLM endpoint does not serve where you are ({told}); use another provider")
     if status == 401 or (status in (400, 403) and _KEY.search(words)):
+        if not has_key(spec):
+            return EndpointUnusable(f"the LLM endpoint wants a key; put it in {spec.key_name}, or name one by key_env")
         return EndpointUnusable(f"the LLM endpoint refuses the key; check {spec.key_name}")
     if said.is_page and status in (400, 403, 404, 405):
         return _no_such_place(f"answers HTTP {status} with a web page", said.url)
@@ -181,6 +189,7 @@ def _is_spent(said: _Answer) -> bool:
 def _no_such_model(said: _Answer, spec: ModelSpec) -> EndpointUnusable:
     return EndpointUnusable(
         f"the LLM endpoint knows no such model; check --llm and its like ({spec.name}: {said.text[:120]})"
+        f"{advice(said.words)}"
     )
 
 
@@ -199,7 +208,9 @@ def _refused_option(words: str, spec: ModelSpec) -> str:
 def _answer(error: Exception, status: int, url: str) -> _Answer:
     body = next(filter(None, (getattr(e, "body", None) for e in _chain(error))), None)
     message = _message(body)
-    text = _shown(message or (json.dumps(body) if isinstance(body, (dict, list)) else str(body or error)))
+    text = _shown(
+        _with_reason(message, body) or (json.dumps(body) if isinstance(body, (dict, list)) else str(body or error))
+    )
     everything = f"{body if isinstance(body, str) else json.dumps(body, default=str)} {message}" if body else str(error)
     return _Answer(status, body, everything.lower(), text, url, retry_after(error))
 
@@ -209,7 +220,20 @@ def _message(body: Any) -> str:
     while isinstance(body, dict) and isinstance(body.get("error"), dict):
         body = body["error"]
     found = body.get("message") if isinstance(body, dict) else None
+    if isinstance(found, str) and found.startswith('{"error"'):  # Ollama hands on what its llama-server said
+        with suppress(ValueError):
+            return _message(json.loads(found)) or found
+    if isinstance(found, str) and (start := found.find("Jinja Exception: ")) >= 0:  # the template's source is before it
+        return found[start:]
     return found if isinstance(found, str) else ""
+
+
+def _with_reason(message: str, body: Any) -> str:
+    """OpenRouter's message, and beside it what the model's provider said."""
+    told = body.get("metadata") if isinstance(body, dict) else None
+    if not isinstance(told, dict) or not isinstance(told.get("raw"), str):
+        return message
+    return f"{message} ({told.get('provider_name')}: {told['raw']})"
 
 
 def _statuses(error: BaseException) -> Iterator[int]:

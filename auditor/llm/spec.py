@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 OFFLINE = "offline"
 OPENROUTER = "https://openrouter.ai/api/v1"
+OPENROUTER_BODY = {
+    "usage": {"include": True},
+    "plugins": [{"id": "context-compression", "enabled": False}],  # else models of 8k cut the middle out of prompts
+}
 # Environment variables that providers' packages read an address from.
 _ADDRESSES = {"": "OPENAI_BASE_URL", "openai": "OPENAI_BASE_URL", "azure_openai": "AZURE_OPENAI_ENDPOINT"}
 
@@ -53,6 +57,12 @@ class ModelSpec(BaseModel):
     def endpoint(self) -> str:
         """What the limit of concurrent calls is shared by: the address, else the provider."""
         return self.address or self.provider or self.name
+
+    @property
+    def is_compatible(self) -> bool:
+        """Whether it is asked by OpenAI's protocol, but elsewhere than at OpenAI's or Azure's."""
+        host = urlsplit(self.address or "").hostname or ""
+        return self.provider == "openai" and bool(host) and not host.endswith((".openai.com", ".azure.com"))
 
     @property
     def key_name(self) -> str:
@@ -105,6 +115,11 @@ def api_key(spec: ModelSpec) -> SecretStr | None:
     return _sound_key(os.environ[name], spec)
 
 
+def has_key(spec: ModelSpec) -> bool:
+    """Whether a key was given or stands where the provider's package looks for one."""
+    return bool(spec.key_file or spec.key_env or os.environ.get(spec.key_name))
+
+
 def _sound_key(key: str, spec: ModelSpec) -> SecretStr:
     """`key`, if it can be sent. Raises UsageError that does not show it."""
     if not key or not key.isascii() or not key.isprintable() or " " in key:
@@ -146,7 +161,12 @@ def connect(spec: ModelSpec) -> BaseChatModel:
     }
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if spec.provider == "openrouter":
-        options |= {"base_url": spec.address, "extra_body": {"usage": {"include": True}}}
+        options |= {"base_url": spec.address, "extra_body": OPENROUTER_BODY}
+    elif spec.is_compatible:
+        if not has_key(spec):
+            options["api_key"] = SecretStr("none")  # local servers want none, the client does
+        if spec.max_tokens is not None:  # the client calls it max_completion_tokens, which Ollama takes no notice of
+            options["extra_body"] = {"max_tokens": options.pop("max_tokens")}
     options |= {"max_retries": 0, "timeout": spec.timeout}
     try:
         if spec.provider in CHATS:
