@@ -75,6 +75,13 @@ QUIET = {
 }
 
 
+class _ToStderr(logging.Handler):
+    """A line for each, on whatever is standard error then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"warning: {record.getMessage()}\n")
+
+
 def quiet_libraries() -> None:
     """No bars, advice and warnings on stderr from libraries, loaded already or not yet, in any thread.
 
@@ -86,6 +93,8 @@ def quiet_libraries() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     if logging.lastResort is not None:  # what all other loggers without a handler write through
         logging.lastResort.setLevel(logging.ERROR)
+        ours = logging.getLogger("auditor")  # whose warnings say what a result rests on
+        ours.handlers = ours.handlers or [_ToStderr(logging.WARNING)]
     warnings.showwarning = _show_ours
     _bars(shown=False)
 

@@ -28,6 +28,7 @@ thread = threading.Thread(target=warn, args=("/site/thread.py", FutureWarning))
 thread.start()
 thread.join()
 warn(str(Path(auditor.__file__).parent / "lens" / "ours.py"), UserWarning)
+logging.getLogger("auditor.evidence").warning("%s; it is read anew", "our word")
 logging.getLogger("transformers.models").warning("advice of transformers")
 logging.getLogger("some_library").warning("advice of another")
 logging.getLogger("some_library").error("its error")
@@ -51,6 +52,7 @@ def test_libraries_are_silent_unless_asked_for():
     told = ["library.py", "thread.py", "advice of transformers", "advice of another", "a bar"]
     assert [text for text in told if text in quiet] == []
     assert ("ours.py" in quiet, "its error" in quiet) == (True, True)
+    assert quiet.count("warning: our word; it is read anew\n") == 1
     loud = run(NOISE, "-v")
     assert [text for text in [*told, "ours.py", "its error"] if text not in loud] == []
 
