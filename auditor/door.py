@@ -14,7 +14,7 @@ auditor.toml), and keeps the same files. Nothing is loaded before it is needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,7 @@ class Pair:
         over the suite's. Raises UsageError, BadModel.
         """
         from auditor.audits.asked import on_corpus
+        from auditor.audits.bench import lens_calls
         from auditor.evidence.recipe import named_by
 
         ws = self.bench.workspace
@@ -86,7 +87,9 @@ class Pair:
                 raise UsageError(f"{known}={given!r}: give its settings, such as {{'positions': 8}}")
         asked = [ws.lenses[name].name for name in _names(lenses)]
         names = asked or named_by(ws, [ws.agents[name] for name in named.agents])
-        return self.bench.evidence(self.models, on_corpus(named, corpus).evidence.over(settings), names)
+        with lens_calls(self.bench.settings) as journal:  # what judges say is paid for once
+            bench = replace(self.bench, journal=journal, _callers={})
+            return bench.evidence(self.models, on_corpus(named, corpus).evidence.over(settings), names)
 
     def ask(
         self, prompts: str | Sequence[str], *, temperature: float = 0.7, max_new_tokens: int = 200, seed: int = 0,

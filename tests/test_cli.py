@@ -18,6 +18,12 @@ WRONG = {
     "no arguments": (["tools", "run", "ask_model", "--organism", "gold"], "prompts: Field required"),
     "arguments that are no JSON": (["tools", "run", "ask_model", "--organism", "gold", "--args", "["], "[: no JSON"),
     "unknown grader": (["graders", "show", "rubric"], "rubric_offline?"),
+    "a setting of a lens that nobody reads": (
+        ["evaluate", "--agent", "adl", "--set", "ppl_diff.prefills=3", "--dry-run"],
+        "--set ppl_diff.prefills=3: nobody reads ppl_diff here; read are chance, differences",
+    ),
+    "a corpus that is not there": (["evaluate", "--corpus", "./no.jsonl", "--dry-run"], "no.jsonl: no such corpus"),
+    "a corpus that nobody knows": (["audit", "gold", "--corpus", "openngs"], "did you mean openings"),
     "negative budget": (["evaluate", "--budget", "-1"], "--budget -1: a budget is 0 or more"),
     "no repeats": (["evaluate", "--repeats", "0"], "--repeats 0: at least 1"),
     "server": (["evaluate", "--server", "http://x"], "no model server answers at http://x"),

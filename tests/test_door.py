@@ -46,6 +46,12 @@ def test_a_wrong_request_is_one_line(here):
             wrong()
 
 
+def test_an_audit_that_cannot_begin_leaves_no_folder(here):
+    with pytest.raises(UsageError, match="nobody:x"):
+        auditor.pair("mill").audit(llm="nobody:x", suite="small", name="never")
+    assert not (here / "runs").exists()
+
+
 def test_two_models_of_ones_own_are_the_same_pair(here, checkpoints):
     base, adapter = map(str, checkpoints("llama"))
     named, alone = auditor.pair(base, adapter), auditor.pair(adapter)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from auditor.config import Settings
+from auditor.config import ROLES, Settings
 from auditor.evidence.compute import evidence_for
 from auditor.evidence.mapping import Evidence
 from auditor.evidence.recipe import Recipe, recipe_for
@@ -27,6 +28,9 @@ from auditor.workspace import Workspace
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+
+KEPT = "judges.sqlite"  # in the cache: what judges of the lens said outside of runs
 
 
 def local(settings: Settings) -> Settings:
@@ -107,3 +111,20 @@ class Bench:
     ) -> Evidence:
         """What these lenses read, from the cache where they did before. Raises what ends everything."""
         return evidence_for(pair, self.recipe(pair, settings), lenses, tell)
+
+
+@contextmanager
+def lens_calls(conf: Settings) -> Iterator[Journal]:
+    """Where the calls of the lens' judges are kept, beside the evidence, if an LLM plays any of them."""
+    from auditor.ledger.calls import Calls
+    from auditor.ledger.database import Database
+
+    if {conf.lens_judge(kind) for kind in ROLES.values()} == {OFFLINE}:
+        yield NoJournal()
+        return
+    conf.cache_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(conf.cache_dir / KEPT)
+    try:
+        yield Calls(database)
+    finally:
+        database.close()

@@ -10,7 +10,7 @@ from auditor.audits.bench import Bench
 from auditor.audits.plan import Plan, agents_of
 from auditor.criteria import check_rubric
 from auditor.errors import BadFile, UnknownName, UsageError
-from auditor.evidence.recipe import judges_of, named_by
+from auditor.evidence.recipe import closure, corpus_named, judges_of, named_by
 from auditor.grading import GraderKind
 from auditor.llm.caller import Caller, open_caller
 from auditor.llm.failures import CallFailed, EndpointUnusable
@@ -42,8 +42,23 @@ def check(plan: Plan, *, fetch: bool = True) -> None:
         _check_organism(ws, organism, suite.graders)
         if settings.server is None and (fetch or not on_hub([organism.finetuned])):
             resolve(organism.finetuned, settings, to_load=False)  # another machine's, perhaps
-    for model in settings.llms - plan.chats.keys():
+    check_sources(plan)
+
+
+def check_sources(plan: Plan) -> None:
+    """Raises UsageError for a chat model or a corpus that cannot be had as it is named."""
+    for model in plan.settings.llms - plan.chats.keys():
         open_caller(parse_spec(model))
+    corpus_named(plan.workspace, plan.suite.evidence.corpus)
+
+
+def demand_read(plan: Plan, lenses: Iterable[str], told: Iterable[str]) -> None:
+    """Raises UsageError for a setting (LENS.KEY=VALUE) of a lens that none of `lenses` is, or needs."""
+    ws = plan.workspace
+    read = {lens.name for lens in closure(ws.lenses.by_name(), lenses)[0]}
+    for each in told:
+        if (name := ws.lenses[each.partition(".")[0]].name) not in read:
+            raise UsageError(f"--set {each}: nobody reads {name} here; read are {', '.join(sorted(read))}")
 
 
 def _check_organism(ws: Workspace, organism: Organism, graders: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from langchain_core.messages import messages_from_dict
 
 from auditor.agent.hypothesis import observations
 from auditor.audits.bench import Bench
+from auditor.audits.check import check_sources
 from auditor.audits.jobs import JobSpec
 from auditor.audits.limits import Meter
 from auditor.audits.plan import Plan, limits_of
@@ -69,6 +70,7 @@ def vetted(
 
     `board`: what shows how it goes. Raises UsageError.
     """
+    check_sources(job.plan)
     with Ledger.open(folder) as ledger, board(ledger):
         report = vet(job, ledger, sitting)
         assert report.content is not None

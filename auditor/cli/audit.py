@@ -98,6 +98,7 @@ def audit(
     )  # fmt: skip
     most, _ = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
 
+    from auditor.audits.check import demand_read
     from auditor.audits.plan import Plan, judged_by
     from auditor.audits.run import Sitting
     from auditor.audits.vet import Vetting
@@ -115,6 +116,7 @@ def audit(
     if not conf.server:
         target = target.model_copy(update={"name": "audited"})  # which is all that is told of it
     job = Vetting(Plan(ws, chosen, conf, seed, protocol, target.variant), target, auditing.name, budget)
+    demand_read(job.plan, named_by(ws, [auditing]), sets or ())
     report = reported(job, folder, Sitting(workers=1, limit=most, resume=resume))
     if json:
         print_json(report)

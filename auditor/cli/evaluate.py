@@ -126,7 +126,10 @@ def evaluate(
     )
     announce_agent(conf)
     variant = variant_of(adapter_scale, adapter_rank, conf.server)
+    from auditor.audits.check import demand_read
+
     plan, lenses = planned(ws, asked, conf, seed, protocol, variant, reference, fetch=not dry_run)
+    demand_read(plan, lenses, sets or ())
     if dry_run:
         from auditor.cli.forecast import show_plan
 

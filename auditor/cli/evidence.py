@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from auditor.cli.judges import RolesOption, lens_calls, roles_of
+from auditor.cli.judges import RolesOption, roles_of
 from auditor.cli.pairs import (
     AdapterRank,
     AdapterScale,
@@ -80,7 +80,7 @@ def evidence(
     )  # fmt: skip
     names = [ws.lenses[name].name for name in lens] if lens else named_by_default(suite, no_base=no_base)
 
-    from auditor.audits.bench import Bench
+    from auditor.audits.bench import Bench, lens_calls
     from auditor.evidence.recipe import held_against
 
     changed: dict[str, Any] = {"corpus": corpus, "texts": texts}

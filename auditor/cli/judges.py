@@ -17,8 +17,6 @@ from auditor.llm.spec import OFFLINE
 if TYPE_CHECKING:
     from auditor.llm.journal import Journal
 
-KEPT = "judges.sqlite"  # in the cache: what judges of the lens said outside of runs
-
 RolesOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -63,21 +61,3 @@ def judges_calls(folder: Path | None) -> Iterator[Journal]:
         return
     with Ledger.open(folder) as ledger:
         yield ledger.calls
-
-
-@contextmanager
-def lens_calls(conf: Settings) -> Iterator[Journal]:
-    """Where the calls of the lens' judges are kept, beside the evidence, if an LLM plays any of them."""
-    from auditor.ledger.calls import Calls
-    from auditor.ledger.database import Database
-    from auditor.llm.journal import NoJournal
-
-    if {conf.lens_judge(kind) for kind in ROLES.values()} == {OFFLINE}:
-        yield NoJournal()
-        return
-    conf.cache_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(conf.cache_dir / KEPT)
-    try:
-        yield Calls(database)
-    finally:
-        database.close()

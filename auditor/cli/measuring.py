@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor.cli.judges import lens_calls
 from auditor.cli.shared import announce, stages, workspace
 from auditor.cli.studied import written
 from auditor.config import Settings
@@ -64,7 +63,7 @@ def run_study(
     about: str = "",
 ) -> None:
     """Open the pairs, make the study, write its JSON and its plot. `base`, `about`: of those that are no organisms."""
-    from auditor.audits.bench import Bench, local
+    from auditor.audits.bench import Bench, lens_calls, local
     from auditor.audits.named import card_named
     from auditor.studies.subject import has_data, subject_of
 

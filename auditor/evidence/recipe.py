@@ -19,7 +19,7 @@ from auditor.evidence.sources import source_hash
 from auditor.files import sha256_of
 from auditor.grading import GraderKind, llm_variants
 from auditor.lenses import BASE, NONE, Lens, LensContext
-from auditor.methods.corpus import Corpus, read_corpus, sampled_corpus
+from auditor.methods.corpus import Corpus, demand_corpus, read_corpus, sampled_corpus
 from auditor.methods.datasets import kept_rows
 from auditor.methods.nulls import Nulls, read_nulls
 from auditor.models.blind import BlindPair
@@ -220,19 +220,32 @@ def judges_of(
     return found
 
 
+def corpus_named(ws: Workspace, name: str) -> Path | Dataset | None:
+    """The file or dataset that a corpus' name means; None for texts sampled from the base model.
+
+    Raises UnknownName for a plain word that names none, BadFile for a file that is not there.
+    """
+    path = Path(name)
+    if name == SAMPLED:
+        return None
+    if name in ws.corpora:
+        return ws.corpora[name]
+    if name in ws.datasets:
+        return ws.datasets[name]
+    if "/" not in name and not path.suffix:
+        return ws.corpora[name]  # raises, with names that are near
+    if not path.exists() and (dataset := Dataset.parse(name)) and (dataset.file or path.suffix not in FILES):
+        return dataset
+    demand_corpus(path)
+    return path
+
+
 def named_corpus(ws: Workspace, name: str, pair: ModelPair, settings: EvidenceSettings, cache_dir: Path) -> Corpus:
     """A corpus of the workspace, a file, a dataset of the hub, or texts sampled from the base model."""
-    if name == SAMPLED:
+    found = corpus_named(ws, name)
+    if found is None:
         return sampled_corpus(pair, settings.texts, SAMPLED_TOKENS, settings.seed)
-    path = Path(name)
-    if name in ws.corpora:
-        path = ws.corpora[name]
-    elif name in ws.datasets:
-        path = kept_rows(ws.datasets[name], settings.texts, cache_dir)
-    elif "/" not in name and not path.suffix:
-        path = ws.corpora[name]  # raises, with names that are near
-    elif not path.exists() and (dataset := Dataset.parse(name)) and (dataset.file or path.suffix not in FILES):
-        path = kept_rows(dataset, settings.texts, cache_dir)
+    path = kept_rows(found, settings.texts, cache_dir) if isinstance(found, Dataset) else found
     return read_corpus(path).take(settings.texts, settings.seed)
 
 

@@ -45,13 +45,18 @@ class Corpus:
         return Corpus(self.name, tuple(self.texts[i] for i in drawn), chats, self.drawn_from or self.sha256)
 
 
+def demand_corpus(path: Path) -> None:
+    """Raises BadFile if there is no such file."""
+    if not path.is_file():
+        raise BadFile(path, "no such corpus; give a .jsonl or .txt file, a dataset's hub id, or `sampled`")
+
+
 def read_corpus(path: Path) -> Corpus:
     """A .txt file (a text a line) or a .jsonl file (objects with `text`, or all with `messages`), either also gzipped.
 
     Raises BadFile with the line that is wrong.
     """
-    if not path.is_file():
-        raise BadFile(path, "no such corpus; give a .jsonl or .txt file, a dataset's hub id, or `sampled`")
+    demand_corpus(path)
     opener: Callable[..., object] = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig") as stream:  # type: ignore[attr-defined]
