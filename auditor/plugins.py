@@ -31,6 +31,7 @@ class Args(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+CUT = "…"  # behind a text that a limit of tokens ended
 CUT_SLACK = 2  # tokens that decoding, and encoding again, may lose
 
 
@@ -89,10 +90,29 @@ class Context:
         by_base = texts[::2] if base else [None] * (len(prompts) * n)
         return list(zip(by_base, texts[len(sides) - 1 :: len(sides)], strict=True))
 
+    def go_on(self, prompt: str, before: Sequence[tuple[str, str | None, str]]) -> tuple[str | None, str]:
+        """Both models' next answers in a chat; `before`: what was said in it, with the base's answer (None without a
+        base) and the finetuned model's, of which each sees its own. The draws are the same.
+        """
+        from auditor.models.generate import Request, Side, derive_seed
+
+        ask, seed = self.ask, derive_seed(self.seed, len(before), prompt)
+        histories = {
+            Side.BASE: tuple((said, (base or "").removesuffix(CUT)) for said, base, _ in before),
+            Side.FINETUNED: tuple((said, finetuned.removesuffix(CUT)) for said, _, finetuned in before),
+        }
+        sides = list(Side) if self.pair.has_base else [Side.FINETUNED]
+        requests = [
+            Request(prompt, side, seed, ask.max_new_tokens, ask.temperature, ask.top_p, history=histories[side])
+            for side in sides
+        ]
+        texts = [self._cut_marked(text) for text in self.pair.generate(requests)]
+        return (texts[0] if self.pair.has_base else None), texts[-1]
+
     def _cut_marked(self, text: str) -> str:
         tokenizer: Any = self.pair.tokenizer
         full = tokenizer is not None and len(tokenizer(text).input_ids) >= self.ask.max_new_tokens - CUT_SLACK
-        return f"{text}…" if full else text
+        return f"{text}{CUT}" if full else text
 
 
 @dataclass(frozen=True, slots=True)
