@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import threading
+import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from auditor.config import Settings
     from auditor.mcp.seat import Seat
     from auditor.records.results import Target
+
+    Play = Callable[[], tuple[int, str]]  # the exit code, and what it came to
 
 INTERRUPTED = 130
 
@@ -104,28 +107,27 @@ def mcp(
     return game.code
 
 
-def graded_run(
-    suite: Suite, conf: Settings, seed: int, folder: Path, sitting: Sitting, seat: Seat
-) -> Callable[[], str]:
+def graded_run(suite: Suite, conf: Settings, seed: int, folder: Path, sitting: Sitting, seat: Seat) -> Play:
     """A run of `auditor evaluate` whose agent sits there. Raises UsageError for what would fail later."""
     from auditor.audits.asked import planned
-    from auditor.cli.evaluate import made
+    from auditor.cli.evaluate import made, whole
     from auditor.cli.result import report
     from auditor.mcp.seat import Played
 
     plan, _ = planned(workspace(), suite, conf, seed, Protocol.TOOLS, chats={conf.llm: Played(seat=seat)})
 
-    def play() -> str:
+    def play() -> tuple[int, str]:
         result = made(plan, folder, sitting, None)
         report(folder, anew=True)
-        return f"{folder}: " + ", ".join(f"{each.id} {each.status}, grade {each.grade}" for each in result.audits)
+        told = ", ".join(f"{each.id} {each.status}, grade {each.grade}" for each in result.audits)
+        return int(not all(whole(each, plan.suite) for each in result.audits)), f"{folder}: {told}"
 
     return play
 
 
 def reported_audit(
     suite: Suite, conf: Settings, seed: int, folder: Path, sitting: Sitting, seat: Seat, target: Target
-) -> Callable[[], str]:
+) -> Play:
     """An `auditor audit` whose agent sits there."""
     from auditor.audits.plan import Plan
     from auditor.audits.vet import Vetting
@@ -136,9 +138,9 @@ def reported_audit(
     named = target if conf.server else target.model_copy(update={"name": "audited"})
     job = Vetting(plan, named, suite.agents[0], suite.budgets[0])
 
-    def play() -> str:
+    def play() -> tuple[int, str]:
         told = reported(job, folder, sitting)
-        return told.error or f"{folder / 'report.html'}: {told.hypothesis}"
+        return int(bool(told.error)), told.error or f"{folder / 'report.html'}: {told.hypothesis}"
 
     return play
 
@@ -146,17 +148,20 @@ def reported_audit(
 class Game(threading.Thread):
     """The audits, walked beside the server; a player who leaves is not waited for."""
 
-    def __init__(self, seat: Seat, play: Callable[[], str]) -> None:
+    def __init__(self, seat: Seat, play: Play) -> None:
         super().__init__(daemon=True)
         self.seat, self.play = seat, play
         self.code: int | None = None
 
     def run(self) -> None:
+        over = "The audit ended with an error of the auditor's own; who began it can read it there."
         try:
-            told = self.play()
-            self.code, reason = 0, "All audits are over; nothing is left to call."
-        except AuditorError as error:
-            self.code, told = 2 if isinstance(error, UsageError) else 1, f"error: {error}"
-            reason = "The audit ended with an error of the auditor's own; who began it can read it there."
-        self.seat.close(reason)
+            self.code, told = self.play()
+            over = "All audits are over; nothing is left to call."
+        except UsageError as error:
+            self.code, told = 2, f"error: {error}"
+        except Exception as error:
+            known = isinstance(error, AuditorError)
+            self.code, told = 1, f"error: {error}" if known else traceback.format_exc()
+        self.seat.close(over)
         err.print(escape(told), highlight=False, soft_wrap=True)

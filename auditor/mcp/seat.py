@@ -113,7 +113,7 @@ class Seat:
                 raise NotNow(self.over)
             if not self._open():
                 raise NotNow(f"Not yet: models are loaded and lenses read. Call {BEGIN} again.")
-            self._begun = _name(self._messages)
+            self._begun, self._missed = _name(self._messages), []
             return "\n\n".join(_shown(message) for message in self._messages)
 
     def ask(self, name: str, args: dict[str, Any]) -> Call:
