@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markdown import Markdown
 from rich.markup import escape
 
 from auditor.audits.asked import on_corpus, set_lenses
@@ -122,6 +121,8 @@ def audit(
         print_json(report)
     else:
         assert report.content is not None
+        from rich.markdown import Markdown  # slow to import, with all languages that it colours
+
         out.print(Markdown(to_markdown(report.content)))
         out.print(f"\n{escape(str(folder / 'report.html'))}", style="dim", highlight=False)
     return 1 if report.error else 0

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markdown import Markdown
 from rich.markup import escape
 
 from auditor.audits.asked import on_corpus
@@ -96,6 +95,8 @@ def gate(
     if json:
         print_json(report)
     else:
+        from rich.markdown import Markdown  # slow to import, with all languages that it colours
+
         out.print(Markdown(text))
     return 0 if report.passed else 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,9 +15,11 @@ from auditor.cli.shared import JsonFlag, out, print_json, workspace
 from auditor.cli.studied import written
 from auditor.errors import UsageError
 from auditor.paper.published import Row
-from auditor.paper.sources import Sources, grouped, read_json
 from auditor.records.checked import CheckReport
 from auditor.studies.records import Study
+
+if TYPE_CHECKING:  # which imports numpy
+    from auditor.paper.sources import Sources
 
 app = typer.Typer(help="The paper's figures, drawn from runs and studies of one's own.", no_args_is_help=True)
 
@@ -79,6 +81,7 @@ def read_sources(paths: list[Path], folder: Path) -> Sources:
     """Runs compared, studies by name. Raises UsageError, BadFile."""
     from auditor.audits.runs import compared
     from auditor.comparison.compare import compare
+    from auditor.paper.sources import Sources, grouped, read_json
 
     told = [read_json(path) for path in dict.fromkeys(paths) if path.suffix == ".json"]
     runs = [compared(path, folder) for path in dict.fromkeys(paths) if path.suffix != ".json"]
