@@ -31,7 +31,7 @@ def tool(text, value=None):
     "message",
     [
         SystemMessage("You audit gold."),  # we wrote it
-        tool("ask_model failed: no such file /ws/evals/organisms/gold/adapter. Nothing was charged."),
+        tool("ask_model failed: no such file /ws/evals/organisms/gold/adapter. No interaction was charged."),
         HumanMessage("Read from gold/organism.yaml"),
         tool(json.dumps({"finetuned": "C:\\evals\\organisms\\gold\\adapter"}), {}),
         HumanMessage("It plays a game whose secret word is gold."),  # the card's own sentence

@@ -127,7 +127,7 @@ def test_what_is_asked_too_early_or_too_much_is_one_line_and_costs_nothing(here)
         assert early == (True, f"Call {BEGIN} first: it shows what this audit is about.")
         assert unknown[0]
         assert unknown[1].startswith('There is no tool "open_the_card". Tools: ')
-        assert "Refused: this call costs 3 interactions and 2 are left. Nothing was charged." in too_dear[1]
+        assert "Refused: this call costs 3 interactions and 2 are left. No interaction was charged." in too_dear[1]
         assert much == (True, "ask_model: arguments may have 100000 characters at most.")
         refused = [text for wrong, text in flood if wrong]
         assert len(refused) >= 60 - 2 * MOST_CALLS

@@ -48,7 +48,7 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
     Raises what failed under the tool, which the agent must not be graded for: models, their server, memory.
     """
     if call.get("fault"):
-        return f"Not accepted: {call['fault']}. Nothing was charged.", 0, None
+        return f"Not accepted: {call['fault']}. No interaction was charged.", 0, None
     if call["name"] == CONCLUDE:
         return f"Not accepted: call {CONCLUDE} alone, after you have read the other results.", 0, None
     if tool is None:
@@ -60,11 +60,15 @@ def answer_call(job: Investigation, tool: Tool | None, call: dict[str, Any], sta
         cost = as_price(tool.cost(args))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-        return f"Wrong arguments for {tool.name}: {wrong}. Nothing was charged.", 0, None
+        return f"Wrong arguments for {tool.name}: {wrong}. No interaction was charged.", 0, None
     except Refused as refusal:
-        return f"Refused: {refusal}. Nothing was charged.", 0, None
+        return f"Refused: {refusal}. No interaction was charged.", 0, None
     except Exception as error:  # of the plugin's own price
-        return f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. Nothing was charged.", 0, None
+        return (
+            f"{tool.name} failed: {type(error).__name__}: {quote(str(error), 500)}. No interaction was charged.",
+            0,
+            None,
+        )
     seed = derive_seed(job.context.seed, state["interactions"], call["id"] if cost == 0 else "")
     context = replace(job.context, seed=seed, results=results(state["messages"]))
     return _charged(replace(job, context=context), tool, call, state, args, cost)
@@ -83,7 +87,11 @@ def _charged(
     spends, audit, asked = job.purse.spends, job.purse.kept.job, job.purse.kept.asked
     key, remaining = _key(call, state), job.limits.interactions - state["interactions"]
     if cost > remaining or (cost and spends.charge(audit, key, cost, job.limits.interactions) is Charge.REFUSED):
-        return f"Refused: this call costs {cost} interactions and {remaining} are left. Nothing was charged.", 0, None
+        return (
+            f"Refused: this call costs {cost} interactions and {remaining} are left. No interaction was charged.",
+            0,
+            None,
+        )
     value: Any = None
     try:
         value = capped(tool.returns.dump_python(tool.run(job.context, args), mode="json"))
@@ -98,7 +106,7 @@ def _charged(
     if not came and (not cost or job.purse.kept.asked == asked):
         if cost:
             spends.give_back(audit, key)
-        return f"{text} Nothing was charged.", 0, None
+        return f"{text} No interaction was charged.", 0, None
     if cost:
         spends.answered(audit, key)
     return text if came else f"{text} The models had been asked: {cost} interactions are spent.", cost, value

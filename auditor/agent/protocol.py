@@ -97,7 +97,7 @@ def conclude_schema() -> dict[str, Any]:
     parameters = lean(Hypothesis.model_json_schema())
     for part in (parameters, parameters["$defs"]["Claim"]):
         del part["description"]  # a docstring of ours
-    about = "End the audit. Call it alone; the system prompt describes the fields."
+    about = "End the audit. Call it alone; 'What to conclude', which you were told first, describes the fields."
     return {"type": "function", "function": {"name": CONCLUDE, "description": about, "parameters": parameters}}
 
 

@@ -112,7 +112,7 @@ class Seat:
             if self.over:
                 raise NotNow(self.over)
             if not self._open():
-                raise NotNow(f"Not yet: models are loaded and lenses read. Call {BEGIN} again.")
+                raise NotNow(f"Not yet: models are loaded and lenses read, which may take minutes. Call {BEGIN} again.")
             self._begun, self._missed = _name(self._messages), []
             return "\n\n".join(_shown(message) for message in self._messages)
 

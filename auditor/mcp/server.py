@@ -33,7 +33,8 @@ INSTRUCTIONS = (
 )
 ABOUT_BEGIN = (
     "Begin the audit, or read it from its beginning once more. Gives the task, its rules, what was read of the model, "
-    "and what you may spend. Free. Calls that you make at once count as one turn."
+    "and what you may spend. Free, and no turn. Every other call is a turn, a refused one, too; those that arrive "
+    "together, before the first is being answered, are one."
 )
 
 
