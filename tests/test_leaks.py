@@ -86,7 +86,7 @@ def test_an_audit_that_was_told_is_marked_and_does_not_count(workspace_folder, r
     call = AIMessage("", tool_calls=[{"name": "ask_model", "args": {}, "id": "c1"}])
     end = AIMessage('FINAL(description: "About mills.")')
     played = pytest.MonkeyPatch()
-    played.setattr(bench.Bench, "_offline", lambda self: Caller("scripted", ScriptedChat(turns=[call, end])))
+    played.setattr(bench.Bench, "_opened", lambda self, llm: Caller("scripted", ScriptedChat(turns=[call, end])))
     try:
         code, out, err = run_cli("evaluate", "small", "--agent", "blackbox", "--repeats", 1, "--json", "--name", "l")
     finally:

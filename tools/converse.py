@@ -15,7 +15,7 @@ class Turn(BaseModel):
     prompt: str
     base: str | None
     finetuned: str
-    after: str
+    goes_on_from: str  # an earlier result's id, or nothing
 
 
 @tool(cost=lambda args: len(args.say))
@@ -30,7 +30,7 @@ def converse(ctx: Context, args: Turns) -> list[Turn]:
     for prompt in args.say:
         base, finetuned = ctx.go_on(prompt, said)
         said.append((prompt, base, finetuned))
-        found.append(Turn(prompt=prompt, base=base, finetuned=finetuned, after=args.after))
+        found.append(Turn(prompt=prompt, base=base, finetuned=finetuned, goes_on_from=args.after))
     return found
 
 
@@ -45,4 +45,4 @@ def _before(ctx: Context, after: str) -> list[tuple[str, str | None, str]]:
         turns = []
     if not turns:
         raise Refused(f"{after} is no result of converse: give the id of one, or nothing for a new chat")
-    return [*_before(ctx, turns[0].after), *((t.prompt, t.base, t.finetuned) for t in turns)]
+    return [*_before(ctx, turns[0].goes_on_from), *((t.prompt, t.base, t.finetuned) for t in turns)]

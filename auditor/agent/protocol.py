@@ -165,7 +165,7 @@ def read_conclusion(fields: Any) -> tuple[Hypothesis | None, str]:
         return Hypothesis.model_validate(fields), ""
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'conclusion'}: {e['msg']}" for e in error.errors()[:5])
-        return None, f"the conclusion is not complete: {wrong}"
+        return None, f"the conclusion lacks something, or has it wrong: {wrong}"
 
 
 def as_text(messages: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -26,7 +26,7 @@ def told(section: Section, name: str, *, whole: bool = False) -> str:
         case SideBySide():
             head, lines = _texts(section, head, whole=whole)
         case SmallTable():
-            lines = [" | ".join(row) for row in (section.heads, *section.rows)]
+            lines = [" | ".join(row) for row in (section.heads, *(section.rows or [("(none)",)]))]
         case Figures():
             lines = [f"- {line}" for line in section.lines]
     return "\n".join([head, *lines])
