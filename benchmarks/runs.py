@@ -1,9 +1,9 @@
 """What a run costs beside its models: the ledger, resuming a large run, and how much more several hands make.
 
-    python benchmarks/runs.py ledger [AUDITS]     # default: 10,000 finished audits
-    python benchmarks/runs.py workers             # 1 and 8 audits at once over one pair in this process
-    python benchmarks/runs.py ray                 # 16 short audits by one actor, and by two
-    python benchmarks/runs.py pages [AUDITS]      # comparing, reporting, opening and viewing so many audits
+    python benchmarks/runs.py ledger [AUDITS [ORGANISMS]]  # default: 10,000 finished audits of one organism
+    python benchmarks/runs.py workers                      # 1 and 8 audits at once over one pair in this process
+    python benchmarks/runs.py ray                          # 16 short audits by one actor, and by two
+    python benchmarks/runs.py pages [AUDITS [ORGANISMS]]   # comparing, reporting, opening and viewing so many audits
 
 Each figure stands beside its floor: what the disk needs for a transaction, the audits of one worker, half of the time.
 Ratios hold within one call; the machine should have nothing else to do.
@@ -42,21 +42,28 @@ def auditor(folder: Path, *args: object, **environment: str) -> tuple[float, int
     return took, peak // 1024, done.stdout
 
 
-def workspace(folder: Path, repeats: int) -> None:
-    """A workspace with one suite: gold, the blackbox agent, many repeats."""
+def workspace(folder: Path, audits: int, organisms: int = 1) -> None:
+    """A workspace with one suite: gold and as many under other names, the blackbox agent, many repeats."""
     (folder / "auditor.toml").touch()
+    names = ["gold", *(f"gold{i:04}" for i in range(1, organisms))]
+    for name in names[1:]:
+        card = folder / f"evals/organisms/{name}/organism.yaml"
+        card.parent.mkdir(parents=True)
+        card.write_text(f"name: {name}\nextends: gold\n")
+        (card.parent / "adapter").symlink_to(ROOT / "evals/organisms/gold/adapter")
     suite = folder / "evals/suites/many.yaml"
     suite.parent.mkdir(parents=True)
     suite.write_text(
-        f"name: many\nextends: quickstart\norganisms: [gold]\nagents: [blackbox]\nbudgets: [5]\nrepeats: {repeats}\n"
+        f"name: many\nextends: quickstart\norganisms: [{', '.join(names)}]\nagents: [blackbox]\nbudgets: [5]\n"
+        f"repeats: {audits // organisms}\n"
     )
 
 
-def ledger(audits: int) -> None:
+def ledger(audits: int, organisms: int) -> None:
     """A ledger with so many finished audits: what an event costs, and what resuming takes that has nothing to do."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        workspace(folder, audits)
+        workspace(folder, audits, organisms)
         fill(folder, audits)
         size = (folder / "runs/full/ledger.sqlite").stat().st_size / 2**20
         args = ("evaluate", "many", "--name", "full", "--resume", "--json")
@@ -142,11 +149,11 @@ def workers(repeats: int = 8) -> None:
         print(f"ratio {pace[8] / pace[1]:.2f}; the same hypotheses: {said[1] == said[8]}")
 
 
-def pages(audits: int) -> None:
+def pages(audits: int, organisms: int) -> None:
     """Comparing so many audits, writing their report, opening it in Chromium, and the view's pages."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        workspace(folder, audits)
+        workspace(folder, audits, organisms)
         fill(folder, audits)
         for what in ("compare", "report"):
             runs = [auditor(folder, what, "full") for _ in range(3)]
@@ -236,8 +243,9 @@ if __name__ == "__main__":
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("what", choices=("ledger", "workers", "ray", "pages"))
     given.add_argument("audits", nargs="?", type=int, default=10_000)
+    given.add_argument("organisms", nargs="?", type=int, default=1)
     asked = given.parse_args()
     if asked.what in ("ledger", "pages"):
-        (ledger if asked.what == "ledger" else pages)(asked.audits)
+        (ledger if asked.what == "ledger" else pages)(asked.audits, asked.organisms)
     else:
         (workers if asked.what == "workers" else ray)()

@@ -112,9 +112,20 @@ def _until_all_ended(jobs: Sequence[JobSpec], shop: Shop, engine: Engine) -> Non
 
 
 def by_pairs(jobs: Sequence[JobSpec], shop: Shop) -> None:
-    """The engine of one process: one pair in memory after another."""
-    for _, group in groupby(jobs, key=lambda job: job.target):
-        _audit(list(group), shop)
+    """The engine of one process: one pair in memory after another. Where several processes share a run, each takes a
+    pair that nobody works at as long as there is one, then helps where most is left to do.
+    """
+    groups = [list(group) for _, group in groupby(jobs, key=lambda job: job.target)]
+    while groups and not shop.meter.gone():
+        begun = shop.claims.begun()
+        group = next((each for each in groups if begun.isdisjoint(job.name for job in each)), None)
+        if group is None:
+            group = max(groups, key=lambda each: sum(job.name not in begun for job in each))
+        elif shop.claims.take(group[0].name) is not Claim.OURS:  # before the models are loaded, for all to see
+            continue
+        groups.remove(group)
+        if free := [job for job in group if shop.claims.whose(job.name) is not Claim.OTHERS]:
+            _audit(free, shop)
 
 
 def _audit(jobs: Sequence[JobSpec], shop: Shop) -> None:
