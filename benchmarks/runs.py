@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MESSAGES, LETTERS = 12, 3_000  # of a transcript, and of a message that no other transcript has
@@ -79,19 +80,11 @@ def ledger(audits: int, organisms: int) -> None:
 def fill(folder: Path, audits: int) -> None:
     """Enter the jobs and end each with a record and a transcript; tells what each transaction took."""
     os.chdir(folder)
-    from auditor.audits.audit import identity
-    from auditor.audits.plan import Plan
     from auditor.audits.run import Sitting, begin
-    from auditor.config import load_settings
     from auditor.ledger.export import mend
     from auditor.ledger.ledger import Ledger
-    from auditor.records.findings import Grade
-    from auditor.records.results import AuditRecord
-    from auditor.workspace import load_workspace
 
-    ws, settings = load_workspace(folder), load_settings()
-    plan = Plan(ws, ws.suites["many"], settings)
-    grade = Grade(grader="rubric_offline", score=3, reasoning="x" * 300)
+    plan = planned(folder)
     with Ledger.open(folder / "runs/full") as opened:
         clock = time.perf_counter()
         jobs = begin(plan, opened, Sitting())
@@ -99,14 +92,7 @@ def fill(folder: Path, audits: int) -> None:
         clock, events = time.perf_counter(), 0
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for i, job in enumerate(jobs):
-            opened.jobs.take(job.name)
-            said = [{"type": "ai", "data": {"content": f"{i} {n} " + "y" * LETTERS}} for n in range(MESSAGES)]
-            for turn in (4, 8, MESSAGES):
-                opened.transcripts.say(job.name, said[:turn], {"spent": turn}, turns=turn, interactions=0)
-            opened.transcripts.ended(job.name)
-            record = AuditRecord(**identity(job), status="done", hypothesis="z" * 900, grades=(grade,), grade=3.0)
-            opened.jobs.finish(record)
-            events += 5
+            events += written(opened, job, i)
         took = time.perf_counter() - clock
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         print(
@@ -116,6 +102,31 @@ def fill(folder: Path, audits: int) -> None:
         clock = time.perf_counter()
         mend(opened)
         print(f"copies (audits.jsonl, {audits:,} transcripts) written in {time.perf_counter() - clock:.0f} s")
+
+
+def planned(folder: Path) -> Any:
+    from auditor.audits.plan import Plan
+    from auditor.config import load_settings
+    from auditor.workspace import load_workspace
+
+    ws = load_workspace(folder)
+    return Plan(ws, ws.suites["many"], load_settings())
+
+
+def written(ledger: Any, job: Any, number: int) -> int:
+    """An audit that was made, as it comes into a ledger; returns in how many entries."""
+    from auditor.audits.audit import identity
+    from auditor.records.findings import Grade
+    from auditor.records.results import AuditRecord
+
+    ledger.jobs.take(job.name)
+    said = [{"type": "ai", "data": {"content": f"{number} {n} " + "y" * LETTERS}} for n in range(MESSAGES)]
+    for turn in (4, 8, MESSAGES):
+        ledger.transcripts.say(job.name, said[:turn], {"spent": turn}, turns=turn, interactions=0)
+    ledger.transcripts.ended(job.name)
+    grade = Grade(grader="rubric_offline", score=3, reasoning="x" * 300)
+    ledger.jobs.finish(AuditRecord(**identity(job), status="done", hypothesis="z" * 900, grades=(grade,), grade=3.0))
+    return 5
 
 
 def floor(folder: Path) -> float:

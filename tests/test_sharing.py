@@ -63,6 +63,13 @@ def test_helpers_go_where_most_is_left(tmp_path, walk):
     assert walk(second, lambda pair: None) == ["b", "a"]
 
 
+@pytest.mark.timeout(20)
+def test_a_worker_leaves_once_the_run_is_over(tmp_path, walk):
+    """Then nobody's claims are there any more, as if nothing had been begun."""
+    head, worker = Claims(tmp_path), shop(tmp_path)
+    assert walk(worker, lambda pair: head.close()) == ["a"]
+
+
 # ---- a worker's ledger, taken over while it grows
 
 

@@ -116,12 +116,14 @@ def by_pairs(jobs: Sequence[JobSpec], shop: Shop) -> None:
     pair that nobody works at as long as there is one, then helps where most is left to do.
     """
     groups = [list(group) for _, group in groupby(jobs, key=lambda job: job.target)]
+    refused = set[str]()
     while groups and not shop.meter.gone():
-        begun = shop.claims.begun()
+        begun = shop.claims.begun() | refused
         group = next((each for each in groups if begun.isdisjoint(job.name for job in each)), None)
         if group is None:
             group = max(groups, key=lambda each: sum(job.name not in begun for job in each))
         elif shop.claims.take(group[0].name) is not Claim.OURS:  # before the models are loaded, for all to see
+            refused.add(group[0].name)  # somebody else was quicker, or the run is over
             continue
         groups.remove(group)
         if free := [job for job in group if shop.claims.whose(job.name) is not Claim.OTHERS]:
