@@ -4,7 +4,7 @@
     python benchmarks/cluster_check.py check      # six tiny pairs × 8 audits by one to four processes
 
 The runs of `check` are made by `auditor evaluate` and `auditor worker --join`, each a process, against an endpoint on
-this machine that answers after a second. What they take beside its waiting is measured in two runs without latency.
+this machine that answers after a second. What they take beside its waiting is measured in a run without latency.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,7 @@ from benchmarks import runs  # noqa: E402
 from benchmarks.cluster import Run, Times  # noqa: E402
 
 PAIRS, AUDITS, LATENCY, PROBE = 6, 8, 1.0, "Tell me something."
-SHAPES = ((1, 1), (1, 2), (1, 4), (1, 8), (2, 4), (3, 4), (4, 2))  # processes, audits at once in each
+SHAPES = ((1, 2), (1, 4), (1, 8), (2, 4), (3, 4), (4, 2))  # processes, audits at once in each
 
 
 @contextmanager
@@ -126,29 +127,33 @@ def run(folder: Path, name: str, url: str, processes: int, threads: int, *more: 
     return {**told, **result["seconds"]}
 
 
+def loads(folder: Path) -> list[float]:
+    """Seconds of loading and reading each pair, in order; the first one imports, too."""
+    from auditor.ledger.ledger import Ledger
+
+    with Ledger.read(folder) as ledger:
+        stages = [(event.at, event.data["stage"]) for event in ledger.events.since() if event.kind == "stage"]
+    begun = [at for at, stage in stages if stage.startswith("loading")]
+    ready = [at for at, stage in stages if stage == "agents"]
+    return [end - begin for begin, end in zip(begun, ready, strict=True)]
+
+
 def check() -> None:
     with tempfile.TemporaryDirectory() as made, endpoint(0.0) as at_once, endpoint(LATENCY) as slow:
         folder = Path(made)
         workspace(folder, PAIRS)
         run(folder, "warm", at_once, 1, 1, "--repeats", 1)
-        one = run(folder, "one", at_once, 1, 1, "--organism", "mill0")
-        all_of = run(folder, "all", at_once, 1, 1)
-        joined = run(folder, "joined", at_once, 2, 1)
-        load = (all_of["evidence"] - one["evidence"]) / (PAIRS - 1)
-        first = one["evidence"] - load  # what the first pair's loading imports
-        python = (all_of["agents"] - all_of["grading"]) / (PAIRS * AUDITS * 2)
-        rest = one["total"] - one["evidence"] - one["agents"]
+        alone = run(folder, "alone", at_once, 1, 1)
+        late = run(folder, "joined", at_once, 2, 1)["started"]
+        first, *others = loads(folder / "runs/alone")
+        python = (alone["agents"] - alone["grading"]) / (PAIRS * AUDITS * 2)
         times = Times(
-            start=first + rest, load=load, evidence=0.0, cached=0.0, turns=(2, 2), call=LATENCY, spread=0.0, judge=0.0,
-            asks=0, decode=0.0, crowding=0.0, python=python, grade=all_of["grading"] / (PAIRS * AUDITS), claim=0.002,
-            entry=0.0, absorb=0.01,
+            start=alone["total"] - alone["evidence"] - alone["agents"] + first - median(others), load=median(others),
+            evidence=0.0, cached=0.0, turns=(2, 2), call=LATENCY, spread=0.0, judge=0.0, asks=0, decode=0.0,
+            crowding=0.0, python=python, grade=alone["grading"] / (PAIRS * AUDITS), claim=0.002, entry=0.0, absorb=0.01,
         )  # fmt: skip
-        late = joined["started"] - rest
-        print(
-            f"measured without latency: start {times.start:.1f} s, workers {late:.1f} s later; a pair {load:.2f} s; ",
-            end="",
-        )
-        print(f"a turn {python * 1e3:.0f} ms, a grade {times.grade * 1e3:.0f} ms")
+        print(f"measured without latency: start {times.start:.1f} s, workers {late:.1f} s later; a pair ", end="")
+        print(f"{times.load:.2f} s; a turn {python * 1e3:.0f} ms, a grade {times.grade * 1e3:.0f} ms")
         print("| processes × audits at once | real, s | simulated, s | off by |\n|---|---|---|---|")
         for processes, threads in SHAPES:
             real = run(folder, f"r{processes}-{threads}", slow, processes, threads)["total"]

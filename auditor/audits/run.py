@@ -116,18 +116,25 @@ def by_pairs(jobs: Sequence[JobSpec], shop: Shop) -> None:
     pair that nobody works at as long as there is one, then helps where most is left to do.
     """
     groups = [list(group) for _, group in groupby(jobs, key=lambda job: job.target)]
-    refused = set[str]()
+    refused, taken = set[str](), list[list[JobSpec]]()
     while groups and not shop.meter.gone():
         begun = shop.claims.begun() | refused
-        group = next((each for each in groups if begun.isdisjoint(job.name for job in each)), None)
-        if group is None:
-            group = max(groups, key=lambda each: sum(job.name not in begun for job in each))
-        elif shop.claims.take(group[0].name) is not Claim.OURS:  # before the models are loaded, for all to see
+        unbegun = {id(group): sum(job.name not in begun for job in group) for group in groups}
+        taken += [group for group in groups if not unbegun[id(group)]]
+        groups = [group for group in groups if unbegun[id(group)]]
+        group = next((each for each in groups if unbegun[id(each)] == len(each)), None)
+        if group is not None and shop.claims.take(group[0].name) is not Claim.OURS:  # for all to see, before it loads
             refused.add(group[0].name)  # somebody else was quicker, or the run is over
-            continue
-        groups.remove(group)
-        if free := [job for job in group if shop.claims.whose(job.name) is not Claim.OTHERS]:
-            _audit(free, shop)
+        elif group := group or max(groups, key=lambda each: unbegun[id(each)], default=None):
+            groups.remove(group)
+            _audit_free(group, shop)
+    for group in taken:  # whose worker may be no more
+        _audit_free(group, shop)
+
+
+def _audit_free(jobs: Sequence[JobSpec], shop: Shop) -> None:
+    if free := [job for job in jobs if shop.claims.whose(job.name) is not Claim.OTHERS]:
+        _audit(free, shop)
 
 
 def _audit(jobs: Sequence[JobSpec], shop: Shop) -> None:
