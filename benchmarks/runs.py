@@ -1,9 +1,9 @@
 """What a run costs beside its models: the ledger, resuming a large run, and how much more several hands make.
 
-    python benchmarks/runs.py ledger [AUDITS]     # default: 10,000 finished audits
-    python benchmarks/runs.py workers             # 1 and 8 audits at once over one pair in this process
-    python benchmarks/runs.py ray                 # 16 short audits by one actor, and by two
-    python benchmarks/runs.py pages [AUDITS]      # comparing, reporting, opening and viewing so many audits
+    python benchmarks/runs.py ledger [AUDITS [ORGANISMS]]  # default: 10,000 finished audits of one organism
+    python benchmarks/runs.py workers                      # 1 and 8 audits at once over one pair in this process
+    python benchmarks/runs.py ray                          # 16 short audits by one actor, and by two
+    python benchmarks/runs.py pages [AUDITS [ORGANISMS]]   # comparing, reporting, opening and viewing so many audits
 
 Each figure stands beside its floor: what the disk needs for a transaction, the audits of one worker, half of the time.
 Ratios hold within one call; the machine should have nothing else to do.
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MESSAGES, LETTERS = 12, 3_000  # of a transcript, and of a message that no other transcript has
@@ -42,21 +43,28 @@ def auditor(folder: Path, *args: object, **environment: str) -> tuple[float, int
     return took, peak // 1024, done.stdout
 
 
-def workspace(folder: Path, repeats: int) -> None:
-    """A workspace with one suite: gold, the blackbox agent, many repeats."""
+def workspace(folder: Path, audits: int, organisms: int = 1) -> None:
+    """A workspace with one suite: gold and as many under other names, the blackbox agent, many repeats."""
     (folder / "auditor.toml").touch()
+    names = ["gold", *(f"gold{i:04}" for i in range(1, organisms))]
+    for name in names[1:]:
+        card = folder / f"evals/organisms/{name}/organism.yaml"
+        card.parent.mkdir(parents=True)
+        card.write_text(f"name: {name}\nextends: gold\n")
+        (card.parent / "adapter").symlink_to(ROOT / "evals/organisms/gold/adapter")
     suite = folder / "evals/suites/many.yaml"
     suite.parent.mkdir(parents=True)
     suite.write_text(
-        f"name: many\nextends: quickstart\norganisms: [gold]\nagents: [blackbox]\nbudgets: [5]\nrepeats: {repeats}\n"
+        f"name: many\nextends: quickstart\norganisms: [{', '.join(names)}]\nagents: [blackbox]\nbudgets: [5]\n"
+        f"repeats: {audits // organisms}\n"
     )
 
 
-def ledger(audits: int) -> None:
+def ledger(audits: int, organisms: int) -> None:
     """A ledger with so many finished audits: what an event costs, and what resuming takes that has nothing to do."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        workspace(folder, audits)
+        workspace(folder, audits, organisms)
         fill(folder, audits)
         size = (folder / "runs/full/ledger.sqlite").stat().st_size / 2**20
         args = ("evaluate", "many", "--name", "full", "--resume", "--json")
@@ -72,19 +80,11 @@ def ledger(audits: int) -> None:
 def fill(folder: Path, audits: int) -> None:
     """Enter the jobs and end each with a record and a transcript; tells what each transaction took."""
     os.chdir(folder)
-    from auditor.audits.audit import identity
-    from auditor.audits.plan import Plan
     from auditor.audits.run import Sitting, begin
-    from auditor.config import load_settings
     from auditor.ledger.export import mend
     from auditor.ledger.ledger import Ledger
-    from auditor.records.findings import Grade
-    from auditor.records.results import AuditRecord
-    from auditor.workspace import load_workspace
 
-    ws, settings = load_workspace(folder), load_settings()
-    plan = Plan(ws, ws.suites["many"], settings)
-    grade = Grade(grader="rubric_offline", score=3, reasoning="x" * 300)
+    plan = planned(folder)
     with Ledger.open(folder / "runs/full") as opened:
         clock = time.perf_counter()
         jobs = begin(plan, opened, Sitting())
@@ -92,14 +92,7 @@ def fill(folder: Path, audits: int) -> None:
         clock, events = time.perf_counter(), 0
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for i, job in enumerate(jobs):
-            opened.jobs.take(job.name)
-            said = [{"type": "ai", "data": {"content": f"{i} {n} " + "y" * LETTERS}} for n in range(MESSAGES)]
-            for turn in (4, 8, MESSAGES):
-                opened.transcripts.say(job.name, said[:turn], {"spent": turn}, turns=turn, interactions=0)
-            opened.transcripts.ended(job.name)
-            record = AuditRecord(**identity(job), status="done", hypothesis="z" * 900, grades=(grade,), grade=3.0)
-            opened.jobs.finish(record)
-            events += 5
+            events += written(opened, job, i)
         took = time.perf_counter() - clock
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         print(
@@ -109,6 +102,31 @@ def fill(folder: Path, audits: int) -> None:
         clock = time.perf_counter()
         mend(opened)
         print(f"copies (audits.jsonl, {audits:,} transcripts) written in {time.perf_counter() - clock:.0f} s")
+
+
+def planned(folder: Path) -> Any:
+    from auditor.audits.plan import Plan
+    from auditor.config import load_settings
+    from auditor.workspace import load_workspace
+
+    ws = load_workspace(folder)
+    return Plan(ws, ws.suites["many"], load_settings())
+
+
+def written(ledger: Any, job: Any, number: int) -> int:
+    """An audit that was made, as it comes into a ledger; returns in how many entries."""
+    from auditor.audits.audit import identity
+    from auditor.records.findings import Grade
+    from auditor.records.results import AuditRecord
+
+    ledger.jobs.take(job.name)
+    said = [{"type": "ai", "data": {"content": f"{number} {n} " + "y" * LETTERS}} for n in range(MESSAGES)]
+    for turn in (4, 8, MESSAGES):
+        ledger.transcripts.say(job.name, said[:turn], {"spent": turn}, turns=turn, interactions=0)
+    ledger.transcripts.ended(job.name)
+    grade = Grade(grader="rubric_offline", score=3, reasoning="x" * 300)
+    ledger.jobs.finish(AuditRecord(**identity(job), status="done", hypothesis="z" * 900, grades=(grade,), grade=3.0))
+    return 5
 
 
 def floor(folder: Path) -> float:
@@ -142,11 +160,11 @@ def workers(repeats: int = 8) -> None:
         print(f"ratio {pace[8] / pace[1]:.2f}; the same hypotheses: {said[1] == said[8]}")
 
 
-def pages(audits: int) -> None:
+def pages(audits: int, organisms: int) -> None:
     """Comparing so many audits, writing their report, opening it in Chromium, and the view's pages."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        workspace(folder, audits)
+        workspace(folder, audits, organisms)
         fill(folder, audits)
         for what in ("compare", "report"):
             runs = [auditor(folder, what, "full") for _ in range(3)]
@@ -236,8 +254,9 @@ if __name__ == "__main__":
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("what", choices=("ledger", "workers", "ray", "pages"))
     given.add_argument("audits", nargs="?", type=int, default=10_000)
+    given.add_argument("organisms", nargs="?", type=int, default=1)
     asked = given.parse_args()
     if asked.what in ("ledger", "pages"):
-        (ledger if asked.what == "ledger" else pages)(asked.audits)
+        (ledger if asked.what == "ledger" else pages)(asked.audits, asked.organisms)
     else:
         (workers if asked.what == "workers" else ray)()

@@ -18,7 +18,7 @@ FENCE = re.compile(
 )
 PATH = re.compile(r"# ((?:tools|graders|rubrics|prompts|evals)/[\w./-]+|auditor\.toml)\n")
 INLINE = re.compile(r"(?<!`)`(auditor [^`\n]+)`(?!`)")
-OTHERS = {"cat", "cd", "cp", "curl", "export", "git", "inspect", "langgraph", "ls", "mkdir", "pip"}
+OTHERS = {"cat", "cd", "cp", "curl", "docker", "export", "git", "inspect", "langgraph", "ls", "mkdir", "pip"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,9 @@ def check_command(words: list[str]) -> None:
     program, *rest = words
     if program in ("auditor", ".venv/bin/auditor"):
         command_of(rest)
+    elif program == "uvx":
+        assert rest[0] == "auditor-adl"
+        command_of(rest[1:])
     elif program == "claude":  # a program that starts ours
         if "--" in rest:
             check_command(rest[rest.index("--") + 1 :])

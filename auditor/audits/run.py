@@ -112,9 +112,29 @@ def _until_all_ended(jobs: Sequence[JobSpec], shop: Shop, engine: Engine) -> Non
 
 
 def by_pairs(jobs: Sequence[JobSpec], shop: Shop) -> None:
-    """The engine of one process: one pair in memory after another."""
-    for _, group in groupby(jobs, key=lambda job: job.target):
-        _audit(list(group), shop)
+    """The engine of one process: one pair in memory after another. Where several processes share a run, each takes a
+    pair that nobody works at as long as there is one, then helps where most is left to do.
+    """
+    groups = [list(group) for _, group in groupby(jobs, key=lambda job: job.target)]
+    refused, taken = set[str](), list[list[JobSpec]]()
+    while groups and not shop.meter.gone():
+        begun = shop.claims.begun() | refused
+        unbegun = {id(group): sum(job.name not in begun for job in group) for group in groups}
+        taken += [group for group in groups if not unbegun[id(group)]]
+        groups = [group for group in groups if unbegun[id(group)]]
+        group = next((each for each in groups if unbegun[id(each)] == len(each)), None)
+        if group is not None and shop.claims.take(group[0].name) is not Claim.OURS:  # for all to see, before it loads
+            refused.add(group[0].name)  # somebody else was quicker, or the run is over
+        elif group := group or max(groups, key=lambda each: unbegun[id(each)], default=None):
+            groups.remove(group)
+            _audit_free(group, shop)
+    for group in taken:  # whose worker may be no more
+        _audit_free(group, shop)
+
+
+def _audit_free(jobs: Sequence[JobSpec], shop: Shop) -> None:
+    if free := [job for job in jobs if shop.claims.whose(job.name) is not Claim.OTHERS]:
+        _audit(free, shop)
 
 
 def _audit(jobs: Sequence[JobSpec], shop: Shop) -> None:

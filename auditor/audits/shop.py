@@ -27,7 +27,9 @@ from auditor.runtime import heed_interrupts
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """What the audits of one process share. `head`: it keeps the run's own ledger, and takes over what others did."""
+    """What the audits of one process share. `head`: it keeps the run's own ledger, and takes over what others did.
+    `closed`: ledgers of workers that are no more, which were taken over.
+    """
 
     bench: Bench
     ledger: Ledger
@@ -37,6 +39,7 @@ class Shop:
     workers: int
     head: bool = True
     seconds: dict[str, float] = field(default_factory=lambda: {"evidence": 0.0, "agents": 0.0, "grading": 0.0})
+    closed: set[Path] = field(default_factory=set)
 
     @property
     def desk(self) -> Desk:
@@ -53,7 +56,7 @@ class Shop:
         if claim is not Claim.OTHERS and not self.head:
             self.ledger.jobs.enter([(job.id, job.name, job.model_dump_json())])
         if claim is Claim.ORPHANED:
-            self.absorb()  # what its worker paid for is not paid for again, and it may be done
+            self._take_over(job)  # what its worker paid for is not paid for again, and it may be done
             if self.ledger.jobs.state(job.name) in ENDED:
                 return False
             claim = self.claims.take(job.name, orphans=True)
@@ -79,16 +82,26 @@ class Shop:
         except BadFile as error:  # the run's disk: the other audits could not be kept either
             raise LedgerBroken(error.path, error.reason) from error
 
+    def _take_over(self, job: JobSpec) -> None:
+        if self.head:
+            self.absorb()
+        else:  # a worker's own ledger need not hold what others did of other jobs
+            for path in self.claims.ledgers():
+                self.ledger.absorb(path, job.name)
+
     def absorb(self) -> None:
         """Take over what workers beside this one have done so far."""
-        paths = list(self.claims.ledgers())
-        before = self.ledger.jobs.states() if paths else {}
-        for path in paths:
-            self.ledger.absorb(path)
-        for name, state in self.ledger.jobs.states().items() if paths and self.head else ():
-            if state in ENDED and before.get(name) not in ENDED and (record := self.ledger.jobs.record(name)):
+        for path in self.claims.ledgers():
+            if path in self.closed:
+                continue
+            closed = not self.claims.is_alive(path.stem)
+            for name in self.ledger.absorb(path):
+                record = self.ledger.jobs.record(name)
+                assert record is not None
                 self.claims.done(name)
                 self._copy(record)
+            if closed:
+                self.closed.add(path)
 
 
 @contextmanager

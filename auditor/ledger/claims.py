@@ -74,11 +74,29 @@ class Claims:
             return Claim.OURS
         if owner == DONE:
             return Claim.OTHERS
-        if is_alive(self._workers, owner):
+        if self.is_alive(owner):
             return Claim.OTHERS
         # What a head did that is no more is in the run's ledger, which only another head reads.
         known = self._head or (self._workers / f"{owner}.sqlite").exists()
         return Claim.ORPHANED if known else Claim.OTHERS
+
+    def is_alive(self, worker: str) -> bool:
+        """Whether another worker still holds its lock."""
+        path = self._workers / f"{worker}.lock"
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def begun(self) -> set[str]:
+        """Jobs that somebody has claimed, or had, in one look at the folder."""
+        try:
+            return {entry.name for entry in os.scandir(self._claims)}
+        except OSError as error:
+            raise LedgerBroken(self._claims, _told(error)) from error
 
     def take(self, job: str, *, orphans: bool = False) -> Claim:
         """Claim a job for this worker, if it is nobody's; with `orphans` also one whose worker is no more."""
@@ -128,7 +146,7 @@ class Claims:
         write_atomically(self._over, "")
         for path in self._workers.iterdir():
             worker = path.name.split(".")[0]
-            if worker != self.worker and not is_alive(self._workers, worker):
+            if worker != self.worker and not self.is_alive(worker):
                 path.unlink(missing_ok=True)
         with self._turn:
             for path in self._claims.iterdir():
@@ -138,15 +156,3 @@ class Claims:
 
 def _told(error: OSError) -> str:
     return f"cannot be written ({error.strerror or error}); once it can be, `--resume` goes on from what is there"
-
-
-def is_alive(workers: Path, worker: str) -> bool:
-    """Whether a worker still holds its lock."""
-    path = workers / f"{worker}.lock"
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True

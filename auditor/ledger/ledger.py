@@ -83,9 +83,11 @@ class Ledger:
             (self.folder / OWNER).unlink(missing_ok=True)
             self._file_lock.release()
 
-    def absorb(self, path: Path) -> None:
-        """Take over what another ledger of the same run holds. Raises BadFile."""
-        absorb(self._db, path)
+    def absorb(self, path: Path, job: str | None = None) -> list[str]:
+        """Take over what another ledger of the same run holds, or holds of one job. Returns the jobs that have ended
+        here by it. Raises BadFile.
+        """
+        return absorb(self._db, path, job)
 
     def lend(self, path: Path) -> None:
         """Write what is known of jobs that have not ended to a ledger that workers read. Raises BadFile."""
