@@ -24,6 +24,8 @@ WRONG = {
     ),
     "a corpus that is not there": (["evaluate", "--corpus", "./no.jsonl", "--dry-run"], "no.jsonl: no such corpus"),
     "a corpus that nobody knows": (["audit", "gold", "--corpus", "openngs"], "did you mean openings"),
+    "a run of the hub deleted": (["runs", "rm", "hf://datasets/a/b", "--yes"], "hf://datasets/a/b is the hub's"),
+    "a report beside a run of the hub": (["report", "hf://datasets/a/b"], "hf://datasets/a/b is the hub's"),
     "negative budget": (["evaluate", "--budget", "-1"], "--budget -1: a budget is 0 or more"),
     "no repeats": (["evaluate", "--repeats", "0"], "--repeats 0: at least 1"),
     "server": (["evaluate", "--server", "http://x"], "no model server answers at http://x"),

@@ -57,6 +57,13 @@ def find_run(run: Path, folder: Path) -> Path:
     raise UnknownName("run", str(run), known, f"in {folder}")
 
 
+def own_run(run: Path, folder: Path) -> Path:
+    """The same, of a run that is to be changed or written beside: it lies on this disk. Raises UsageError."""
+    if (name := pushed_name(run)) is not None:
+        raise UsageError(f"hf://datasets/{name} is the hub's: nothing is changed or written there from here")
+    return find_run(run, folder)
+
+
 def _is_old(folder: Path) -> bool:
     return not is_run(folder) and ((folder / AUDITS).is_file() or (folder / TRANSCRIPTS).is_dir())
 

@@ -22,10 +22,9 @@ def report(
     out_dir: In = RUNS,
 ) -> None:
     """Write RUN as one HTML file: the comparison, what the lenses read, every audit with its claims and transcript."""
-    from auditor.audits.runs import find_run
+    from auditor.audits.runs import own_run
 
-    folder = find_run(run, out_dir)
-    path = to or folder / REPORT
+    path = to or own_run(run, out_dir) / REPORT
     demand_writable(path)
     comparison = written(run, out_dir, path)
     out.print(f"[bold]{escape(comparison)}[/]\n{escape(str(path))}", highlight=False)

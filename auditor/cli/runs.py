@@ -93,9 +93,9 @@ def remove_run(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete runs. Evidence, which runs share, stays in the cache."""
-    from auditor.audits.runs import find_run, remove
+    from auditor.audits.runs import own_run, remove
 
-    folders = [find_run(run, out_dir) for run in runs]
+    folders = [own_run(run, out_dir) for run in runs]
     if not yes and not typer.confirm(f"Delete {', '.join(map(str, folders))}?"):
         raise UsageError("nothing was deleted")
     for folder in folders:
@@ -113,10 +113,10 @@ def export(
     json: JsonFlag = False,
 ) -> None:
     """Write what a run's ledger holds: rows for audits, grades and LLM calls, or logs/*.eval for `inspect view`."""
-    from auditor.audits.runs import find_run
+    from auditor.audits.runs import find_run, own_run
     from auditor.audits.tables import write
 
-    folder = find_run(run, out_dir)
+    folder = find_run(run, out_dir) if to else own_run(run, out_dir)
     if to is not None and not to.is_dir():
         raise UsageError(f"--to {to}: give a folder that exists")
     written = write(folder, to or folder, format.value)

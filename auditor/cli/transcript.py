@@ -39,9 +39,9 @@ def show(
     json: JsonFlag = False,
 ) -> None:
     """A run's audits with their grades, or one audit's messages, tool calls, costs and grades."""
-    from auditor.audits.runs import find_run, records_of, transcript_of
+    from auditor.audits.runs import find_run, own_run, records_of, transcript_of
 
-    folder = find_run(run, out_dir)
+    folder = own_run(run, out_dir) if open_ else find_run(run, out_dir)
     records = {record.id: record for record in records_of(folder)}
     if audit is None:
         if open_:
