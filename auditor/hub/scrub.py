@@ -1,4 +1,4 @@
-"""What nobody means to publish: keys, and paths of this machine. Both are replaced, counted, and said."""
+"""What nobody means to publish: keys, chat models' addresses, paths of this machine. All are replaced, and counted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,26 @@ from typing import Any
 
 KEY, SHORTEST = "[a key was here]", 8  # characters of a secret in the environment
 _BEFORE, _PART = r"(?:(?<![\w/.])|(?<=file://))", r"(?:[\\/]{1,2}[\w.+@=-]+)"
-_HOMES = rf"(?:/home/[\w.-]+|/Users/[\w.-]+|/root(?![\w.-])|[A-Za-z]:\\{{1,2}}Users\\{{1,2}}[\w.-]+){_PART}*"
+_WINDOWS = r"[A-Za-z]:\\{1,2}(?:Users\\{1,2}[^\\/:*?\"<>|\n]+|[\w.+@=-]+)"
+_HOMES = (
+    rf"(?:/(?:home|Users)/[\w.-]+|/root(?![\w.-])"
+    rf"|/(?:mnt|media|scratch|nfs|Volumes)(?=/)|{_WINDOWS}){_PART}*"
+)
+_HOME = re.compile(r"(?:/(?:home|Users)/[\w.-]+|/root|[A-Za-z]:\\{1,2}Users\\{1,2}[^\\]+)[\\/]*")
 _KEYS = re.compile(
     r"\b(?:sk-[\w-]{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|gsk_\w{20,}|xai-[\w-]{20,}|r8_\w{20,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"
     r"|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|xox[abprs]-[\w-]{10,})|(?<=[Bb]earer )[\w.~+/-]{16,}=*"
-    r"|(?<=://)[^/\s:@\"']+:[^/\s@\"']+(?=@)"
+    r"|(?<=://)[^/\s@\"'<>]+(?=@)"
 )
-_SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+_NAMED = re.compile(
+    r"""((?:api[-_]?key|access[-_]?key|(?:client|api|app)[-_]secret|passw(?:or)?d)["']?\s*[=:]\s*["']?"""
+    r"|[?&](?:key|token)=)[\w.~+/-]{8,}=*", re.I,
+)  # fmt: skip
+_ADDRESS = re.compile(  # among a chat model's options
+    r"([?&])(?:(?:base_url|key_env|key_file)=[^&\s\"'`)\]}]+(?:&|(?![^\s\"'`)\]}])))+"
+)
+_SECRET = re.compile(r"(?:^|_)(?:API)?(?:KEYS?|TOKEN|SECRET|PASS(?:WORD|WD)?|PAT|CREDENTIALS?)$", re.I)
 
 
 class Scrubber:
@@ -53,9 +66,13 @@ class Scrubber:
         return ", ".join(f"{kind}: {count}" for kind, count in sorted(self.removed.items()) if count)
 
     def _text(self, text: str) -> str:
+        text, count = _ADDRESS.subn(lambda found: found[1] if found[0].endswith("&") else "", text)
+        self.removed["addresses of chat models"] += count
         for pattern in (self._secrets, _KEYS):
             text, count = pattern.subn(KEY, text)
             self.removed["keys"] += count
+        text, count = _NAMED.subn(rf"\g<1>{KEY}", text)
+        self.removed["keys"] += count
         if os.path.isabs(text) and text.count(os.sep) > 1 and os.path.exists(text):
             self.removed["local paths"] += 1
             return _last(text)
@@ -65,4 +82,6 @@ class Scrubber:
 
 
 def _last(path: str) -> str:
+    if _HOME.fullmatch(path):  # whose name is somebody's
+        return "…"
     return "…/" + re.split(r"[\\/]", path.rstrip("\\/"))[-1]

@@ -217,7 +217,10 @@ def scrub(text: str, spec: ModelSpec | None) -> str:
     for key in keys:
         if len(key) >= 6:
             text = text.replace(key, "[key]")
-    return text
+    return _LOGIN.sub("[key]", text)
+
+
+_LOGIN = re.compile(r"(?<=://)[^/\s@\"'<>]+(?=@)")  # of an address
 
 
 def cache_marked(messages: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -25,6 +25,7 @@ LONGER = (
     "vLLM, `lms load MODEL --context-length N` for LM Studio"
 )
 _PLAUSIBLE = 1000  # tokens: no server is run with so small a context; what tells fewer counts something else
+_ALIKE = 0.8  # of the tokens: behind a router another provider may write tools and turns more tersely
 _OPENING = 32  # tokens, at most, with which a template begins the answer, and which it may leave out later
 
 
@@ -40,9 +41,10 @@ def cut_short(sent: Sequence[BaseMessage], tools: Sequence[Any], usage: Any, at_
     others in their manner, answer a prompt that is longer than their context after dropping its middle or its first
     messages, and say so nowhere but in the number of tokens.
     """
+    details = (usage or {}).get("input_token_details") or {}
     told = (usage or {}).get("input_tokens") or 0
-    cached = ((usage or {}).get("input_token_details") or {}).get("cache_read") or 0
-    told += cached if cached > told else 0  # counted apart
+    # Some count what was cached apart, others among the rest: nobody is accused for it.
+    told += sum(details.get(kind) or 0 for kind in ("cache_read", "cache_creation")) if told >= _PLAUSIBLE else 0
     words = sum(word_count(message) for message in sent) + _described(tools)
     if told < _PLAUSIBLE or told >= max(words, at_least):
         return ""
@@ -51,14 +53,17 @@ def cut_short(sent: Sequence[BaseMessage], tools: Sequence[Any], usage: Any, at_
 
 
 def at_least(before: Sequence[BaseMessage], protocol: str) -> int:
-    """How many tokens a conversation has at least, by what its last turn in the same protocol had; 0 if unknown."""
+    """How many tokens a conversation has at least, by what its last turn in the same protocol had; 0 if unknown.
+
+    A fifth less is allowed.
+    """
     for i in range(len(before) - 1, -1, -1):
         took = before[i].response_metadata.get("call") if isinstance(before[i], AIMessage) else None
         if took is not None:
             if took["protocol"] != protocol or (took["tokens"][0] or 0) < _PLAUSIBLE:
                 return 0
             since = sum(word_count(message) for message in before[i + 1 :])  # of the answer, templates drop thoughts
-            return int(took["tokens"][0]) + since - _OPENING
+            return int((int(took["tokens"][0]) + since) * _ALIKE) - _OPENING
     return 0
 
 

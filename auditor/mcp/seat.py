@@ -129,11 +129,12 @@ class Seat:
             if len(self._waiting) >= MOST_CALLS:
                 raise NotNow(f"{MOST_CALLS} calls wait already; wait for their answers.")
             call = Call(name, args)
-            if name == CONCLUDE and not self._waiting and not self._taken:
+            if name == CONCLUDE:
                 _, fault = read_conclusion(args)
                 if fault and self._last:
                     raise NotNow(f"Not accepted: {fault}. {ONLY_CONCLUDE}")
-                self._concluded, call.otherwise = not fault, LOST if fault else RECORDED
+                call.otherwise = LOST if fault else RECORDED  # beside other calls it is answered, and ends nothing
+                self._concluded = not (fault or self._waiting or self._taken)
             elif self._last:
                 raise NotNow(ONLY_CONCLUDE)
             self._waiting.append(call)
@@ -143,8 +144,8 @@ class Seat:
     def wait(self, call: Call, patience: float) -> str | None:
         """The player's side: the answer, after those that nobody waited for; None if there is none yet."""
         with self._changed:
-            if not self._changed.wait_for(lambda: call.answer is not None, patience):
-                return None
+            if not self._changed.wait_for(lambda: call.answer is not None or call.left, patience) or call.left:
+                return None  # who has left is not told what the next one is to be told
             missed, self._missed = self._missed, []
         before = "".join(LEFT_EARLY.format(name=each.name, answer=each.answer) for each in missed)
         return f"{before}{call.answer}"
@@ -155,6 +156,7 @@ class Seat:
             call.left = True
             if call.answer is not None:
                 self._missed.append(call)
+            self._changed.notify_all()
 
 
 class Played(BaseChatModel):
