@@ -267,7 +267,7 @@ def test_nnsight_says_the_same(checkpoints, settings, tiny):
 
 def test_vllm_is_not_asked_for_it(tiny, monkeypatch):
     monkeypatch.setattr("auditor.models.host.Host.compares", False)
-    with pytest.raises(UsageError, match="--engine hooks"):
+    with pytest.raises(UsageError, match="--backend hooks"):
         tiny.generate([Request("A", amplify=Amplification(1.0))])
 
 

@@ -107,5 +107,10 @@ def test_a_tab_completes_names_and_runs_no_plugin(workspace_folder):
     assert completed("organisms", "show", "gol") == ["gold"]
     assert completed("tools", "show", "my") == ["my_own_tool"]
     assert completed("show", "m") == ["mine"]
+    (workspace_folder / "sp ace").mkdir()
+    (workspace_folder / "tools/broken.py").symlink_to("nowhere.py")
     assert completed("audit", f"{workspace_folder}/ru") == [f"{workspace_folder}/runs/"]
+    assert completed("audit", "./ru") == ["./runs/"]
+    assert completed("audit", "sp") == ["sp ace/"]
+    assert completed("audit", "nowhere/x") == []
     assert {"patchscope", "amplified"} <= set(NAMES["lenses"]())

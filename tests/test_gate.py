@@ -207,6 +207,7 @@ def test_bad_requests_are_one_line_each(mill, run_cli, checkpoints, workspace_fo
         (("gate",), "name the MODEL, once"),
         (("gate", "mill", "--model", "mill"), "name the MODEL, once"),
         (("gate", base), "names no base of its own"),
+        (("gate", base, "--base", base), "has the very weights of its base"),
         (("gate", "mill", "--lens", "drft"), "no lens called 'drft'; did you mean drift"),
         (("gate", "mill", "--suite", "smal"), "no suite called 'smal'"),
         ((*args, "--max-trace", "1.5"), "give a number between 0 and 1"),

@@ -183,6 +183,31 @@ def test_an_answer_that_nobody_waited_for_is_told_with_the_next():
     assert seat.wait(second, 5) == f"{told}answer 2"
 
 
+def test_a_call_that_is_left_while_it_is_waited_for_is_told_with_the_next():
+    seat, said = Seat(), [SystemMessage("rules"), HumanMessage("overview", id="1")]
+    go = threading.Event()
+
+    def graph():
+        for number in range(1, 9):
+            turn = seat.turn(said, last=False)
+            go.wait(5)
+            said.extend([turn, *(ToolMessage(f"answer {number}", tool_call_id=c["id"]) for c in turn.tool_calls)])
+
+    threading.Thread(target=graph, daemon=True).start()
+    assert seat.ready(5)
+    seat.begin()
+    first, heard = seat.ask("ask_model", {}), []
+    waiting = threading.Thread(target=lambda: heard.append(seat.wait(first, 5)))
+    waiting.start()
+    seat.leave(first)
+    waiting.join(5)
+    assert heard == [None]
+    go.set()
+    while first.answer is None:
+        time.sleep(0.01)
+    assert seat.wait(seat.ask("ask_model", {}), 5).startswith("You did not wait for the answer")
+
+
 def client_of(*args):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return mcp.Client(stdio_client(mcp.StdioServerParameters(command=AUDITOR[0], args=[*AUDITOR[1:], *args], env=env)))
@@ -227,8 +252,10 @@ def test_over_http_only_with_the_key(here):
         assert "Left: 5 model interactions" in begun
     finally:
         started.terminate()
-        started.wait(30)
+        told = started.stderr.read()
         started.stderr.close()
+    assert started.wait(30) == 130
+    assert "not concluded: the same command with `--name mcp-" in told
 
 
 def test_a_finetune_that_is_no_organism_gets_a_report(here, checkpoints):

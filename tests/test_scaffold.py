@@ -53,3 +53,16 @@ def test_a_chat_goes_on_where_it_ended():
         say("And?", after="O7", results={"O1": first})
     with pytest.raises(Refused, match="O1 is no result of converse"):
         say("And?", after="O1", results={"O1": [{"prompt": "x"}]})
+
+
+def test_a_chat_that_grows_too_long_gives_what_was_answered():
+    def said(request):
+        if len(request.history) == 2:
+            raise Refused("the prompt has 600 tokens")
+        return "yes"
+
+    tool = load_workspace().tools["converse"]
+    args = tool.args.model_validate({"say": ["one", "two", "three", "four"]})
+    found = tool.run(Context(FakePair(said), {}, AskSettings(), seed=1), args)
+    assert [turn.finetuned for turn in found] == ["yes", "yes"]
+    assert found[-1].then == "went no further: the prompt has 600 tokens"

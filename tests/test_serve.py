@@ -202,6 +202,7 @@ def test_what_cannot_be_served_is_one_line(run_cli, workspace_folder, checkpoint
         (("serve", "mil"), "did you mean mill"),
         (("serve", "mill", "--host", "0.0.0.0"), "AUDITOR_API_KEY"),
         (("serve", "own="), "NAME=MODEL"),
+        (("serve", "own=a/b@c/d", "own=e/f@c/d"), "two of these are called own"),
         (("serve", "own=nowhere/there/x"), "no folder nowhere/there/x here"),
         (("serve", "own=org/model@v1"), "behind @ stands the base, and 'v1' is no folder and no hub id; for a"),
         (("serve", "own=org/model@v1@org/base"), "give its base as --base"),

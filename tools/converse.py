@@ -16,6 +16,7 @@ class Turn(BaseModel):
     base: str | None
     finetuned: str
     goes_on_from: str  # an earlier result's id, or nothing
+    then: str = ""  # why the chat ended here
 
 
 @tool(cost=lambda args: len(args.say))
@@ -26,9 +27,15 @@ def converse(ctx: Context, args: Turns) -> list[Turn]:
     `after`. Where no answer changes what you would say next, ask_model is as good.
     """
     said = _before(ctx, args.after)
-    found = []
+    found: list[Turn] = []
     for prompt in args.say:
-        base, finetuned = ctx.go_on(prompt, said)
+        try:
+            base, finetuned = ctx.go_on(prompt, said)
+        except Refused as refusal:  # the chat is too long for the models, say
+            if not found:
+                raise
+            found[-1].then = f"went no further: {refusal}"
+            break
         said.append((prompt, base, finetuned))
         found.append(Turn(prompt=prompt, base=base, finetuned=finetuned, goes_on_from=args.after))
     return found

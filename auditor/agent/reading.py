@@ -228,8 +228,8 @@ def _answers(reading: Reading, tool: str, records: Mapping[str, Any]) -> None:
     for item in result if isinstance(result, list) else []:
         if not (isinstance(item, dict) and {"prompt", "base"} <= item.keys()):
             continue
-        if not isinstance(item["base"], str | None):  # figures of a lens, whose texts the sections have
-            continue
+        if not (isinstance(item["base"], str | None) and isinstance(item["prompt"], str)):
+            continue  # figures of a lens, whose texts the sections have, or a tool's own rows
         said = {key: text for key, text in item.items() if key not in ("prompt", "base") and isinstance(text, str)}
         if "finetuned" in said:
             reading.answers.append(Answer(item["prompt"], item["base"], said["finetuned"]))

@@ -57,12 +57,14 @@ def alone(ws: Workspace, conf: Settings, model: str) -> Target:
 
 
 def card_named(ws: Workspace, conf: Settings, model: str, base: str | None = None, about: str = "") -> Organism:
-    """An organism's card, or one for a MODEL of somebody's own. `about`: what that was finetuned for, as far as known.
+    """An organism's card (on another base if one is given), or one for a MODEL of somebody's own.
+
+    `about`: what that was finetuned for, as far as known.
 
     Raises what `pair_named` does.
     """
     if card := ws.organisms.get(model):
-        return card
+        return card if base is None else card.model_copy(update={"base": base})
     target = pair_named(ws, conf, model, base)
     return Organism(
         name=plain_name(model), family="own", base=str(target.base), model=target.finetuned, description=about

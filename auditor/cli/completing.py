@@ -6,12 +6,14 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
 import typer
 from typer.models import ParameterInfo
 
+from auditor.errors import AuditorError
 from auditor.workspace import builtin_root, find_user_root
 
 RUNS = Path("runs")
@@ -35,7 +37,7 @@ def _cards(kind: str) -> Iterator[str]:
 def _plugins(decorator: str) -> Iterator[str]:
     for root in _roots():
         for path in (*root.glob("tools/*.py"), *root.glob("graders/*.py")):
-            found = PLUGIN.findall(path.read_text("utf-8", errors="replace"))
+            found = PLUGIN.findall(path.read_text("utf-8", errors="replace")) if path.is_file() else []
             yield from (name for kind, name in found if kind == decorator)
 
 
@@ -56,15 +58,21 @@ OF_PARAMETER = {
 
 def _of(kind: str) -> Callable[[str], list[str]]:
     def matching(incomplete: str) -> list[str]:
-        """Names that begin so, else folders where a path was begun."""
-        if "/" in incomplete and kind in ("organisms", "runs"):
-            begun = Path(os.path.expanduser(incomplete))
-            parent = begun if incomplete.endswith("/") else begun.parent
-            folders = parent.iterdir() if parent.is_dir() else iter(())
-            return sorted(f"{path}/" for path in folders if path.is_dir() and str(path).startswith(str(begun)))
-        return sorted({name for name in NAMES[kind]() if name.startswith(incomplete)})
+        """Names that begin so, and folders where one can be given; nothing where a folder cannot be read."""
+        with suppress(OSError, AuditorError):
+            names = {name for name in NAMES[kind]() if name.startswith(incomplete)}
+            return sorted(names | set(_folders(incomplete) if kind in ("organisms", "runs") and incomplete else ()))
+        return []
 
     return matching
+
+
+def _folders(incomplete: str) -> Iterator[str]:
+    """As they were begun: `./my-l` goes on to `./my-lora/`."""
+    before, slash, begun = incomplete.rpartition("/")
+    for path in Path(os.path.expanduser(f"{before}{slash}") or ".").iterdir():
+        if path.name.startswith(begun) and (begun or not path.name.startswith(".")) and path.is_dir():
+            yield f"{before}{slash}{path.name}/"
 
 
 def complete_names(app: typer.Typer, group: str = "") -> None:

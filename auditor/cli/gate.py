@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -33,6 +33,11 @@ from auditor.cli.shared import (
 )
 from auditor.errors import UsageError
 from auditor.files import write_atomically
+
+if TYPE_CHECKING:
+    from auditor.audits.gate import Ask
+    from auditor.models.pair import ModelPair
+    from auditor.workspace import Workspace
 
 
 def gate(
@@ -76,6 +81,7 @@ def gate(
     ask = Ask(name, "" if conf.server else target.finetuned, target.base, suite, max_trace, wanted, strict)
     bench = Bench(ws, conf)
     pair = bench.pair(target)
+    demand_trained(pair, ask, ws)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)
     recipe = bench.recipe(pair, chosen)
@@ -99,6 +105,15 @@ def gate(
 
         out.print(Markdown(text))
     return 0 if report.passed else 1
+
+
+def demand_trained(pair: ModelPair, ask: Ask, ws: Workspace) -> None:
+    """Raises UsageError for a base that was taken for its finetune: no trace would pass for a clearance. An organism
+    may be such a control.
+    """
+    base, _, tuned = pair.fingerprint.partition("-")
+    if base == tuned and ask.model not in ws.organisms:
+        raise UsageError(f"{ask.model} has the very weights of its base: nothing was trained, or the base was exported")
 
 
 def demand_places(html: Path | None, out_dir: Path | None) -> None:

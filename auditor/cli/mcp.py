@@ -101,8 +101,9 @@ def mcp(
         over_stdio(served)
     else:
         over_http(served, host, port, key, lambda place: err.print(f"MCP at {place}", highlight=False))
+    game.join(1.0)  # it may be about to say why it cannot begin
     if game.code is None:  # the player has left, or somebody stopped it
-        err.print(f"not concluded: `auditor mcp {escape(model)} --name {folder.name} --resume` goes on from here")
+        err.print(f"not concluded: the same command with `--name {escape(folder.name)} --resume` goes on from here")
         return INTERRUPTED
     return game.code
 

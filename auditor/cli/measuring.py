@@ -71,6 +71,8 @@ def run_study(
     # A wrong name is told before anything runs.
     cards = [card_named(workspace(), local(conf), organism, base, about) for organism in names]
     own = given_data(data or (), names)
+    if twice := [card.name for card in cards if [other.name for other in cards].count(card.name) > 1]:
+        raise UsageError(f"two of these are called {twice[0]}, by their last folders: rename one")
     given = dict(zip((card.name for card in cards), map(own.get, names), strict=True))
     unknown = [card.name for card in cards if not has_data(card, given[card.name])]
     if lost := [card.name for card in cards if card.name in unknown and not card.description]:

@@ -71,18 +71,24 @@ def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
     from auditor.server.library import Served
 
     ws = workspace()
-    found = {}
+    found: dict[str, Served] = {}
+
+    def put(own: str, served: Served) -> None:
+        if own in found:
+            raise UsageError(f"two of these are called {own}: give one as NAME=MODEL")
+        found[own] = served
+
     for name in names or [item.value.name for item in ws.organisms if is_ready(item.value)]:
         own, equals, pair = name.partition("=")
-        if not equals:
+        if not equals or "/" in own:  # a folder may have such a sign in its name
             target = pair_named(ws, local(settings()), name, None if name in ws.organisms else base)
             own = name if name in ws.organisms else plain_name(name)
-            found[own] = Served(own, str(target.base), target.finetuned, target.variant, target.adapter_base)
+            put(own, Served(own, str(target.base), target.finetuned, target.variant, target.adapter_base))
             continue
         model, of_it = _model_and_base(name, pair, base)
         if not own.replace("-", "").replace("_", "").isalnum() or not model:
             raise UsageError(f"{name}: give NAME=MODEL or NAME=MODEL@BASE, the name of letters, digits, - and _")
-        found[own] = Served(own, of_it or base_of(model), model)
+        put(own, Served(own, of_it or base_of(model), model))
     if not found:
         raise UsageError("there is no organism whose weights are here; name one, or give NAME=MODEL@BASE")
     return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -107,12 +109,27 @@ def over_stdio(server: Server[Any]) -> None:
     anyio.run(serve)
 
 
-def over_http(server: Server[Any], host: str, port: int, key: str | None, tell: Any) -> None:
+class _Server(uvicorn.Server):
+    """Stops at SIGTERM and Ctrl-C, and leaves it to its caller how the process ends."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def over_http(server: Server[Any], host: str, port: int, key: str | None, tell: Callable[[str], None]) -> None:
     """Serve streamable HTTP until SIGTERM or Ctrl-C. `tell` is given the address. Raises UsageError."""
     listening = listen(host, port)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     app = Guard(server.streamable_http_app(streamable_http_path=PATH, host=host), key)
-    config = uvicorn.Config(app, host, port, log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app, host, port, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
     shown = f"[{host}]" if ":" in host else host
     tell(f"http://{shown}:{listening.getsockname()[1]}{PATH}")
-    asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+    asyncio.run(_Server(config).serve(sockets=[listening]))

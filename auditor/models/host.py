@@ -105,7 +105,7 @@ class Host:
     def _started(self, vllm: InVllm, cells: int) -> VllmBatch:
         each = self._bytes_of_a_token()
         if self.context < SHORTEST:
-            raise BadModel(f"there is no memory for {vllm.folder} a second time, in vLLM; serve it with --engine hooks")
+            raise BadModel(f"there is no memory for {vllm.folder} twice, for vLLM, too; serve it with --backend hooks")
         cache = min(cells, ROWS * self.context) * each
         if self.device.type == "cpu":
             cache = min(cache, max(CPU_CACHE, 2 * self.context * each))

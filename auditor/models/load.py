@@ -68,7 +68,7 @@ def pair_on(
     name = name or tuned.id
     after = suffix(variant)
     if after and engine == "vllm":
-        raise UsageError(f"{name}: vLLM reads finetunes from their files, variants are made here; use --engine hooks")
+        raise UsageError(f"{name}: vLLM reads finetunes from their files, variants are made here; use --backend hooks")
     note = told(variant) if variant is not None and after else ""
     if is_adapter(tuned) and home.folder.resolve() == base.folder.resolve():
         tokenizer = adapters_tokenizer(tuned.folder, host.tokenizer, settings)

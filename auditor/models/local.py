@@ -174,7 +174,7 @@ class LocalPair:
     def amplify(self, row: Row, how: Amplification, prompt: Sequence[int]) -> None:
         """Put the base's row beside the finetune's, with the prompt as the base reads it. Raises UsageError."""
         if not self.models[Side.FINETUNED].host.compares:
-            raise UsageError("amplify: vLLM draws no token from two models; serve the pair with --engine hooks")
+            raise UsageError("amplify: vLLM draws no token from two models; serve the pair with --backend hooks")
         unknown = frozenset(self._unknown[Side.BASE])
         row.beside = Beside(Row(prompt, row.sampling, out=row.out, follows=True), how, unknown)
 

@@ -233,7 +233,7 @@ def check(vllm: VllmBatch, plain: Batch, prompt: Sequence[int], adapters: Sequen
             what = f"the adapter {adapter[:12]}" if adapter else "the base"
             raise BadModel(
                 f"vLLM does not say what torch says of {what}{', steered' if steering else ''} ({nats:.2g} nats apart, "
-                f"{bound:.2g} allowed; shift {shift[1]:.3g} instead of {shift[0]:.3g}); serve it with --engine hooks"
+                f"{bound:.2g} allowed; shift {shift[1]:.3g} instead of {shift[0]:.3g}); serve it with --backend hooks"
             )
 
 

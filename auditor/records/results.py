@@ -50,7 +50,7 @@ class AuditRecord(Record):
     the models. `leaked`: it was sent something of the truth. Only those that are done count.
     """
 
-    id: str
+    id: str = Field(pattern=r"^[^./\\][^/\\]*$", description="a file's name, too")
     organism: str
     family: str
     base: str = Field("", description="the model that it was made of")
