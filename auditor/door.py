@@ -183,8 +183,8 @@ class Run:
 
 
 def pair(
-    base: str, model: str | None = None, *, adapter_base: str | None = None, workspace: Path | str | None = None,
-    **settings: Any,
+    base: str | Path, model: str | Path | None = None, *, adapter_base: str | None = None,
+    workspace: Path | str | None = None, **settings: Any,
 ) -> Pair:  # fmt: skip
     """A base and its finetune (hub ids, folders; an adapter or a whole model), or one name alone: an organism
     (`cake_bake`, `cake_bake@qwen3_1_7B`), an adapter whose config names its base, or a pair of the model `server`.
@@ -198,8 +198,8 @@ def pair(
     if model is None:
         if adapter_base is not None:
             raise UsageError(f"adapter_base={adapter_base!r} goes with pair(base, model)")
-        return Pair(pair_named(ws, conf, base, otherwise="give pair(base, model)"), Bench(ws, conf))
-    return Pair(pair_named(ws, conf, model, base, adapter_base=adapter_base), Bench(ws, conf))
+        return Pair(pair_named(ws, conf, str(base), otherwise="give pair(base, model)"), Bench(ws, conf))
+    return Pair(pair_named(ws, conf, str(model), str(base), adapter_base=adapter_base), Bench(ws, conf))
 
 
 def evaluate(

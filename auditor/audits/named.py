@@ -30,6 +30,8 @@ def pair_named(
     Raises UsageError if no base is known, or there is no such organism or folder; BadModel for a config that cannot be
     read.
     """
+    if not model.strip():
+        raise UsageError("the MODEL's name is empty: give an organism, a folder or a hub id")
     if conf.server is not None:
         from auditor.models.remote import base_on
 

@@ -116,6 +116,14 @@ def records_of(folder: Path) -> Iterator[AuditRecord]:
     yield from found.values()
 
 
+def states_of(folder: Path) -> dict[str, str]:
+    """How each audit of a run stands, those that have not ended, too. Raises BadFile."""
+    if is_run(folder):
+        with Ledger.read(folder) as ledger:
+            return dict(ledger.jobs.states())
+    return {record.id: record.status for record in records_of(folder)}
+
+
 def compared(run: Path, folder: Path) -> Run:
     """A run, given as `find_run` takes it, with all that a comparison needs of it. Raises UsageError, BadFile."""
     found = find_run(run, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import webbrowser
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,16 +39,16 @@ def show(
     json: JsonFlag = False,
 ) -> None:
     """A run's audits with their grades, or one audit's messages, tool calls, costs and grades."""
-    from auditor.audits.runs import find_run, own_run, records_of, transcript_of
+    from auditor.audits.runs import find_run, own_run, records_of, states_of, transcript_of
 
     folder = own_run(run, out_dir) if open_ else find_run(run, out_dir)
-    records = {record.id: record for record in records_of(folder)}
+    records, states = {record.id: record for record in records_of(folder)}, states_of(folder)
     if audit is None:
         if open_:
             raise UsageError("--open opens one audit: name it; `auditor view` shows all of them in the browser")
-        print_json(list(records)) if json else _list(records.values())
+        print_json(list(records)) if json else _list(states, records)
         return
-    name = one_of(audit, records)
+    name = one_of(audit, states)
     transcript = transcript_of(folder, name)
     if json:
         print_json(transcript)
@@ -61,7 +61,7 @@ def show(
         out.print(_panel(message, full=full))
     for key in ("spent", "error", "checks"):
         if transcript.get(key):
-            out.print(f"[bold]{key}[/]: {escape(jsonlib.dumps(transcript[key], ensure_ascii=False))}", highlight=False)
+            out.print(f"[bold]{key}[/]: {plain(jsonlib.dumps(transcript[key], ensure_ascii=False))}", highlight=False)
     for grade in record.grades if record else ():
         judge = f" ({escape(grade.judge)})" if grade.judge else ""
         told = f"[bold]{escape(grade.grader)}[/]{judge}: {grade.score:g} of 5. {plain(grade.reasoning)}"
@@ -69,21 +69,22 @@ def show(
 
 
 def one_of(audit: str, known: Mapping[str, object]) -> str:
-    """The id that is meant: this one, or the only one that has it as a part. An audit under way has no record yet."""
+    """The id that is meant: this one, or the only one that has it as a part."""
     found = [name for name in known if audit in name]
     if audit not in known and len(found) > 1:
         raise UsageError(f"{audit} is a part of {len(found)} audits' ids: {', '.join(found[:8])}")
     return audit if audit in known or not found else found[0]
 
 
-def _list(records: Iterable[AuditRecord]) -> None:
+def _list(states: Mapping[str, str], records: Mapping[str, AuditRecord]) -> None:
     table = Table()
     for head in ("audit", "status", "grades", "what it concluded"):
         table.add_column(head)
-    for record in records:
-        grades = ", ".join(f"{grade.score:g} {grade.grader}" for grade in record.grades)
-        said = " ".join((record.error or record.hypothesis).split())
-        table.add_row(escape(record.id), record.status, escape(grades), plain(said[:LINE]))
+    for name, state in states.items():
+        record = records.get(name)
+        grades = ", ".join(f"{grade.score:g} {grade.grader}" for grade in record.grades) if record else ""
+        said = " ".join((record.error or record.hypothesis).split()) if record else ""
+        table.add_row(escape(name), state, escape(grades), plain(said[:LINE]))
     out.print(table)
 
 
@@ -114,6 +115,6 @@ def _panel(message: dict[str, Any], *, full: bool) -> Panel:
         if took["cost_usd"] is not None:
             notes.append(f"{took['cost_usd']:.5f} USD")
     name = f"{NAMES.get(kind, kind)}{' of ' + data['name'] if kind == 'tool' and data.get('name') else ''}"
-    body = "\n".join([escape(text), *(f"[bold]→ {escape(call)}[/]" for call in calls)]).strip()
+    body = "\n".join([escape(text), *(f"[bold]→ {plain(call)}[/]" for call in calls)]).strip()
     return Panel(body, title=escape(name), title_align="left", subtitle=escape(" · ".join(notes)) or None,
                  subtitle_align="right", border_style=STYLES.get(kind, ""))  # fmt: skip

@@ -124,7 +124,7 @@ class Seat:
             begun = self._taken or (self._messages and self._begun == _name(self._messages))
             if self._concluded or not begun:
                 raise NotNow(f"Call {BEGIN} first: it shows what this audit is about.")
-            if len(json.dumps(args, default=str)) > MOST_CHARACTERS:
+            if len(json.dumps(args, default=str, ensure_ascii=False)) > MOST_CHARACTERS:
                 raise NotNow(f"{name}: arguments may have {MOST_CHARACTERS} characters at most.")
             if len(self._waiting) >= MOST_CALLS:
                 raise NotNow(f"{MOST_CALLS} calls wait already; wait for their answers.")
