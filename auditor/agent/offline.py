@@ -16,6 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 
 from auditor.agent.claims import find_behaviours, find_claims
+from auditor.agent.given import asker, fetches
 from auditor.agent.reading import Reading, read
 from auditor.agent.statements import statements
 from auditor.agent.themes import (
@@ -78,10 +79,10 @@ class OfflineInvestigator(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
     def _next(self, reading: Reading) -> AIMessage:
-        if not reading.called and (calls := self._fetches(reading)):
+        if not reading.called and (calls := fetches(reading, self.tools)):
             return _calling("I read all cached evidence first; it is free.", calls, reading)
         themes = themes_of(reading, self.background, self.embed)
-        name, argument = self._asks(reading)
+        name, argument = asker(reading, self.tools)
         if name and reading.interactions_left and reading.turns_left > 1:
             first = min(ROUND, reading.interactions_left)
             count = first if reading.rounds == 0 else reading.interactions_left
@@ -95,41 +96,6 @@ class OfflineInvestigator(BaseChatModel):
     def _promising(self, themes: Sequence[Theme], reading: Reading) -> list[Theme]:
         """Themes worth asking about: of the lens all, of plain answers those that are subjects."""
         return [theme for theme in themes if not reading.blackbox or is_subject(theme)]
-
-    def _fetches(self, reading: Reading) -> list[tuple[str, dict[str, Any]]]:
-        """The calls that show whole what the overview cut: claims are held against what was seen. Then every other free
-        tool that needs no argument but a dataset, a layer and positions, with those that were read.
-        """
-        there = {tool["name"] for tool in self.tools}
-        calls = [(name, args) for name, args in reading.details if name in there]
-        known = {"dataset": reading.datasets[0]} if reading.datasets else {}
-        for _, args in reading.details:
-            known |= {key: args[key] for key in ("layer", "positions") if key in args and key not in known}
-        for tool in self.tools:
-            name, needed = tool["name"], _needed(tool)
-            if name in reading.free and name not in dict(calls) and needed.keys() <= known.keys():
-                calls.append((name, {key: known[key] for key in needed}))
-        return calls
-
-    def _asks(self, reading: Reading) -> tuple[str, str]:
-        """The tool that puts questions to the models, and its argument: `ask_model`, else the first that costs and
-        needs a list of texts alone; nothing if none was given.
-        """
-        asking = {
-            tool["name"]: next(iter(needed))
-            for tool in self.tools
-            if tool["name"] not in reading.free
-            and len(needed := _needed(tool)) == 1
-            and all(kind.get("type") == "array" and kind.get("items") == {"type": "string"} for kind in needed.values())
-        }
-        name = "ask_model" if "ask_model" in asking else next(iter(asking), "")
-        return name, asking.get(name, "")
-
-
-def _needed(tool: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The schemas of the arguments that a tool cannot be called without."""
-    parameters = tool.get("parameters", {})
-    return {key: parameters["properties"][key] for key in parameters.get("required", ())}
 
 
 def _calling(thought: str, calls: Sequence[tuple[str, dict[str, Any]]], reading: Reading) -> AIMessage:
