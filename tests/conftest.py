@@ -24,6 +24,14 @@ from auditor.models.load import load_pair
 from tests.tiny import add_adapter, make_base, make_tokenizer
 
 
+LONG = ("test_notebooks", "test_engines", "test_embedded", "test_kills", "test_mcp", "test_hub_corpus")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first: of two workers none is left with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level BPE with about 300 tokens and a chat template."""
