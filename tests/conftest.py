@@ -23,7 +23,6 @@ from auditor.files import sha256_of
 from auditor.models.load import load_pair
 from tests.tiny import add_adapter, make_base, make_tokenizer
 
-
 LONG = ("test_notebooks", "test_engines", "test_embedded", "test_kills", "test_mcp", "test_hub_corpus")
 
 
