@@ -42,7 +42,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 # Two files at once, each with one thread in torch: much of what tests do is waiting for processes to start.
-PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=active GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=active GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 TESTED = torch<=2.13.0# the newest of which the machines that test this have a CPU build
 
