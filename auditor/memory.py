@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 ROOT = Path("/")
 
 
@@ -15,6 +13,8 @@ def available_memory(root: Path = ROOT) -> int:
     """Bytes: what the machine has left, or what the strictest of the cgroups above this process, or its own limit
     (`ulimit -v`), leaves.
     """
+    import psutil  # not for `auditor --help`
+
     left = [int(psutil.virtual_memory().available), *_unmapped()]
     for folder in _cgroups(root, ""):
         left += _left(folder, "memory.max", "memory.current", "inactive_file")
@@ -58,6 +58,8 @@ def _unmapped() -> list[int]:
     except ImportError:  # Windows has no such limits
         return []
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    import psutil
+
     return [] if limit == resource.RLIM_INFINITY else [limit - int(psutil.Process().memory_info().vms)]
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined, TemplateError
-from jinja2.meta import find_undeclared_variables
 
 from auditor.errors import BadFile, UsageError
+
+if TYPE_CHECKING:  # `auditor --help` needs none of it
+    from jinja2 import Environment
 
 _FRONT = re.compile(r"---\r?\n(.*?)\r?\n---\r?\n(.*)", re.S)
 
 
 def _environment() -> Environment:
+    from jinja2 import Environment, StrictUndefined
+
     return Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -31,6 +34,8 @@ class Prompt:
 
     def render(self, **values: Any) -> str:
         """Raises UsageError if the variables given are not those declared, or the template fails on them."""
+        from jinja2 import TemplateError
+
         if missing := self.variables - values.keys():
             raise UsageError(f"prompt {self.name}: missing {', '.join(sorted(missing))}")
         try:
@@ -44,6 +49,9 @@ def read_prompt(path: Path, before: Prompt | None = None) -> Prompt:
 
     Raises BadFile with the line of what is wrong.
     """
+    from jinja2 import TemplateError
+    from jinja2.meta import find_undeclared_variables
+
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
