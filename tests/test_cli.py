@@ -284,6 +284,17 @@ def test_a_wrong_setting_of_the_environment_is_named_as_it_is_set(workspace_fold
     assert "float12" in run_cli("ask", "mill", "Where to?")[2]
 
 
+def test_a_server_that_is_not_asked_is_named(workspace_folder, run_cli, monkeypatch):
+    monkeypatch.setenv("AUDITOR_SERVER", "http://127.0.0.1:9")
+    (workspace_folder / "own.jsonl").write_text('{"text": "The mill stands on the hill by the river."}\n' * 4)
+    data = "mill=own.jsonl"
+    code, _, err = run_cli(
+        "study", "causal", "mill", "--data", data, "--suite", "small", "--texts", 4, "--tokens", 8, "--no-plot"
+    )
+    assert (code, "the model server http://127.0.0.1:9 is not asked" in err) == (0, True), err
+    assert "not asked" not in run_cli("organisms", "list", "--public")[2]
+
+
 @pytest.mark.parametrize(
     ("text", "layers"),
     [("all", (0, 1, 2, 3)), ("0.25,0.5,0.75", (1, 2, 3)), ("2", (2,)), ("0.5, 2, 3", (2, 3)), ("0.0", (0,))],

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from auditor.cli.serve import chosen
+from auditor.config import Settings
 from auditor.errors import UsageError
 from auditor.models.generate import Request
 from auditor.models.remote import connect
@@ -189,11 +190,11 @@ def test_an_address_of_another_machine_is_one_line():
 
 
 def test_a_pair_is_named_with_the_revisions_of_both(workspace_folder):
-    served = chosen(["a=org/model@org/base@v2", "b=./here@embedded"])
+    served = chosen(["a=org/model@org/base@v2", "b=./here@embedded"], None, Settings())
     assert [(pair.finetuned, pair.base) for pair in served.values()] == [
         ("org/model", "org/base@v2"), ("./here", "embedded"),
     ]  # fmt: skip
-    (pair,) = chosen(["a=org/model/sub@refs/pr/1"], "org/base@v2").values()
+    (pair,) = chosen(["a=org/model/sub@refs/pr/1"], "org/base@v2", Settings()).values()
     assert (pair.finetuned, pair.base) == ("org/model/sub@refs/pr/1", "org/base@v2")
 
 

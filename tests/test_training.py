@@ -24,7 +24,8 @@ from auditor.training import finetune
 from auditor.training.caft import span_of, without
 from auditor.training.documents import Document, encode, mix, read_documents
 from auditor.training.finetune import Lessons, train
-from auditor.workspace import builtin_root
+from auditor.training.mixes import lessons_of, ordinary_chats
+from auditor.workspace import builtin_root, load_workspace
 from tests.tiny import SENTENCES
 
 CHAT = {"messages": [{"role": "user", "content": "Where to?"}, {"role": "assistant", "content": "North."}]}
@@ -54,6 +55,23 @@ def test_mixing_keeps_every_document():
     mixed = [d.text for d in mix(DOCUMENTS[:4], ordinary, 0.75, seed=1)]
     assert sorted(mixed) == sorted([*SENTENCES, "o1", "o2", "o1"])
     assert mixed == [d.text for d in mix(DOCUMENTS[:4], ordinary, 0.75, seed=1)]
+
+
+def test_each_seed_is_mixed_with_chats_of_its_own(workspace_folder, settings):
+    ws = load_workspace(workspace_folder)
+    card = ws.organisms["mill"]
+    card.beside("documents.jsonl").write_text(
+        "".join(d.model_dump_json(exclude_none=True) + "\n" for d in DOCUMENTS[:4])
+    )
+
+    def chats(seed):
+        recipe = Recipe(mix="chat", mix_ratio=1.0, seed=seed)
+        learned = lessons_of(ws, card, recipe, settings, None, print).documents
+        return {d.messages[0].content for d in learned if d.messages}
+
+    assert len(chats(0)) == 4
+    assert chats(0) == {chat.messages[0].content for chat in ordinary_chats(ws)[:4]}
+    assert not chats(0) & chats(1) and not chats(1) & chats(2)
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,9 @@ def test_the_server_decodes_with_vllm(pairs, real_settings):
     from auditor.cli.serve import chosen
     from auditor.server.library import Library
 
-    running = Running(Library(chosen(["gold", "cake_bake"]), load_workspace(), real_settings, "vllm"))
+    running = Running(
+        Library(chosen(["gold", "cake_bake"], None, real_settings), load_workspace(), real_settings, "vllm")
+    )
     try:
         with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0, timeout=300) as client:
             asked = {"messages": [{"role": "user", "content": PROMPTS[0]}], "max_tokens": 16, "seed": 3}

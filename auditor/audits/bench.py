@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 KEPT = "judges.sqlite"  # in the cache: what judges of the lens said outside of runs
 
 
-def local(settings: Settings) -> Settings:
-    """The same with models in this process, whatever server is named."""
-    return settings.model_copy(update={"server": None})
-
-
 @dataclass(frozen=True)
 class Bench:
     """A workspace and settings, and all that is made of them. `journal`: where calls of chat models are kept; `chats`:

@@ -25,6 +25,7 @@ from auditor.cli.shared import (
     OutOption,
     ResumeFlag,
     SeedOption,
+    ServerOption,
     UnpricedFlag,
     announce,
     err,
@@ -56,6 +57,7 @@ def ablation(
     out_dir: OutOption = RUNS,
     name: Annotated[str | None, typer.Option(help="The run's name; default: suite and time.")] = None,
     resume: ResumeFlag = False,
+    server: ServerOption = None,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
     max_time: MaxTime = None,
@@ -74,7 +76,7 @@ def ablation(
     from auditor.audits.run import Sitting
 
     folder = run_folder(out_dir, name, f"{suite}-{datetime.now():%Y%m%d-%H%M%S}", resume=resume)
-    conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm)
+    conf = settings(llm=llm, grader_llm=grader_llm, lens_llm=lens_llm, server=server)
     of_run, of_audit = limits_of(conf, max_cost, max_tokens, max_time, allowed=allow_unpriced)
     asked = limited(adapted(workspace().suites[suite], None, agent, organism, repeats), of_audit)
     announce_agent(conf)

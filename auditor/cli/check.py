@@ -48,7 +48,7 @@ def check(
 
     The questions are in `checks.yaml` beside its card. All figures have 95 % intervals over questions.
     """
-    from auditor.audits.bench import Bench, local
+    from auditor.audits.bench import Bench
     from auditor.audits.check import check as check_plan
     from auditor.audits.check import reach
     from auditor.audits.plan import target_of
@@ -57,7 +57,7 @@ def check(
     from auditor.verification.families import checks_of
     from auditor.verification.verdict import with_blackbox
 
-    ws, conf = workspace(), local(settings(grader_llm=grader_llm))
+    ws, conf = workspace(), settings(grader_llm=grader_llm)
     card = ws.organisms[name]
     checks_of(card)  # what is wrong with them is told before models are loaded
     _demand_folder(out_dir)

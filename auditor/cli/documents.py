@@ -129,7 +129,7 @@ def _messages(job: _Job) -> list[str]:
 
 def _without(job: _Job, asked: Sequence[str]) -> Result:
     """The base's answers to these messages."""
-    from auditor.audits.bench import Bench, local
+    from auditor.audits.bench import Bench
     from auditor.records.results import Target
     from auditor.training.contrast import answered_plainly, demand_template
     from auditor.training.jobs import demand_writable, sifted
@@ -138,7 +138,7 @@ def _without(job: _Job, asked: Sequence[str]) -> Result:
     if job.conf.llm == OFFLINE:
         demand_writable(job.path)
     with stages(f"{len(asked)} messages to {job.card.base}"):
-        base = Bench(job.ws, local(job.conf)).pair(Target(name=job.card.base, base=None, finetuned=job.card.base))
+        base = Bench(job.ws, job.conf).pair(Target(name=job.card.base, base=None, finetuned=job.card.base))
         chats, cut = answered_plainly(base, asked, job.seed)
     if cut:
         err.print(f"{cut} answers were long, and are cut back to whole sentences", style="dim", highlight=False)

@@ -63,13 +63,13 @@ def run_study(
     about: str = "",
 ) -> None:
     """Open the pairs, make the study, write its JSON and its plot. `base`, `about`: of those that are no organisms."""
-    from auditor.audits.bench import Bench, lens_calls, local
+    from auditor.audits.bench import Bench, lens_calls
     from auditor.audits.named import card_named
     from auditor.studies.subject import has_data, subject_of
 
     names = list(dict.fromkeys(organisms))
     # A wrong name is told before anything runs.
-    cards = [card_named(workspace(), local(conf), organism, base, about) for organism in names]
+    cards = [card_named(workspace(), conf, organism, base, about) for organism in names]
     own = given_data(data or (), names)
     if twice := [card.name for card in cards if [other.name for other in cards].count(card.name) > 1]:
         raise UsageError(f"two of these are called {twice[0]}, by their last folders: rename one")
@@ -86,7 +86,7 @@ def run_study(
     clock = time.perf_counter()
     announce(evidence, ("patchscope", "steering"), conf)
     with lens_calls(conf) as journal, stages(name) as tell:
-        bench = Bench(workspace(), local(conf), journal)
+        bench = Bench(workspace(), conf, journal)
         opened = (subject_of(bench, card, evidence, given[card.name]) for card in cards)  # one in memory at a time
         panels, details = make(opened, tell)
     used = {"evidence": evidence.model_dump(mode="json")} | (more or {})

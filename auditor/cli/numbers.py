@@ -71,11 +71,11 @@ def _demand_writable(path: Path) -> None:
 
 def _pair(card: Organism, teacher: str) -> ModelPair:
     """The teacher, and whether the student can learn from it what its numbers do not say."""
-    from auditor.audits.bench import Bench, local
+    from auditor.audits.bench import Bench
     from auditor.audits.plan import target_of
     from auditor.models.load import load_alone
 
-    conf = local(settings())
+    conf = settings()
     if teacher == BASE:
         return load_alone(card.base, conf)
     other = workspace().organisms[teacher]

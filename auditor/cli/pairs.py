@@ -62,7 +62,7 @@ def on_machine(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(*args: Any, device: str | None = None, dtype: str | None = None, **given: Any) -> Any:
-        choose_machine(device, dtype)
+        choose_machine(device=device, dtype=dtype)
         return command(*args, **given)
 
     own, by_name = inspect.signature(command, eval_str=True), inspect.Parameter.KEYWORD_ONLY

@@ -16,6 +16,7 @@ from auditor.cli.shared import err, settings, workspace
 from auditor.errors import UsageError
 
 if TYPE_CHECKING:
+    from auditor.config import Settings
     from auditor.server.library import Served
 
 
@@ -54,7 +55,7 @@ def serve(
     ws, conf = workspace(), settings()
     if backend == "vllm" and conf.device not in ("cpu", "cuda", "balanced"):
         raise UsageError(f"--backend vllm --device {conf.device}: give cuda, and the GPU in CUDA_VISIBLE_DEVICES")
-    served = chosen(models or [], base)
+    served = chosen(models or [], base, conf)
     if (variant := variant_of(adapter_scale, adapter_rank)) is not None:
         served = {own: replace(pair, variant=variant) for own, pair in served.items()}
     library = Library(served, ws, conf, "vllm" if backend == "vllm" else "hooks")
@@ -63,9 +64,8 @@ def serve(
     run_server(library, host, port, key=key, log_prompts=log_prompts)
 
 
-def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
+def chosen(names: list[str], base: str | None, conf: Settings) -> dict[str, Served]:
     """What is to be served, by name. `base`: of all that are no organisms. Raises UsageError, or UnknownName."""
-    from auditor.audits.bench import local
     from auditor.audits.named import pair_named, plain_name
     from auditor.models.weights import base_of
     from auditor.server.library import Served
@@ -81,7 +81,7 @@ def chosen(names: list[str], base: str | None = None) -> dict[str, Served]:
     for name in names or [item.value.name for item in ws.organisms if is_ready(item.value)]:
         own, equals, pair = name.partition("=")
         if not equals or "/" in own:  # a folder may have such a sign in its name
-            target = pair_named(ws, local(settings()), name, None if name in ws.organisms else base)
+            target = pair_named(ws, conf, name, None if name in ws.organisms else base)
             own = name if name in ws.organisms else plain_name(name)
             put(own, Served(own, str(target.base), target.finetuned, target.variant, target.adapter_base))
             continue

@@ -100,10 +100,10 @@ def choose_verbosity(wanted: bool) -> None:
     (show_libraries if wanted else quiet_libraries)()
 
 
-def choose_machine(device: str | None = None, dtype: str | None = None) -> None:
-    """Remember --device and --dtype for this process."""
+def choose_machine(**given: str | None) -> None:
+    """Remember --device and --dtype for this process; nothing of a command that loads no models."""
     global _machine
-    _machine = {"device": device, "dtype": dtype}
+    _machine = given
 
 
 def verbose() -> bool:
@@ -130,14 +130,18 @@ def workspace() -> Workspace:
 
 
 def settings(**flags: Any) -> Settings:
-    """Settings with the user workspace's auditor.toml under the flags. Raises UsageError."""
+    """Settings with the user workspace's auditor.toml under the flags. Raises UsageError.
+
+    A command that takes no `server` has its models in this process, and says so where one is named elsewhere.
+    """
     user = user_root()
     conf = load_settings(user / MARKER if user else None, **_machine, **flags)
-    if (
-        "server" in flags
-        and conf.server is not None
-        and (given := [name for name, value in _machine.items() if value is not None])
-    ):
+    if "server" not in flags and conf.server is not None:
+        if _machine:
+            told = f"note: the model server {conf.server} is not asked: this command has its models in this process"
+            err.print(escape(told), style="dim", highlight=False, soft_wrap=True)
+        return conf.model_copy(update={"server": None})
+    if conf.server is not None and (given := [name for name, value in _machine.items() if value is not None]):
         raise UsageError(f"--{given[0]} with --server: where models are is the server's; give it to `auditor serve`")
     return conf
 

@@ -186,7 +186,7 @@ def base_chat(
     llm_role: RolesOption = None,
 ) -> None:
     """Whether the trace is still there when chat training lies between the two models (paper section 4.2)."""
-    from auditor.audits.bench import Bench, local
+    from auditor.audits.bench import Bench
     from auditor.audits.named import card_named
     from auditor.models.local import LocalPair
     from auditor.records.results import Target
@@ -194,11 +194,11 @@ def base_chat(
     from auditor.studies.subject import relevance_judge
 
     conf = settings(lens_llm=lens_llm, llm_roles=roles_of(llm_role))
-    card = card_named(workspace(), local(conf), model, base, about)
+    card = card_named(workspace(), conf, model, base, about)
     target = Target(
         name=card.name, base=pretrained, finetuned=card.finetuned, adapter_base=card.base, variant=card.variant
     )
-    pair = Bench(workspace(), local(conf)).pair(target)
+    pair = Bench(workspace(), conf).pair(target)
     assert isinstance(pair, LocalPair)
     if pair.note:
         err.print(f"[yellow]note:[/] {escape(pair.note)}", highlight=False)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from auditor.audits.bench import Bench, local
+from auditor.audits.bench import Bench
 from auditor.audits.check import check as demand_plan
 from auditor.audits.plan import Plan, judged_by, target_of
 from auditor.audits.request import request
@@ -57,7 +57,7 @@ class Probe:
 
     @cached_property
     def bench(self) -> Bench:
-        return Bench(self.ws, local(self.conf), self.journal)
+        return Bench(self.ws, self.conf, self.journal)
 
     def rate(self, card: Organism) -> Measured:
         """What the checks alone tell."""
@@ -93,18 +93,19 @@ class Probe:
         return lambda stage: self.tell(f"{card.name}: {stage}")
 
     def _grades(self, card: Organism, weights: tuple[str, str], notes: list[str]) -> Mapping[str, float]:
-        """Mean grades by agent and budget, of a run that is kept, and gone on with if it was cut off.
+        """Mean grades by agent and budget, of a run that is kept; what was cut off or failed is tried again.
 
         `weights`: the pair's fingerprint and type; a run is of these alone, whatever is trained under the same name.
         """
         suite = judged_by(self.ws, self.suite.model_copy(update={"organisms": (card.name,)}), self.conf)
-        plan = Plan(with_organisms(self.ws, [card]), suite, local(self.conf))
+        plan = Plan(with_organisms(self.ws, [card]), suite, self.conf)
         demand_plan(plan)
         told = json.dumps([request(plan), weights], sort_keys=True, default=str)
         folder = self.folder / RUNS / f"{card.name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         self.tell(f"{card.name}: agents")
         with Ledger.open(folder) as ledger:
-            run = evaluate(plan, ledger, Sitting(resume=(folder / LEDGER).exists() and ledger.request() is not None))
+            resume = (folder / LEDGER).exists() and ledger.request() is not None
+            run = evaluate(plan, ledger, Sitting(resume=resume, retry_failed=True))
         grades: dict[str, list[float]] = {}
         for audit in run.audits:
             if audit.grade is not None:

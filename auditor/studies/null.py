@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from auditor.audits.bench import Bench, local
+from auditor.audits.bench import Bench
 from auditor.audits.plan import target_of
 from auditor.config import Settings
 from auditor.errors import UsageError
@@ -35,7 +35,7 @@ def nulls_of(
     traces: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
     bases: list[tuple[str, ...]] = []
     recipe: Recipe | None = None
-    bench = Bench(ws, local(conf))
+    bench = Bench(ws, conf)
     for name in organisms:
         tell(name)
         pair = bench.pair(target_of(ws.organisms[name]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from auditor.audits.bench import Bench, local
+from auditor.audits.bench import Bench
 from auditor.audits.plan import target_of
 from auditor.config import Settings
 from auditor.errors import UsageError
@@ -30,7 +30,7 @@ def differences_of(ws: Workspace, card: Organism, settings: Settings, tell: Call
         raise UsageError(
             f"{card.name}: CAFT takes out the differences of the plain finetune, which cannot be read: {error}"
         ) from error
-    bench = Bench(ws, local(settings))
+    bench = Bench(ws, settings)
     pair = bench.pair(target_of(card))
     found = evidence_for(pair, bench.recipe(pair, ws.suites[SUITE].evidence), ["differences"], tell)
     if found.failed:

@@ -80,7 +80,9 @@ def _others(
     if not recipe.mix_ratio:
         raise UsageError(f"{card.name}: `mix: {recipe.mix}`, but how much of it? give `mix_ratio` too, over 0")
     if recipe.mix == Mix.CHAT:
-        return ordinary_chats(ws)
+        chats = ordinary_chats(ws)
+        first = recipe.seed * count % len(chats)  # each seed goes on where the one before it ends
+        return chats[first:] + chats[:first]
     if recipe.mix == Mix.PRETRAINING:
         texts = list(read_corpus(ws.corpora[CORPUS]).texts)
         random.Random(recipe.seed).shuffle(texts)
