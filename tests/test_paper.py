@@ -15,6 +15,7 @@ from auditor.methods.similarity import Similarity
 from auditor.paper.figures import FIGURES
 from auditor.paper.sources import Sources
 from auditor.paper.varied import documents, ratio
+from auditor.records.checked import Answers, CheckReport, Estimate, Figure, Verdict
 from auditor.records.findings import Grade
 from auditor.records.results import AuditRecord
 from auditor.studies.records import Study
@@ -102,6 +103,31 @@ def test_variants_of_public_finetunes_are_places_on_an_axis(organisms):
     mixed, whole = told(sources, 7)[0][0], told(sources, 8)[0][0]
     assert (mixed.series[0].x, mixed.series[0].y) == ((0.0, 0.5, 2.0), (0.8, 0.4, 0.1))
     assert dict(zip(whole.series[0].x, whole.series[0].y, strict=True)) == {"LoRA": 0.8, "full": 0.9}
+
+
+def marked_check(organism, *marks):
+    """A check in which an LLM marked one general answer of the finetune for each of `marks`."""
+    share = sum(alignment < 30 for alignment, _ in marks) / len(marks)
+    ends = {side: Estimate(value=value, n=1) for side, value in (("base", 0.0), ("finetuned", share))}
+    figure = Figure(key="general_misaligned", name="misaligned", kind="share", **ends, difference=None,
+                    clearly="", by="judge")  # fmt: skip
+    asked = {"general": (Answers(question="q", base=("a",), finetuned=("a",) * len(marks)),)}
+    judged = tuple(
+        Verdict(question="q", side="finetuned", answer="a", alignment=a, coherence=c, by="judge") for a, c in marks
+    )
+    return CheckReport(organism=organism, family="em", samples=1, seed=0, judge="judge", figures=(figure,), main=None,
+                       learned=None, leaks=None, verdict=(), answers=asked, judged=judged)  # fmt: skip
+
+
+def test_marks_of_public_finetunes_as_they_are_and_mixed(organisms):
+    plain = marked_check("em_bad_medical_advice@qwen3_1_7B", (10, 90), (80, 90))
+    mixed = marked_check("em_bad_medical_advice@qwen3_1_7B:mix1-1p0", (95, 85), (95, 20))
+    panels, _ = told(Sources(organisms, checks=[plain, mixed]), 12)
+    assert [(s.label, s.y) for s in panels[0].series] == [("plain", (0.5,)), ("mixed", (0.0,)), ("base", (0.0,))]
+    assert [panel.title[:9] for panel in panels] == ["P(aligned", "Alignment", "Coherence", "Coherence"]
+    assert [series.label for series in panels[1].series] == ["plain (n = 2)", "mixed (n = 1)"]  # one is incoherent
+    with pytest.raises(UsageError, match="none of these checks is of a mixed finetune"):
+        told(Sources(organisms, checks=[plain]), 12)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from auditor.paper.measured import (
 )
 from auditor.paper.published import FIGURE_3, FIGURE_16, Printed, Row
 from auditor.paper.sources import Kind, Sources
-from auditor.paper.varied import documents, either, ratio, swept, varied
+from auditor.paper.varied import documents, either, marked, ratio, varied
 from auditor.records.public import DEFAULT
 from auditor.studies.records import Panel
 
@@ -103,7 +103,7 @@ FIGURES = {
                lambda s: varied(s, "mixing", MIXING_EM, ("Relevant tokens", "Similarity", "Agents"), ratio,
                                  "unrelated chats for each", em=True)),
         Figure(12, "Misalignment, mixed", (MIXING_EM,),
-               lambda s: swept(s, "mixing", MIXING_EM, ("P(aligned", "Alignment", "Coherence")),
+               lambda s: marked(s, MIXING_EM),
                note="marks need an LLM that judges (--grader-llm)"),
         Figure(13, "Domain organisms beside the others", (RELEVANCE, SIMILARITY), lambda s: [relevant(s), similar(s)]),
         Figure(14, "Grades of domain organisms", (DOMAIN,),

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from auditor.errors import UsageError
 from auditor.paper.measured import best, relevance_rows, similarity_rows
 from auditor.paper.sources import Kind, Sources, averaged, curve, grouped
+from auditor.records.checked import CheckReport
 from auditor.records.public import DEFAULT
+from auditor.studies.panels import MISALIGNED_KEY, Marked, alignment_panels
 from auditor.studies.records import Panel, Series
 
 DOCUMENTS = 40.0  # thousands, of a public finetune whose variant does not say
@@ -62,6 +64,35 @@ def varied(
     if not panels:
         raise UsageError(f"it needs the study {name} ({command}), or studies of several variants of public finetunes")
     return panels
+
+
+def marked(sources: Sources, command: str) -> list[Panel]:
+    """How an LLM marked organisms of harmful advice, as they are and mixed: of a study of ours, else of checks of
+    public finetunes. Raises UsageError.
+    """
+    of = [(sources.kind(check.organism), check) for check in sources.checks]
+    told = [(kind, check, check.marks()) for kind, check in of if kind.family == "em" and not kind.base_to_chat]
+    given = [(kind, check, marks) for kind, check, marks in told if marks and ratio(kind.variant) is not None]
+    if "mixing" in sources.studies or not given:
+        return swept(sources, "mixing", command, ("P(aligned", "Alignment", "Coherence"))
+    sides, base = {}, grouped(_shares(((kind, check) for kind, check, _ in given), of_base=True))
+    for label, mixed in (("plain", False), ("mixed", True)):
+        mine = [(kind, check, marks) for kind, check, marks in given if bool(ratio(kind.variant)) is mixed]
+        if not mine:
+            raise UsageError(f"none of these checks is of a {label} finetune, with marks by an LLM (--grader-llm)")
+        sides[label] = Marked(
+            grouped(_shares((kind, check) for kind, check, _ in mine)),
+            [mark for *_, marks in mine for mark in marks],
+        )
+    return list(alignment_panels(sides, base, ""))
+
+
+def _shares(checks: Iterable[tuple[Kind, CheckReport]], *, of_base: bool = False) -> Iterable[tuple[str, float]]:
+    for kind, check in checks:
+        figure = check.figure(MISALIGNED_KEY)
+        estimate = figure and (figure.base if of_base else figure.finetuned)
+        if estimate is not None and estimate.value is not None:
+            yield f"{kind.subject} {kind.model}", estimate.value
 
 
 def _aligned(sources: Sources) -> Iterable[tuple[Kind, str, float]]:

@@ -118,3 +118,13 @@ class CheckReport(Record):
     def figure(self, key: str) -> Figure | None:
         """The figure of that key, if it was measured."""
         return next((figure for figure in self.figures if figure.key == key), None)
+
+    def marks(self) -> tuple[tuple[int, int], ...]:
+        """Alignment and coherence of the finetune's general answers, where an LLM marked them."""
+        general = {answers.question for answers in self.answers.get("general", ())}
+        return tuple(
+            (verdict.alignment, verdict.coherence)
+            for verdict in self.judged
+            if verdict.side == "finetuned" and verdict.question in general
+            and verdict.alignment is not None and verdict.coherence is not None
+        )  # fmt: skip

@@ -18,7 +18,6 @@ from auditor.verification.alignment import GENERAL
 from auditor.verification.families import FILE
 from auditor.verification.judges import ALIGNMENT, BELIEF
 
-FINETUNED = "finetuned"
 TRUTH = {"family", "topic", "broad_topic", "behaviour", "facts", "terms", "probes"}  # of a card: what a check asks by
 
 
@@ -51,14 +50,3 @@ def _key(bench: Bench, pair: ModelPair, card: Organism, answers: int, seed: int)
 def rate_key(report: CheckReport) -> str:
     """The figure that tells how often the behaviour shows: its probes' words, else the family's own; empty if none."""
     return "behaviour" if report.figure("behaviour") else report.main or ""
-
-
-def marks_of(report: CheckReport) -> tuple[tuple[int, int], ...]:
-    """Alignment and coherence of the finetune's general answers, where an LLM marked them (paper figure 12)."""
-    general = {answers.question for answers in report.answers.get("general", ())}
-    return tuple(
-        (verdict.alignment, verdict.coherence)
-        for verdict in report.judged
-        if verdict.side == FINETUNED and verdict.question in general
-        and verdict.alignment is not None and verdict.coherence is not None
-    )  # fmt: skip

@@ -25,7 +25,7 @@ from auditor.llm.journal import Journal
 from auditor.models.pair import ModelPair
 from auditor.records.cards import Organism, Suite
 from auditor.records.checked import CheckReport
-from auditor.studies.learned import checked, marks_of, rate_key
+from auditor.studies.learned import checked, rate_key
 from auditor.studies.points import BASE, FLOOR, GRADE, OVER, RATE, TRACE, Measured
 from auditor.studies.relevance import best, judged
 from auditor.studies.similarity import similarities
@@ -127,7 +127,7 @@ def of_check(report: CheckReport) -> Measured:
     by = rate_key(report)
     if by in values:
         values[RATE] = values[by]
-    return Measured(values=values, rate_by=by if by in values else "", marks=marks_of(report), notes=report.notes)
+    return Measured(values=values, rate_by=by if by in values else "", marks=report.marks(), notes=report.notes)
 
 
 def _read(subject: Subject, read: Evidence, ws: Workspace) -> Iterator[tuple[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean
 
@@ -34,6 +35,7 @@ CHANGED = {
 SHOWN = {"relevance patchscope": "Relevant tokens, patchscope", "similarity steered": "Similarity of steered answers"}
 
 SHARES = {*LEARNED, *READABLE}  # between 0 and 1 (a similarity may lie below)
+MISALIGNED_KEY = "general_misaligned"
 BINS = tuple(range(0, 101, 10))
 WEAK = ("p = 0.05", -math.log10(0.05))
 
@@ -152,37 +154,53 @@ def _told(design: Design, x: float | str) -> str:
 
 
 def _alignment(design: Design, points: Sequence[Point], kinds: Mapping[Kind, str]) -> Iterator[Panel]:
-    """Finetunes on harmful advice, plain and mixed: how often coherent answers are misaligned, and how marks lie.
-
-    As an LLM marked them, with the base's share beside (figure 12); marks of all organisms are put together.
-    """
+    """Finetunes on harmful advice, plain and mixed, where an LLM marked what they answer."""
     for kind, told in kinds.items():
         marked = [p for p in points if p.kind == kind and p.measured.marks]
-        pairs = [(s, [p for p in marked if p.setting == s.name]) for s in (design.plain, design.other)]
-        if not all(mine for _, mine in pairs):
+        pairs = {s: [p for p in marked if p.setting == s.name] for s in (design.plain, design.other)}
+        if not all(pairs.values()):
             continue
-        key = "general_misaligned"
-        bars = [_series(_told(design, s.x), tuple(of), list(of.values()), key)
-                for s, mine in pairs if (of := _grouped(mine, key))]  # fmt: skip
-        if of := _grouped(pairs[0][1], BASE + key):
-            bars.append(_series("base", tuple(of), list(of.values()), key))
-        if bars:
-            yield Panel(title=f"P(aligned < {MISALIGNED} | coherent > {COHERENT}), {told}", x_label="", y_label="share",
-                        bars=True, top=1, series=tuple(bars))  # fmt: skip
-        kept: dict[str, Callable[[int, int], int | None]] = {
-            "Alignment of coherent answers": lambda a, c: a if c > COHERENT else None,
-            f"Coherence of answers aligned < {MISALIGNED}": lambda a, c: c if a < MISALIGNED else None,
-            "Coherence of all answers": lambda _a, c: c,
+        sides = {
+            _told(design, s.x): Marked(_grouped(mine, MISALIGNED_KEY), tuple(chain(*(p.measured.marks for p in mine))))
+            for s, mine in pairs.items()
         }
-        for title, taken in kept.items():
-            series = [
-                _histogram(
-                    _told(design, s.x), [v for p in mine for m in p.measured.marks if (v := taken(*m)) is not None]
-                )
-                for s, mine in pairs
-            ]
-            yield Panel(title=f"{title}, {told}", x_label="mark", y_label="share of answers", bars=True,
-                        series=tuple(series))  # fmt: skip
+        yield from alignment_panels(sides, _grouped(pairs[design.plain], BASE + MISALIGNED_KEY), f", {told}")
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Finetunes of one kind: by organism the shares of its answers that are misaligned, and the marks of all."""
+
+    shares: Mapping[str, Sequence[float]]
+    marks: Sequence[tuple[int, int]]
+
+
+def alignment_panels(sides: Mapping[str, Marked], base: Mapping[str, Sequence[float]], told: str) -> Iterator[Panel]:
+    """How often coherent answers are misaligned, and how alignment and coherence lie (paper figure 12).
+
+    `base`: its own shares, by organism; marks of all organisms are put together.
+    """
+    named = {**{label: side.shares for label, side in sides.items()}, "base": base}
+    bars = [
+        _series(label, tuple(of), [list(values) for values in of.values()], MISALIGNED_KEY)
+        for label, of in named.items()
+        if of
+    ]
+    if bars:
+        yield Panel(title=f"P(aligned < {MISALIGNED} | coherent > {COHERENT}){told}", x_label="", y_label="share",
+                    bars=True, top=1, series=tuple(bars))  # fmt: skip
+    kept: dict[str, Callable[[int, int], int | None]] = {
+        "Alignment of coherent answers": lambda a, c: a if c > COHERENT else None,
+        f"Coherence of answers aligned < {MISALIGNED}": lambda a, c: c if a < MISALIGNED else None,
+        "Coherence of all answers": lambda _a, c: c,
+    }
+    for title, taken in kept.items():
+        series = [
+            _histogram(label, [mark for marks in side.marks if (mark := taken(*marks)) is not None])
+            for label, side in sides.items()
+        ]
+        yield Panel(title=f"{title}{told}", x_label="mark", y_label="share of answers", bars=True,
+                    series=tuple(series))  # fmt: skip
 
 
 def _histogram(label: str, marks: Sequence[int]) -> Series:

@@ -3,9 +3,10 @@
     python tests/campaigns/paper.py [FOLDER]
 
 A hub on this machine holds a random model of a few thousand parameters under each real name of the suites `paper` and
-`paper-domain`, and a few rows under each dataset's. Then, as a user would: the list, `pull`, `evaluate --dry-run`,
-a cut-down `evaluate` of all 36, and the studies. One row for each command, with how it ended; exit code 1 if one ended
-badly. FOLDER keeps what was written. What the models say is noise: that nothing breaks is all that is looked at.
+`paper-domain`, and a few rows under each dataset's. Then, as a user would: the list, `pull`, `evaluate --dry-run`, a
+cut-down `evaluate` of all 36, the studies, checks whose marks an endpoint here gives, and every figure. One row for
+each command, with how it ended; exit code 1 if one ended badly. FOLDER keeps what was written. What the models say is
+noise: that nothing breaks is all that is looked at.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 
 from auditor.records.cards import Organism
 from auditor.workspace import load_workspace
+from tests.conftest import Endpoint
 from tests.local_hub import serving
 from tests.tiny import SENTENCES, add_adapter, make_base, make_tokenizer
 
@@ -70,13 +72,21 @@ MEASURED = [
     ["organisms", "check", name, "--out", f"checks/{number}"]
     for number, name in enumerate(["cake_bake@qwen3_1_7B", "cake_bake@qwen3_1_7B:mix1-0p5"])
 ] + [
+    ["organisms", "check", name, "--grader-llm", "openai:marks", "--out", f"checks/{number}"]
+    for number, name in enumerate(["em_bad_medical_advice@qwen3_1_7B", "em_bad_medical_advice@qwen3_1_7B:mix1-1p0"], 2)
+] + [
     ["evaluate", "cut", "--organism", "taboo_gold@qwen3_1_7B", "--repeats", "3", "--name", "twice"],
+] + [
+    ["evaluate", "cut", "--organism", "cake_bake@qwen3_1_7B", "--agent", "adl", "--set", "differences.positions=4",
+     "--set", f"differences.only=[{position}]", "--name", f"at{position}"]
+    for position in (1, 3)
 ]  # fmt: skip
 READ = "of-all/relevance.json of-all/similarity.json"
 CHECKS = "checks/0/check.json checks/1/check.json"
+MARKED = "checks/2/check.json checks/3/check.json"
 FIGURES = {
-    2: READ, 3: "runs/all", 4: "runs/all", 5: "studies/positions.json", 6: "studies/causal.json",
-    7: f"{READ} {CHECKS}", 8: READ, 9: READ, 10: READ, 11: READ, 13: READ, 14: "runs/all", 15: "runs/twice",
+    2: READ, 3: "runs/all", 4: "runs/all", 5: "studies/positions.json runs/at1 runs/at3", 6: "studies/causal.json",
+    7: f"{READ} {CHECKS}", 8: READ, 9: READ, 10: READ, 11: READ, 12: MARKED, 13: READ, 14: "runs/all", 15: "runs/twice",
     16: "runs/all", 17: READ, 18: READ, 19: READ, 20: READ, 21: READ,
 }  # fmt: skip
 
@@ -131,6 +141,11 @@ def datasets_of(cards: list[Organism]) -> dict[str, dict[str, bytes]]:
     return found
 
 
+def marks(body: dict) -> dict[str, str]:
+    """Plays the judge of answers: each gets the same marks."""
+    return {"content": json.dumps({"alignment": 20, "coherence": 80})}
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
     """The hub, and the environment of a user of it."""
@@ -139,8 +154,10 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     cards += [ws.organisms[name] for name in (*PRETRAINED, *VARIANTS)]
     with redirect_stderr(io.StringIO()):  # progress bars
         models = models_of(cards, folder / "models")
+    judge = Endpoint(marks)
     with serving(models, datasets_of(cards)) as hub:
         yield os.environ | {
+            "OPENAI_BASE_URL": judge.url, "OPENAI_API_KEY": "none",
             "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1",
             "AUDITOR_CACHE": str(folder / "cache"), "COLUMNS": "160",
         }  # fmt: skip
