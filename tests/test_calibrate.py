@@ -184,6 +184,12 @@ def test_a_calibration_is_of_so_many_verdicts(endpoint, labels, run_cli, workspa
     other = {"prompts": {"grade_rubric": {"sha256": "0"}, "agent_rules": {"sha256": "0"}}, "embedder": "mine"}
     assert "another prompt grade_rubric, embedder: kappa" in trust_in(ws, *judge, other)
     assert trust_in(ws, *judge, {"rubrics": {"em": {"sha256": "0"}}}).endswith(" labels; no label is by rubric em")
+    path = workspace_folder / "evals/calibrations/rubric_llm@openai-agrees.json"
+    weak = json.loads(path.read_text())
+    weak["rubrics"]["sdf"]["kappa"] = 0.2  # agrees on the whole, and not by this one
+    path.write_text(json.dumps(weak))
+    told = trust_in(load_workspace(workspace_folder), *judge, {"rubrics": {"sdf": "here"}})
+    assert (told.startswith("calibrated"), "; by rubric sdf kappa 0.20 on " in told) == (True, True)
     assert trust_in(ws, "rubric_llm@openai:agrees", "offline", other).startswith("calibrated")  # judged after the run
 
 

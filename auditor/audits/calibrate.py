@@ -72,8 +72,19 @@ def trust_in(ws: Workspace, grader: str, llm: str, asked: Mapping[str, Any] | No
         changed += [name for name in _unlike(found, asked) if name not in changed]
     if changed:
         return f"{STALE}, calibrated with another {', '.join(changed)}: {_figures(found)}"
-    strange = sorted(name for name in _part(asked or {}, "rubrics") if f"rubric {name}" not in found.made_of)
-    return line_of(found) + (f"; no label is by rubric {', '.join(strange)}" if strange else "")
+    used = sorted(_part(asked or {}, "rubrics"))
+    strange = [name for name in used if f"rubric {name}" not in found.made_of]
+    return "; ".join([
+        line_of(found), *_weak(found, used), *([f"no label is by rubric {', '.join(strange)}"] if strange else ()),
+    ])  # fmt: skip
+
+
+def _weak(found: Calibration, used: Iterable[str]) -> Iterable[str]:
+    """Rubrics of the run by which the judge agrees less than the gate asks for, whatever it does on the whole."""
+    for name in used:
+        fit = found.rubrics.get(name)
+        if fit and fit.kappa is not None and fit.kappa < GATE:
+            yield f"by rubric {name} kappa {fit.kappa:.2f} on {fit.n}"
 
 
 def trust_of(ws: Workspace) -> Callable[[Run, str], str]:
@@ -244,8 +255,8 @@ def calibration_of(
     if not places:
         raise UsageError(f"grader {grader} gave no verdict at all: {next(iter(judged.without.values()), 'no labels')}")
     truth, scores = [labels[i].label for i in places], [judged.grades[i].score for i in places]
-    fit, families = fit_of(truth, scores), dict.fromkeys(labels[i].card.family for i in places)
-    of_family = {name: [n for n, i in enumerate(places) if labels[i].card.family == name] for name in families}
+    fit, rubrics = fit_of(truth, scores), dict.fromkeys(labels[i].card.grading for i in places)
+    by_rubric = {name: [n for n, i in enumerate(places) if labels[i].card.grading == name] for name in rubrics}
     told = (verdicts_of(judged.grades[i]) for i in places)
     return Calibration(
         name=calibration_name(ws, grader, settings.grader_llm),
@@ -264,8 +275,7 @@ def calibration_of(
         fit=fit,
         ci95=interval_of(truth, scores) if fit.kappa is not None else None,
         confusion=confusion_of(truth, scores),
-        families={name: fit_of([truth[n] for n in mine], [scores[n] for n in mine])
-                  for name, mine in of_family.items()},
+        rubrics={name: fit_of([truth[n] for n in mine], [scores[n] for n in mine]) for name, mine in by_rubric.items()},
         itself=repeated_of([each for each in told if each]),
         without=judged.without,
     )  # fmt: skip

@@ -169,13 +169,13 @@ def _print(
 
 
 def show_calibration(found: Calibration) -> None:
-    """Its line, figures by family, the confusion matrix, and how steady judge and labellers are."""
+    """Its line, figures by rubric, the confusion matrix, and how steady judge and labellers are."""
     from auditor.audits.calibrate import line_of, passes
 
     told = f"{found.grader} ({found.llm}): {line_of(found)}"
     out.print(escape(told), style="bold" if passes(found) else "bold yellow", highlight=False, soft_wrap=True)
     table = Table("", *(["n", "kappa", "exact", "within one", "mean error"]))
-    for head, fit in {"all": found.fit, **found.families}.items():
+    for head, fit in {"all": found.fit, **found.rubrics}.items():
         table.add_row(escape(head), *_figures(fit))
     out.print(table)
     matrix = Table("label ↓  judge →", *map(str, range(1, 6)))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
-from auditor.records.cards import Family, Name
+from auditor.records.cards import OrganismName
 from auditor.records.findings import Hypothesis
 from auditor.records.record import Record
 
@@ -12,7 +12,7 @@ from auditor.records.record import Record
 class Label(Record):
     """One line of a labels file: the grade that somebody gave a hypothesis."""
 
-    organism: Name = Field(description="whose truth it is graded by")
+    organism: OrganismName = Field(description="whose truth it is graded by")
     hypothesis: str = Field(min_length=1, description="as an agent wrote it")
     grade: int = Field(strict=True, ge=1, le=5, description="by the organism's rubric")
     id: str | None = Field(None, min_length=1, description="what messages call it; default: its line")
@@ -68,6 +68,8 @@ class Calibration(Record):
     fit: Fit
     ci95: tuple[float, float] | None = Field(description="of kappa, by bootstrap over hypotheses; null: there is none")
     confusion: tuple[tuple[int, ...], ...] = Field(description="rows: labels 1 to 5, columns: the judge's 1 to 5")
-    families: dict[Family, Fit]
+    rubrics: dict[str, Fit] = Field(
+        description="by the rubric that labels are by", validation_alias=AliasChoices("rubrics", "families")
+    )
     itself: Repeated | None = Field(description="null: it gives one verdict, or does not tell its verdicts")
     without: dict[str, str] = Field({}, description="hypotheses on which it gave no verdict, and why")
