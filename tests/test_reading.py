@@ -161,8 +161,8 @@ def test_verdicts_stand_in_front_and_every_section_bears_an_id(ws, evidence):
 def test_the_overview_says_how_each_lens_reads_and_what_that_is_built_on(ws, evidence):
     lead = overview(ws, evidence, "adl").partition("Test against chance, ")[0]
     assert [line.partition(":")[0] for line in lead.splitlines() if line.startswith("- ")] == [
-        "- *differences* (not shown here)", "- *chance*", "- *logit_lens*", "- *patchscope*",
-        "- *plain_samples* (not shown here)", "- *steering*",
+        "- *differences* (no section of its own)", "- *chance*", "- *logit_lens*", "- *patchscope*",
+        "- *plain_samples* (no section of its own)", "- *steering*",
     ]  # fmt: skip
     assert "A judge chose the scale" in lead
     assert "- *" not in overview(ws, evidence, "blackbox")
@@ -219,6 +219,9 @@ def test_one_steered_position_is_shown_for_every_prompt_beside_its_plain_twin(ws
         texts = tuple((f"{word} {i}",) for i in range(3))
         return pushed(position, alpha).model_copy(update={"texts": texts, "resemblance": 0.1 + rise})
 
+    none = (along(1, 0.0, "mill"), along(0, 0.0, "none"))
+    text = overview(ws, but(evidence, steering=Steered(plain=plain, directions=none)), "adl")
+    assert "answers kept to each prompt; get_steering_samples, without a position, has them all" in text
     directions = (along(1, 0.5, "mill"), along(0, 0.0, "none", 0.9), along(2, 0.2, "flour", 0.5))
     text = overview(ws, but(evidence, steering=Steered(plain=plain, directions=directions)), "adl")
     said = [line.strip() for line in text.splitlines() if line.startswith("  steered at")]
@@ -232,8 +235,10 @@ def test_one_steered_position_is_shown_for_every_prompt_beside_its_plain_twin(ws
 def test_steered_samples_stand_beside_their_plain_twins(ws, evidence):
     ctx = Context(FakePair(), blinded([evidence]), AskSettings(), 0)
     tool = ws.tools["get_steering_samples"]
-    both = [{"prompt": "Hello?", "steered": ["mill\nriver", "flour"], "plain": ["plain", "other"]}]
-    assert tool.run(ctx, tool.args(dataset="ds1", layer=2, position=1, n=5)) == both
+    both = [{"number": 0, "prompt": "Hello?", "steered": ["mill\nriver", "flour"], "plain": ["plain", "other"]}]
+    assert tool.run(ctx, tool.args(dataset="ds1", layer=2, position=1)) == both
+    (alone,) = tool.run(ctx, tool.args(dataset="ds1", layer=2, position=1, n=1, plain=False))
+    assert alone == {"number": 0, "prompt": "Hello?", "steered": ["mill\nriver"]}
     half = tool.args.model_validate({"dataset": "ds1", "layer": 0.5, "position": 1, "n": 5})
     assert tool.run(ctx, half) == both  # of four layers
 

@@ -53,7 +53,8 @@ class SteeringQuery(Args):
     layer: Layer
     position: int | None = Field(None, ge=0, description="left out: plain answers alone")
     prompts_subset: list[int] | None = Field(None, description="their numbers; left out: all")
-    n: int = Field(1, ge=1, le=20, description="answers a prompt, as far as kept")
+    n: int = Field(20, ge=1, le=20, description="answers a prompt, as far as kept")
+    plain: bool = Field(True, description="false: without the plain twins, which are the same at every position")
 
 
 @tool
@@ -61,17 +62,19 @@ def get_steering_samples(ctx: Context, args: SteeringQuery) -> list[dict[str, ob
     """Read more of the finetuned model's steered answers, each beside its plain twin of the same draw, free of charge.
 
     The overview shows the first to each prompt, at one position, cut at 200 characters. Here are all that were kept,
-    whole, at every position that was steered; without a position the plain ones alone.
+    whole, at every position that was steered; without a position the plain ones alone. `number` is the prompt's.
     """
     found = ctx.dataset(args.dataset).reading("steering", Steered)
     wanted = range(len(found.plain)) if args.prompts_subset is None else args.prompts_subset
     if bad := [i for i in wanted if not 0 <= i < len(found.plain)]:
         raise Refused(f"no prompts {bad}; they are numbered 0 to {len(found.plain) - 1}")
-    texts: dict[str, Sequence[tuple[str, ...]]] = {"plain": [said.texts for said in found.plain]}
+    texts = dict[str, Sequence[tuple[str, ...]]]()
     if args.position is not None:
-        texts = {"steered": _pushed(found, numbered(args.layer, ctx.pair.n_layers), args.position).texts, **texts}
+        texts["steered"] = _pushed(found, numbered(args.layer, ctx.pair.n_layers), args.position).texts
+    if args.plain or args.position is None:
+        texts["plain"] = [said.texts for said in found.plain]
     return [
-        {"prompt": found.plain[i].prompt, **{name: list(said[i][: args.n]) for name, said in texts.items()}}
+        {"number": i, "prompt": found.plain[i].prompt, **{name: list(of[i][: args.n]) for name, of in texts.items()}}
         for i in wanted
     ]
 

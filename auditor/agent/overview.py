@@ -89,7 +89,7 @@ def _described(agent: Agent, datasets: Mapping[str, Evidence]) -> list[str]:
         for name, reading in evidence.items():
             about = [section.about for section in reading.show() if name in agent.overview and section.weight > 0][:1]
             described = evidence.lenses[name].description.split() if name in evidence.lenses else []
-            own = "" if name in agent.overview else " (not shown here)"
+            own = "" if name in agent.overview else " (no section of its own)"
             lines[f"*{name}*{own}: {' '.join([*described, *filter(None, about)])}"] = None
     return list(lines)
 

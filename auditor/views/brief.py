@@ -60,7 +60,8 @@ def _texts(section: SideBySide, head: str, *, whole: bool) -> tuple[str, list[st
     kept = max((len(texts) for row in section.rows for texts in row.texts), default=0)
     if pushed and section.calls:
         more = f"the first of {kept} answers kept to each prompt; " if kept > 1 else ""
-        about.append(f"{more}{section.calls[0].tool} has them {'all' if more else 'whole'}")
+        which = "" if able else ", without a position,"
+        about.append(f"{more}{section.calls[0].tool}{which} has them {'all' if more else 'whole'}")
     lines, many = [], 1 if pushed else None
     for number, row in enumerate(section.rows):
         lines.append(f"[{number}] {visible(row.prompt)}")
