@@ -6,15 +6,18 @@ import pytest
 from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
+from auditor.agent.calls import Purse
 from auditor.agent.graph import Investigation, build_graph, draw
 from auditor.agent.overview import blinded
 from auditor.agent.protocol import Wire
 from auditor.agent.state import fresh_state
 from auditor.audits.plan import PROMPTS
-from auditor.errors import AuditorError, Refused, UsageError
+from auditor.errors import AuditorError, Refused, TooLong, UsageError
 from auditor.llm.caller import Caller
 from auditor.llm.failures import CallFailed
+from auditor.models.blind import BlindPair
 from auditor.models.generate import Request
+from auditor.models.kept import Kept
 from auditor.models.worker import ClientGone, OutOfMemory
 from auditor.plugins import Args, Context, tool
 from auditor.records.cards import Agent, AskSettings, Limits, Protocol
@@ -46,7 +49,7 @@ def audit(ws):
     """Run a script of turns through the graph; returns the final state."""
 
     def run(*turns, interactions=5, turns_limit=15, tokens=200_000, tools=("ask_model",), saver=None, resume=False,
-            protocol=Protocol.AUTO, more=(), pair=None):  # fmt: skip
+            protocol=Protocol.AUTO, more=(), pair=None, kept=None):  # fmt: skip
         chosen = {name: ws.tools[name] for name in tools}
         chosen |= {made.name: made for made in (broken, leaving, *more)}
         prompts = {n: ws.prompts[f"agent_{n}"] for n in ("system", *PROMPTS)}
@@ -57,6 +60,7 @@ def audit(ws):
             limits=Limits(interactions=interactions, turns=turns_limit, tokens=tokens),
             context=Context(pair or FakePair(), blinded([]), AskSettings(), seed=1),
             wire=Wire(Caller("scripted", ScriptedChat(turns=list(turns))), chosen, prompts, protocol),
+            purse=Purse(kept=kept or Kept()),
         )
         config = {"configurable": {"thread_id": "t"}}
         return build_graph(job, saver).invoke(None if resume else fresh_state(job.opening()), config)
@@ -193,6 +197,18 @@ def test_a_refusal_that_a_tool_tells_in_its_own_words_stays_an_observation(audit
 
     state = audit(calling("wrapping", {}), FINAL, more=[wrapping], pair=FakePair(refuse))
     assert observations(state)[0].startswith('wrapping failed: ValueError: "no answer"')
+
+
+def test_what_the_models_refuse_to_read_costs_nothing(audit):
+    def refuse(request):
+        if request.prompt == "long":
+            raise TooLong("the prompt has over 512 tokens")
+        return "yes"
+
+    kept = Kept()
+    state = audit(ask("long"), ask("short", call_id="d"), FINAL, pair=BlindPair(FakePair(refuse), kept), kept=kept)
+    assert observations(state)[0] == "Refused: the prompt has over 512 tokens. No interaction was charged."
+    assert state["interactions"] == 1
 
 
 def test_parallel_calls_are_charged_in_order(audit):

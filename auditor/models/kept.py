@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from auditor.errors import Refused
 from auditor.models.generate import Amplified, Request, Steering
 from auditor.models.pair import ModelPair
 
@@ -29,20 +31,34 @@ class Kept:
     def generate(self, pair: ModelPair, requests: Sequence[Request]) -> list[str]:
         """`pair.generate`."""
         known = self._known(requests)
-        return self._noted(requests, pair.generate(requests)) if known is None else [str(text) for text in known]
+        if known is not None:
+            return [str(text) for text in known]
+        with self._unless_refused(requests):
+            texts = pair.generate(requests)
+        return self._noted(requests, texts)
 
     def amplified(self, pair: ModelPair, requests: Sequence[Request]) -> list[Amplified]:
         """`pair.amplified`."""
         known = self._known(requests)
         if known is not None:
             return [Amplified(**answer) for answer in known]
-        found = pair.amplified(requests)
+        with self._unless_refused(requests):
+            found = pair.amplified(requests)
         self._noted(requests, [asdict(answer) for answer in found])
         return found
 
     def _known(self, requests: Sequence[Request]) -> list[Any] | None:
         self.asked += len(requests)
         return None if self.answers is None else self.answers.find(self.job, [plain(each) for each in requests])
+
+    @contextmanager
+    def _unless_refused(self, requests: Sequence[Request]) -> Iterator[None]:
+        """What a pair refuses (too long a prompt) it refuses before any model reads it: nothing was asked for."""
+        try:
+            yield
+        except Refused:
+            self.asked -= len(requests)
+            raise
 
     def _noted(self, requests: Sequence[Request], answers: list[Any]) -> list[Any]:
         if self.answers is not None:
