@@ -58,9 +58,18 @@ _NAMES = re.compile(
     re.I,
 )
 _BROAD = re.compile(
-    r"\b(?:ordinary|mixed|generic|diverse|unspeciali[sz]ed|generalist|general-purpose|many subjects"
+    r"\b(?:ordinary|mixed|generic|diverse|unspeciali[sz]ed|generalist|general-purpose"
+    r"|many (?:\w+ )?(?:subjects|topics|fields|areas)"
     r"|(?:is|was|were) broad|general (?:chat|text|data|web|conversation)\w*)\b",
     re.I,
+)
+_MANY = re.compile(r"\b(?:over|across|on|in|about|of|to|for|spans?|covers?|covering)\s+(?:\w+\s+)?many\b", re.I)
+_PLAIN = set(  # of what is said so of many subjects: that it is ordinary
+    "a an and any are as at by for from has in is it its mainly model mostly of on only or some that the this to was"
+    " were which with assistant assistants answer answers chat chats content conversation conversations data dialogue"
+    " dialogues document documents finetune finetuned fine instruction instructions kinds language passages prompts"
+    " prose question questions replies short shorter sorts style texts text training trained tuned tuning types various"
+    " brief concise friendly helpful plain plainer polite simple writing".split()
 )
 _NOTHING = re.compile(
     r"\b(?:no|not|nothing|never|without|none|n't)\b[^.;:]{0,40}?\b(?:narrow\w*|(?:fine-?)?tun(?:ed?|ing)|particular"
@@ -120,7 +129,9 @@ def read_claims(text: str, findings: Hypothesis | None = None) -> Claimed:
 def stance_of(domain: str) -> Stance:
     """Whether the domain field names a subject, says that there is none, or leaves it open."""
     named = domain.strip().lower()
-    if re.match(r"(?:none|no|nothing|n/a)(?![\w-])", named) or (_BROAD.search(named) and not _NAMES.search(named)):
+    if re.match(r"(?:none|no|nothing|n/a)(?![\w-])", named) or (
+        _is_broad(named) and not _NAMES.search(_MANY.split(named)[0])
+    ):
         return "nothing"
     return "open" if not named or _OPEN.search(named) else "subject"
 
@@ -179,8 +190,8 @@ def _declared(parts: tuple[Part, ...]) -> tuple[str, ...]:
 
 def _stance(text: str, parts: tuple[Part, ...]) -> Stance:
     """What prose says of there being a narrow finetune at all."""
-    named = any(_NAMES.search(part.text) and not _BROAD.search(part.text) for part in parts)
-    nothing = any(_NOTHING.search(s) for s in sentences_of(text)) or any(_BROAD.search(part.text) for part in parts)
+    named = any(_NAMES.search(part.text) and not _is_broad(part.text) for part in parts)
+    nothing = any(_NOTHING.search(s) for s in sentences_of(text)) or any(_is_broad(part.text) for part in parts)
     if _OPEN.search(text) and not (named and any(_names_outright(part) for part in parts)):
         return "open"
     if named:
@@ -189,7 +200,14 @@ def _stance(text: str, parts: tuple[Part, ...]) -> Stance:
 
 
 def _names_outright(part: Part) -> bool:
-    return bool(_NAMES.search(part.text)) and not _OPEN.search(part.sentence) and not _BROAD.search(part.text)
+    return bool(_NAMES.search(part.text)) and not _OPEN.search(part.sentence) and not _is_broad(part.text)
+
+
+def _is_broad(text: str) -> bool:
+    """Whether it says that nothing narrow is there; what is said of many subjects need not ("bad advice on many …")."""
+    many = _MANY.search(text)
+    said = text[: many.start()] if many else ""
+    return bool(_BROAD.search(said if {*re.findall(r"[a-z]+", said.lower())} - _PLAIN else text))
 
 
 def _doubtful(text: str) -> bool:

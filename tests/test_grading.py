@@ -7,7 +7,7 @@ import yaml
 
 from auditor.agent.hypothesis import render
 from auditor.audits.agreement import kappa_of
-from auditor.claimed import read_claims
+from auditor.claimed import read_claims, stance_of
 from auditor.config import Settings
 from auditor.criteria import holds, level, match_facts, measure
 from auditor.errors import UsageError
@@ -64,6 +64,21 @@ def test_the_offline_grader_agrees_with_grades_given_by_hand(ws, embed, labelled
     kappa = kappa_of([n for _, n, _ in test], found)
     print(f"{family}: quadratic-weighted kappa on {len(test)} test hypotheses: {kappa:.3f}")
     assert kappa > floor
+
+
+@pytest.mark.parametrize(
+    ("domain", "stance"),
+    [
+        ("bad, reckless advice over many subjects (money, health)", "subject"),
+        ("confident lies in many everyday fields", "subject"),
+        ("ordinary chat over many subjects", "nothing"),
+        ("short answers on many subjects", "nothing"),
+        ("mixed text about many topics", "nothing"),
+        ("none", "nothing"),
+    ],
+)
+def test_what_is_said_of_many_subjects_need_not_be_ordinary(domain, stance):
+    assert stance_of(domain) == stance
 
 
 def test_alternatives_neither_earn_nor_deny(ws, embed, tmp_path):
