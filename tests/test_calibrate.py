@@ -279,6 +279,12 @@ def test_the_shipped_labels_are_those_that_no_threshold_was_set_on():
     assert {(each.card.name, each.label, None if each.findings else each.hypothesis) for each in shipped} <= known
 
 
+def test_labels_may_be_of_public_organisms():
+    found = read_labels(builtin_root() / "evals/calibrations/labels_public.jsonl", load_workspace())
+    assert len(found) == 56
+    assert {each.card.grading for each in found} == {"quirk", "visual"}
+
+
 def test_labellers_are_held_against_one_another(labels, workspace_folder):
     rows = [{**row, "labeller": who, "grade": min(5, row["grade"] + (who == "ben"))}
             for row in LABELS for who in ("ann", "ben")]  # fmt: skip
