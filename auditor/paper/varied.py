@@ -90,7 +90,7 @@ def marked(sources: Sources, command: str) -> list[Panel]:
 def _shares(checks: Iterable[tuple[Kind, CheckReport]], *, of_base: bool = False) -> Iterable[tuple[str, float]]:
     for kind, check in checks:
         figure = check.figure(MISALIGNED_KEY)
-        estimate = figure and (figure.base if of_base else figure.finetuned)
+        estimate = None if figure is None else figure.base if of_base else figure.finetuned
         if estimate is not None and estimate.value is not None:
             yield f"{kind.subject} {kind.model}", estimate.value
 
