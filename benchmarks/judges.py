@@ -3,7 +3,7 @@
     python benchmarks/judges.py [ORGANISM] [--latency S] [--suite NAME] [--concurrency N]
 
 A local endpoint answers every judge after S seconds (2). The organism's evidence is read three times, each time with
-an empty cache: without a latency (what reading takes by itself), with N calls at once (8), and with one. The floor is
+an empty cache: without a latency (what reading takes by itself), with N calls at once (24), and with one. The floor is
 what reading takes by itself, and the calls' waits, N at a time.
 """
 
@@ -85,7 +85,7 @@ def main() -> None:
     asked.add_argument("organism", nargs="?", default="gold")
     asked.add_argument("--latency", type=float, default=2.0)
     asked.add_argument("--suite", default="quickstart")
-    asked.add_argument("--concurrency", type=int, default=8)
+    asked.add_argument("--concurrency", type=int, default=24)
     given = asked.parse_args()
     at = given.concurrency
     floor, calls = read(given.organism, given.suite, 0.0, at)

@@ -42,7 +42,7 @@ class ModelSpec(BaseModel):
     key_file: Path | None = Field(None, description="file that holds the key")
     timeout: float = Field(600.0, gt=0, description="seconds of silence after which a call is given up")
     attempts: int = Field(6, ge=1, description="calls made for one answer at most")
-    concurrency: int = Field(16, ge=1, description="calls at once to this endpoint")
+    concurrency: int = Field(24, ge=1, description="calls at once to this endpoint")
     price_in: float | None = Field(None, ge=0, description="USD per million input tokens")
     price_out: float | None = Field(None, ge=0, description="USD per million output tokens")
 
