@@ -53,7 +53,7 @@ class SteeringQuery(Args):
     layer: Layer
     position: int | None = Field(None, ge=0, description="left out: plain answers alone")
     prompts_subset: list[int] | None = Field(None, description="their numbers; left out: all")
-    n: int = Field(20, ge=1, le=20, description="answers a prompt, as far as kept")
+    n: int = Field(2, ge=1, le=20, description="answers a prompt, as far as kept")
     plain: bool = Field(True, description="false: without the plain twins, which are the same at every position")
 
 
