@@ -142,6 +142,9 @@ def workspace_folder(tmp_path: Path, checkpoints: Any, monkeypatch: pytest.Monke
     return tmp_path
 
 
+ThreadingHTTPServer.request_queue_size = 128  # an endpoint is asked many calls at once; 5 may wait otherwise
+
+
 class Endpoint:
     """Answers each request with what `reply(body)` gives: a message, or an HTTP status."""
 

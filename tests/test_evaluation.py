@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,7 +122,10 @@ def test_an_interrupted_run_can_be_resumed(workspace_folder, run_cli, settings):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "`--resume` with the same --name goes on from here" in err
-    assert "Traceback" not in err
+    ours = re.sub(
+        r"Exception ignored in.*\n(?:Traceback.*\n)?(?: .*\n)*.*KeyboardInterrupt.*\n", "", err
+    )  # a library's __del__
+    assert "Traceback" not in ours
     code, out, err = run_cli("evaluate", "small", "--name", "cut", "--resume", "--json")
     assert code == 0, err
     assert len(json.loads(out)["audits"]) == 4

@@ -97,7 +97,7 @@ BAD = [
      r"knows no such model; .*model 'llama3.1:8b' not found\); get it with `ollama pull`"),
     ("ollama: the middle cut out", partial(ollama, 4096), "openai:qwen3:8b", (), 1,
      r"^the endpoint cut what it was sent: it read 2,050 tokens of at least 2,\d\d\d" + LONGER),
-    ("ollama: the overview dropped", partial(ollama, 4500), "openai:qwen3:8b", (), 1,
+    ("ollama: the overview dropped", partial(ollama, 4650), "openai:qwen3:8b", (), 1,
      r"^the endpoint cut what it was sent: it read 3,\d\d\d tokens of at least 3,\d\d\d" + LONGER),
     ("ollama: refused", partial(ollama, 4096, native=True), "openai:qwen3:8b", (), 1,
      r"^HTTP 400: request \(4\d\d\d tokens\) exceeds the available context size \(4096 tokens\).*" + LONGER),
