@@ -69,7 +69,8 @@ class Calibration(Record):
     ci95: tuple[float, float] | None = Field(description="of kappa, by bootstrap over hypotheses; null: there is none")
     confusion: tuple[tuple[int, ...], ...] = Field(description="rows: labels 1 to 5, columns: the judge's 1 to 5")
     rubrics: dict[str, Fit] = Field(
-        description="by the rubric that labels are by", validation_alias=AliasChoices("rubrics", "families")
+        description="by the rubric that labels are by; older files say `families`",
+        validation_alias=AliasChoices("rubrics", "families"),
     )
     itself: Repeated | None = Field(description="null: it gives one verdict, or does not tell its verdicts")
     without: dict[str, str] = Field({}, description="hypotheses on which it gave no verdict, and why")
